@@ -60,6 +60,7 @@ static inline int pb_next(struct bytes *in, struct pb_field *f)
 		return -1;
 	f->number = (uint32_t)(tag >> 3);
 	f->wire = tag & 7;
+	f->value = 0;
 	switch (f->wire) {
 	case PB_LEN:
 		if (UNLIKELY(!pb_varint(in, &len) || len > in->n))

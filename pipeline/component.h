@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * component.h - the one header a component includes: its descriptor, its instance, and what it may ask of the service.
+ *
+ *   receiver --component_emit--> processor --component_emit--> exporter          batches flow left to right
+ *       ^                                                          |
+ *       +---------------- origin settled <---- batch_settle -------+             verdicts come back by tally
+ *
+ * A component is one .c file that ends in one `const struct component_type`, and one line in its kind's .def list. The
+ * core knows no component by name and no component knows another (DESIGN principle 12).
+ *
+ * THREADS: validate, start, drain and shutdown are called by the main thread, one component at a time. consume is called
+ * on any thread, never blocks on I/O, and takes the batch: its reference and the duty to settle every span in it
+ * (batch_settle) or to hand it on (component_emit) exactly once.
+ */
+#ifndef PIPELINE_COMPONENT_H
+#define PIPELINE_COMPONENT_H
+
+#include "base/base.h"
+#include "base/budget.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "pipeline/batch.h"
+
+enum component_kind {
+	KIND_RECEIVER,
+	KIND_PROCESSOR,
+	KIND_EXPORTER,
+	KIND_CONNECTOR,
+	KIND_EXTENSION,
+	KIND_MAX,
+};
+
+enum stability { STABILITY_DEVELOPMENT, STABILITY_ALPHA, STABILITY_BETA, STABILITY_STABLE };
+
+enum signals { SIGNAL_TRACES = 1, SIGNAL_METRICS = 2, SIGNAL_LOGS = 4 };
+
+struct component;
+struct conf_errors;
+struct conf_node;
+struct option;
+
+/* Missing callbacks mean "nothing to do". */
+struct component_type {
+	const char *name;		/* the YAML key */
+	const char *alias;		/* the other spelling of the same type, or NULL */
+	enum component_kind kind;
+	const char *summary;		/* one sentence: docs and `components` show it */
+	enum stability stability;
+	unsigned signals;		/* enum signals, or-ed; 0 for extensions */
+	bool best_effort;		/* exporters: the default of the best_effort option */
+	size_t config_size;
+	size_t state_size;		/* zeroed memory at component_state() */
+	const struct option *options;
+
+	/* What a row of the option table cannot say: add to `errs` through conf_error_at (pipeline/conf_error.h).
+	 * `node` is the component's YAML body (may be NULL). Starts nothing. */
+	void (*validate)(void *config, const struct conf_node *node, struct conf_errors *errs,
+			 const char *yaml_path);
+	/* Make the component ready. Receivers listen here; everything downstream has started. -1 stops the
+	 * process with exit status 2; shutdown is still called. */
+	int (*start)(struct component *c, struct err *err);
+	void (*consume)(struct component *c, struct batch *b);
+	/* Begin to end: stop taking new data (receivers close their listeners), finish what is held. Returns at
+	 * once. */
+	void (*drain)(struct component *c);
+	/* 1 when nothing is held any more, so that shutdown loses nothing that no log holds; NULL means always. */
+	int (*is_drained)(struct component *c);
+	/* Free everything. Also called without start, after a failed start, and never twice. */
+	void (*shutdown)(struct component *c);
+	/* False with a reason while the component cannot do its work (replay, broker away at start). */
+	bool (*is_ready)(struct component *c, char *why, size_t why_size);
+	/* Append this component's own metrics, as rows of the Prometheus text format (see telemetry.h). */
+	void (*metrics)(struct component *c, struct buf *out);
+};
+
+struct loop;
+struct service;
+struct telemetry_counters;
+
+/* An instance. Components read the members above the line; the service owns the rest. */
+struct component {
+	const struct component_type *type;
+	const char *id;			/* "otlp/jaeger": the user's spelling */
+	const void *config;		/* type->config_size bytes, parsed */
+	void *state;			/* type->state_size bytes, zeroed at start */
+	struct component_counters *count;
+	/* ---- */
+	struct service *service;
+	struct fanout *out;		/* where component_emit goes; NULL for exporters and extensions */
+};
+
+/* Config and state through a checked size, so that a wrong cast is found in the first test. */
+#define COMPONENT_CONFIG(c, T) ((const T *)component_config_((c), sizeof(T)))
+#define COMPONENT_STATE(c, T) ((T *)component_state_((c), sizeof(T)))
+
+static inline const void *component_config_(const struct component *c, size_t size)
+{
+	assert(c->type->config_size == size);
+	(void)size;
+	return c->config;
+}
+
+static inline void *component_state_(const struct component *c, size_t size)
+{
+	assert(c->type->state_size == size);
+	(void)size;
+	return c->state;
+}
+
+/* Hand the batch (and its duties) to every consumer downstream. Takes b. Any thread. */
+void component_emit(struct component *c, struct batch *b);
+
+/* What the service lends. Any thread; valid between start and shutdown. */
+struct budget *component_budget(struct component *c);
+unsigned component_n_loops(struct component *c);
+struct loop *component_loop(struct component *c, unsigned i);
+/* The state of the running extension with this id (e.g. `storage: file_storage/queue`), or NULL. */
+struct component *component_extension(struct component *c, const char *id);
+/* The first running extension of this type, or NULL. */
+struct component *component_extension_of_type(struct component *c, const char *type_name);
+/* Stop the whole process as on SIGTERM, because this component can no longer do its work. */
+void component_fail(struct component *c, const struct err *why);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * span.h - the index of an OTLP trace request: where each span lies in the received bytes, and the few fields
+ * that the pipeline decides by.
+ *
+ *   request bytes  [ResourceSpans [Resource][ScopeSpans [scope][Span....][Span..]] ] [ResourceSpans ...]
+ *                                                              ^           ^
+ *   spans[]        {p, len, scope 0, ids, times, ...} ---------+           |
+ *                  {p, len, scope 0, ...} ---------------------------------+
+ *   scopes[]       {resource 0, head: raw fields of the ScopeSpans other than spans}
+ *   resources[]    {head: raw fields of the ResourceSpans other than scope_spans}
+ *
+ * Heads are runs of raw fields, tag and all, so that unknown fields survive byte for byte and field order never
+ * matters. Nothing is decoded deeper than a decision needs; everything was validated once by otlp_index.
+ *
+ * OWNERSHIP: plain data; points into buffers that the owner of the tables keeps alive.
+ * SPEC: opentelemetry/proto/trace/v1/trace.proto; docs/formats/otlp.md.
+ */
+#ifndef WIRE_SPAN_H
+#define WIRE_SPAN_H
+
+#include "base/base.h"
+
+enum span_kind {
+	SPAN_UNSPECIFIED,
+	SPAN_INTERNAL,
+	SPAN_SERVER,
+	SPAN_CLIENT,
+	SPAN_PRODUCER,
+	SPAN_CONSUMER
+};
+
+enum span_status { STATUS_UNSET, STATUS_OK, STATUS_ERROR };
+
+/* `th` of a span whose sampling probability is unknown. */
+#define TH_UNKNOWN UINT64_MAX
+
+/* 120 bytes: at most two cache lines, one array per batch. */
+struct span_ref {
+	const uint8_t *p;		/* the Span message as received */
+	const struct bytes *pieces;	/* after an edit: the Span as n_pieces slices; else NULL */
+	uint32_t len;			/* encoded length: of p, or of all pieces together */
+	uint32_t scope;			/* index into scopes[] */
+	uint8_t trace_id[16];
+	uint8_t span_id[8];
+	uint8_t parent_id[8];		/* all zero: root */
+	uint64_t start_ns;
+	uint64_t end_ns;
+	uint64_t r;			/* 56-bit randomness: rv, or the trace id's low 56 bits */
+	uint64_t th;			/* 56-bit rejection threshold of tracestate ot=th, or TH_UNKNOWN */
+	uint32_t name_off, name_len;	/* of the name, from p */
+	uint32_t state_off, state_len;	/* of trace_state, from p; len 0: none */
+	uint32_t flags;			/* Span.flags */
+	uint32_t origin;		/* index into the batch's origins[] */
+	uint32_t ordinal;		/* number of the span within its origin */
+	uint8_t kind;			/* enum span_kind, or what the sender wrote */
+	uint8_t status;			/* enum span_status, likewise */
+	uint8_t head_len;		/* bytes of tag and length right before p when they are the
+					 * canonical ones (so the field can be sent as it lies); else 0 */
+	uint8_t n_pieces;
+};
+
+_Static_assert(sizeof(struct span_ref) <= 128, "span_ref fits two cache lines");
+
+struct scope_ref {
+	uint32_t resource;		/* index into resources[] */
+	uint32_t head, n_head;		/* run of heads[] */
+	uint32_t head_bytes;		/* their total length */
+};
+
+struct resource_ref {
+	uint32_t head, n_head;
+	uint32_t head_bytes;
+};
+
+struct span_tables {
+	struct span_ref *spans;
+	struct scope_ref *scopes;
+	struct resource_ref *resources;
+	struct bytes *heads;
+	uint32_t n_spans, n_scopes, n_resources, n_heads;
+};
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tracestate.c - see tracestate.h.
+ */
+#include "wire/tracestate.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { TH_DIGITS = 14, OT_MAX = 256 };
+
+static struct bytes trim(struct bytes s)
+{
+	while (s.n > 0 && (s.p[0] == ' ' || s.p[0] == '\t')) {
+		s.p++;
+		s.n--;
+	}
+	while (s.n > 0 && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+		s.n--;
+	return s;
+}
+
+/* Cut `*rest` at the first `sep`; false when nothing is left. */
+static bool next_part(struct bytes *rest, char sep, struct bytes *part)
+{
+	const uint8_t *at;
+
+	if (rest->p == NULL)
+		return false;
+	at = rest->n ? memchr(rest->p, sep, rest->n) : NULL;
+	part->p = rest->p;
+	part->n = at ? (size_t)(at - rest->p) : rest->n;
+	if (at == NULL) {
+		*rest = BYTES_EMPTY;
+	} else {
+		rest->n -= part->n + 1;
+		rest->p = at + 1;
+	}
+	return true;
+}
+
+static bool is_ot(struct bytes member, struct bytes *value)
+{
+	if (member.n < 3 || memcmp(member.p, "ot=", 3) != 0)
+		return false;
+	*value = (struct bytes){ member.p + 3, member.n - 3 };
+	return true;
+}
+
+/* Lower-case hex, right-padded with zeros to 14 digits. */
+static bool parse_hex56(struct bytes s, uint64_t *out)
+{
+	uint64_t v = 0;
+
+	if (s.n == 0 || s.n > TH_DIGITS)
+		return false;
+	for (size_t i = 0; i < TH_DIGITS; i++) {
+		uint8_t c = i < s.n ? s.p[i] : '0';
+
+		if (c >= '0' && c <= '9')
+			v = v << 4 | (uint64_t)(c - '0');
+		else if (c >= 'a' && c <= 'f')
+			v = v << 4 | (uint64_t)(c - 'a' + 10);
+		else
+			return false;
+	}
+	*out = v;
+	return true;
+}
+
+static void read_subkey(struct bytes part, struct tracestate_ot *out)
+{
+	struct bytes v;
+
+	if (part.n < 3 || part.p[2] != ':')
+		return;
+	v = (struct bytes){ part.p + 3, part.n - 3 };
+	if (memcmp(part.p, "th", 2) == 0) {
+		if (!parse_hex56(v, &out->th))
+			out->malformed = true;
+	} else if (memcmp(part.p, "rv", 2) == 0) {
+		out->has_rv = v.n == TH_DIGITS && parse_hex56(v, &out->rv);
+		out->malformed |= !out->has_rv;
+	}
+}
+
+void tracestate_read(struct bytes tracestate, struct tracestate_ot *out)
+{
+	struct bytes member, value, part;
+
+	*out = (struct tracestate_ot){ .th = TH_UNKNOWN };
+	while (next_part(&tracestate, ',', &member)) {
+		if (!is_ot(trim(member), &value))
+			continue;
+		while (next_part(&value, ';', &part))
+			read_subkey(trim(part), out);
+		break;
+	}
+	if (out->malformed) {
+		out->th = TH_UNKNOWN;
+		out->has_rv = false;
+	}
+}
+
+/* The sub-keys of an existing ot value other than th, each followed by nothing, joined by ';'. */
+static void add_other_subkeys(struct bytes value, struct buf *out)
+{
+	struct bytes part;
+
+	while (next_part(&value, ';', &part)) {
+		part = trim(part);
+		if (part.n == 0 || (part.n >= 3 && memcmp(part.p, "th:", 3) == 0))
+			continue;
+		if (out->n > 0)
+			buf_add_char(out, ';');
+		buf_add_bytes(out, part);
+	}
+}
+
+int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out)
+{
+	struct buf ot = BUF_INIT;
+	struct bytes rest = tracestate, member, value;
+	char text[15];
+	int ret = -1;
+
+	if (th != TH_UNKNOWN) {
+		tracestate_format_th(th, text);
+		buf_printf(&ot, "th:%s", text);
+	}
+	while (next_part(&rest, ',', &member))
+		if (is_ot(trim(member), &value)) {
+			add_other_subkeys(value, &ot);
+			break;
+		}
+	if (ot.n > OT_MAX)
+		goto done;
+	if (ot.n > 0) {
+		buf_add_str(out, "ot=");
+		buf_add_bytes(out, buf_bytes(&ot));
+	}
+	while (next_part(&tracestate, ',', &member)) {
+		member = trim(member);
+		if (member.n == 0 || is_ot(member, &value))
+			continue;
+		if (out->n > 0)
+			buf_add_char(out, ',');
+		buf_add_bytes(out, member);
+	}
+	ret = 0;
+done:
+	buf_fini(&ot);
+	return ret;
+}
+
+uint64_t tracestate_randomness(const uint8_t trace_id[16])
+{
+	return load_be64(trace_id + 8) & (TRACESTATE_W56 - 1);
+}
+
+/* Extra digits for leading f's (small p) or zeros (p near 1), so that precision counts significant ones. */
+static int threshold_digits(double p, int precision)
+{
+	int small, large, digits;
+
+	frexp(p, &small);
+	frexp(1.0 - p, &large);
+	digits = MAX(precision + -small / 4, precision + -large / 4);
+	return MIN(digits, TH_DIGITS);
+}
+
+uint64_t tracestate_threshold(double p, int precision)
+{
+	uint64_t th;
+	int cut;
+
+	if (p >= 1.0)
+		return 0;
+	if (!(p >= 0x1p-56))
+		return TRACESTATE_W56;
+	th = TRACESTATE_W56 - (uint64_t)llround(p * 0x1p56);
+	cut = 4 * (TH_DIGITS - threshold_digits(p, precision));
+	if (cut > 0) {
+		th += UINT64_C(1) << (cut - 1);
+		th = th >> cut << cut;
+		if (th >= TRACESTATE_W56)
+			th = TRACESTATE_W56 - (UINT64_C(1) << cut);
+	}
+	return th;
+}
+
+double tracestate_probability(uint64_t th)
+{
+	return th >= TRACESTATE_W56 ? 0.0 : (double)(TRACESTATE_W56 - th) * 0x1p-56;
+}
+
+void tracestate_format_th(uint64_t th, char out[15])
+{
+	size_t n;
+
+	snprintf(out, 15, "%014llx", (unsigned long long)(th & (TRACESTATE_W56 - 1)));
+	for (n = TH_DIGITS; n > 1 && out[n - 1] == '0'; n--)
+		out[n - 1] = '\0';
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conf_print.c - a configuration tree as YAML or JSON text. Declared in conf_tree.h.
+ *
+ * DESIGN: a string is written plain only when it surely reads back as the same string, else as a JSON string, which YAML
+ * also reads. "${" and "$$" are doubled, so that what is printed expands to what was meant.
+ * LIMITS: recursion is as deep as the tree, CONF_DEPTH_MAX.
+ */
+#include "pipeline/conf_scalar.h"
+#include "pipeline/conf_tree.h"
+
+static void indent(struct buf *out, unsigned depth)
+{
+	for (unsigned i = 0; i < depth; i++)
+		buf_add_str(out, "  ");
+}
+
+static void add_quoted(struct buf *out, const char *s, bool double_dollars)
+{
+	buf_add_char(out, '"');
+	for (; *s != '\0'; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			buf_printf(out, "\\%c", c);
+		else if (c == '\n')
+			buf_add_str(out, "\\n");
+		else if (c == '\t')
+			buf_add_str(out, "\\t");
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(out, "\\u%04x", c);
+		else
+			buf_add_char(out, (char)c);
+		if (c == '$' && double_dollars)
+			buf_add_char(out, '$');
+	}
+	buf_add_char(out, '"');
+}
+
+static bool is_plain_safe(const char *s)
+{
+	bool letter = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '/' || *s == '_';
+
+	if (!letter || conf_scalar_type(s, NULL) != CONF_TYPE_STRING)
+		return false;
+	for (; *s != '\0'; s++) {
+		bool word = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9');
+
+		if (!word && strchr("_-./+", *s) == NULL && !(*s == ':' && s[1] != '\0' && s[1] != ' '))
+			return false;
+	}
+	return true;
+}
+
+static bool has_dollars(const char *s)
+{
+	return strstr(s, "${") != NULL || strstr(s, "$$") != NULL;
+}
+
+static void add_scalar(struct buf *out, const struct conf_node *n, bool json)
+{
+	enum conf_type t = n->plain ? conf_scalar_type(n->text, NULL) : CONF_TYPE_STRING;
+	struct conf_number v;
+
+	if (n->raw != NULL && t != CONF_TYPE_STRING && !json && strcmp(n->raw, n->text) != 0)
+		t = conf_scalar_type(n->text, NULL);
+	if (t == CONF_TYPE_STRING) {
+		if (!json && is_plain_safe(n->text))
+			buf_add_str(out, n->text);
+		else
+			add_quoted(out, n->text, !json && has_dollars(n->text));
+		return;
+	}
+	if (!json) {
+		buf_add_str(out, n->text);
+		return;
+	}
+	conf_scalar_type(n->text, &v);
+	if (t == CONF_TYPE_BOOL)
+		buf_add_str(out, conf_scalar_bool(n->text) ? "true" : "false");
+	else if (t == CONF_TYPE_INT)
+		buf_printf(out, "%s%llu", v.negative && v.magnitude ? "-" : "", (unsigned long long)v.magnitude);
+	else if (v.real - v.real == 0)
+		buf_printf(out, "%.17g", v.real);
+	else
+		add_quoted(out, n->text, false);	/* JSON has no infinity */
+}
+
+static void add_key(struct buf *out, const char *key)
+{
+	if (is_plain_safe(key))
+		buf_add_str(out, key);
+	else
+		add_quoted(out, key, false);
+}
+
+/* Everything after "key:" or "-", with the line break. */
+static void yaml_value(const struct conf_node *n, struct buf *out, unsigned depth, bool in_list)
+{
+	bool first = true;
+
+	if (n->kind == CONF_NULL || n->kind == CONF_SCALAR) {
+		if (n->kind == CONF_SCALAR) {
+			buf_add_char(out, ' ');
+			add_scalar(out, n, false);
+		}
+		buf_add_char(out, '\n');
+		return;
+	}
+	if (n->n == 0) {
+		buf_add_str(out, n->kind == CONF_MAP ? " {}\n" : " []\n");
+		return;
+	}
+	if (!in_list)
+		buf_add_char(out, '\n');
+	for (const struct conf_node *c = n->first; c != NULL; c = c->next, first = false) {
+		if (in_list && first)
+			buf_add_char(out, ' ');
+		else
+			indent(out, depth);
+		if (n->kind == CONF_LIST) {
+			buf_add_char(out, '-');
+		} else {
+			add_key(out, c->key);
+			buf_add_char(out, ':');
+		}
+		yaml_value(c, out, depth + 1, n->kind == CONF_LIST);
+	}
+}
+
+void conf_tree_print_yaml(const struct conf_node *n, struct buf *out)
+{
+	struct buf b = BUF_INIT;
+
+	yaml_value(n, &b, 0, false);
+	/* The root has no key in front: drop the line break or blank that would follow one. */
+	if (b.n > 1)
+		buf_add(out, b.p + 1, b.n - 1);
+	else
+		buf_add_str(out, "{}\n");
+	buf_fini(&b);
+}
+
+static void json_value(const struct conf_node *n, struct buf *out, unsigned depth)
+{
+	bool map = n->kind == CONF_MAP;
+
+	if (n->kind == CONF_NULL) {
+		buf_add_str(out, "null");
+		return;
+	}
+	if (n->kind == CONF_SCALAR) {
+		add_scalar(out, n, true);
+		return;
+	}
+	buf_add_char(out, map ? '{' : '[');
+	for (const struct conf_node *c = n->first; c != NULL; c = c->next) {
+		buf_add_char(out, '\n');
+		indent(out, depth + 1);
+		if (map) {
+			add_quoted(out, c->key, false);
+			buf_add_str(out, ": ");
+		}
+		json_value(c, out, depth + 1);
+		if (c->next != NULL)
+			buf_add_char(out, ',');
+	}
+	if (n->n > 0) {
+		buf_add_char(out, '\n');
+		indent(out, depth);
+	}
+	buf_add_char(out, map ? '}' : ']');
+}
+
+void conf_tree_print_json(const struct conf_node *n, struct buf *out)
+{
+	json_value(n, out, 0);
+	buf_add_char(out, '\n');
+}

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conf_error.c - the list of errors and warnings of one configuration load. Contract in conf_error.h.
+ * conf_error.c - the list of errors and warnings of one configuration load. Contract in
+ * conf_error.h.
  *
- * DESIGN: every line is formatted when it is added (the tree it speaks of may go away) and sorted when printed, because
- * checks run section by section while people read files from the top.
+ * DESIGN: every line is formatted when it is added (the tree it speaks of may go away) and sorted
+ * when printed, because checks run section by section while people read files from the top.
  */
 #include "pipeline/conf_error.h"
 
@@ -18,12 +19,13 @@ enum { LINES_MAX = 200, WHAT_MAX = 600 };
 
 struct conf_line {
 	unsigned rank, line, column;
-	unsigned seq;		/* keeps the order of lines about one place */
+	unsigned seq; /* keeps the order of lines about one place */
 	bool warning;
 	char *text;
 };
 
-/* Append s with control characters escaped, so that hostile values cannot forge lines or move the cursor. */
+/* Append s with control characters escaped, so that hostile values cannot forge lines or move the
+ * cursor. */
 static void add_clean(struct buf *b, const char *s)
 {
 	for (; *s != '\0'; s++) {
@@ -66,8 +68,12 @@ static void line_add(struct conf_errors *e, bool warning, struct conf_pos pos, c
 		add_clean(&b, hint);
 	}
 	l = &e->lines[e->n];
-	*l = (struct conf_line){ pos.source ? pos.source->rank : 0, pos.line, pos.column, (unsigned)e->n,
-				 warning, xstrdup(buf_cstr(&b)) };
+	*l = (struct conf_line){ pos.source ? pos.source->rank : 0,
+				 pos.line,
+				 pos.column,
+				 (unsigned)e->n,
+				 warning,
+				 xstrdup(buf_cstr(&b)) };
 	e->n++;
 	buf_fini(&b);
 }
@@ -96,8 +102,8 @@ void conf_error_warn(struct conf_errors *e, struct conf_pos pos, const char *pat
 	line_add(e, true, pos, path, hint, what);
 }
 
-void conf_error_at(struct conf_errors *e, const struct conf_node *node, const char *path, const char *key,
-		   const char *hint, const char *fmt, ...)
+void conf_error_at(struct conf_errors *e, const struct conf_node *node, const char *path,
+		   const char *key, const char *hint, const char *fmt, ...)
 {
 	struct conf_pos pos = { NULL, 0, 0 };
 	struct buf full = BUF_INIT;

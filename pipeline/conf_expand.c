@@ -2,9 +2,10 @@
  *
  * conf_expand.c - replaces ${...} in scalars. Contract in conf_expand.h.
  *
- * DESIGN: as the Collector does it, so that users' files mean the same: find the first innermost ${...} that no odd run
- * of $ escapes, replace it everywhere in the value by its text, again until nothing is left; last, halve the $$. A value
- * that is one ${...} and nothing else is parsed as YAML, and keeps the text as `raw` for string options.
+ * DESIGN: as the Collector does it, so that users' files mean the same: find the first innermost
+ * ${...} that no odd run of $ escapes, replace it everywhere in the value by its text, again until
+ * nothing is left; last, halve the $$. A value that is one ${...} and nothing else is parsed as
+ * YAML, and keeps the text as `raw` for string options.
  */
 #include "pipeline/conf_expand.h"
 
@@ -55,8 +56,8 @@ bool conf_expand_is_name(const char *name)
 	if (*name >= '0' && *name <= '9')
 		return false;
 	for (const char *p = name; *p != '\0'; p++) {
-		if (!((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
-		      *p == '_'))
+		if (!((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') ||
+		      (*p >= 'A' && *p <= 'Z') || *p == '_'))
 			return false;
 	}
 	return *name != '\0';
@@ -77,7 +78,7 @@ int conf_expand_file(struct arena *arena, const char *path, struct bytes *out, s
 		err_set(err, ERR_INVALID, "cannot be read: not a regular file");
 		goto out;
 	}
-	if (S_ISFIFO(st.st_mode))	/* <(process substitution): wait for the writer */
+	if (S_ISFIFO(st.st_mode)) /* <(process substitution): wait for the writer */
 		fcntl(fd, F_SETFL, 0);
 	while (got > 0 && b.n <= CONF_BYTES_MAX) {
 		got = read(fd, buf_reserve(&b, 65536), 65536);
@@ -101,7 +102,8 @@ out:
 	return ret;
 }
 
-/* The first ${...} to expand: the shortest that ends at the first }, unless escaped. 1 and its range, or 0. */
+/* The first ${...} to expand: the shortest that ends at the first }, unless escaped. 1 and its
+ * range, or 0. */
 static int find_uri(const char *text, size_t *start, size_t *end)
 {
 	const char *from = text, *close;
@@ -116,7 +118,8 @@ static int find_uri(const char *text, size_t *start, size_t *end)
 				break;
 			}
 		}
-		while (open != NULL && open - dollars > from && open[-1 - (ptrdiff_t)dollars] == '$')
+		while (open != NULL && open - dollars > from &&
+		       open[-1 - (ptrdiff_t)dollars] == '$')
 			dollars++;
 		if (open != NULL && dollars % 2 == 0) {
 			*start = (size_t)(open - text);
@@ -134,7 +137,8 @@ static int fail(struct expand *x, const struct place *at, const char *hint, cons
 	return -1;
 }
 
-/* ${env:NAME} and ${env:NAME:-default}. *text is NULL when the variable is unset and has no default. */
+/* ${env:NAME} and ${env:NAME:-default}. *text is NULL when the variable is unset and has no
+ * default. */
 static int expand_env(struct expand *x, const struct place *at, const char *spec, const char **text)
 {
 	struct arena *a = x->b->arena;
@@ -144,7 +148,8 @@ static int expand_env(struct expand *x, const struct place *at, const char *spec
 	if (!conf_expand_is_name(name))
 		return fail(x, at, "use letters, digits and underscores",
 			    arena_printf(a,
-					 "environment variable \"%.100s\" has invalid name: must match regex "
+					 "environment variable \"%.100s\" has invalid name: must "
+					 "match regex "
 					 "%s",
 					 name, NAME_PATTERN));
 	*text = getenv(name);
@@ -159,7 +164,8 @@ static int expand_env(struct expand *x, const struct place *at, const char *spec
 	return 0;
 }
 
-static int expand_file(struct expand *x, const struct place *at, const char *path, const char **text)
+static int expand_file(struct expand *x, const struct place *at, const char *path,
+		       const char **text)
 {
 	struct err err = ERR_INIT;
 	struct bytes got = BYTES_EMPTY;
@@ -171,8 +177,9 @@ static int expand_file(struct expand *x, const struct place *at, const char *pat
 		return fail(x, at, "check the path and its permissions",
 			    arena_printf(x->b->arena, "file \"%.200s\" %s", path, err.msg));
 	if (memchr(got.p, '\0', got.n) != NULL)
-		return fail(x, at, "it must be text",
-			    arena_printf(x->b->arena, "file \"%.200s\" holds a NUL character", path));
+		return fail(
+			x, at, "it must be text",
+			arena_printf(x->b->arena, "file \"%.200s\" holds a NUL character", path));
 	/* Editors and `kubectl create secret` leave a line end that no one means. */
 	s = arena_strndup(x->b->arena, (const char *)got.p, got.n);
 	if (got.n > 0 && s[got.n - 1] == '\n')
@@ -223,7 +230,8 @@ static const char *replace_all(struct expand *x, const char *text, const char *u
 	return ret;
 }
 
-/* Make n what `text` means as YAML; n keeps its name and position. Strings stay verbatim, quotes and all. */
+/* Make n what `text` means as YAML; n keeps its name and position. Strings stay verbatim, quotes
+ * and all. */
 static void become(struct expand *x, struct conf_node *n, const char *text, unsigned depth)
 {
 	struct conf_node *v = conf_tree_fragment(x->b, bytes_str(text), n->pos, depth);
@@ -231,7 +239,8 @@ static void become(struct expand *x, struct conf_node *n, const char *text, unsi
 	n->raw = text;
 	n->first = n->last = NULL;
 	n->n = 0;
-	if (v == NULL || (v->kind == CONF_SCALAR && strcmp(conf_tree_type_name(v), "string") == 0)) {
+	if (v == NULL ||
+	    (v->kind == CONF_SCALAR && strcmp(conf_tree_type_name(v), "string") == 0)) {
 		n->kind = CONF_SCALAR;
 		n->plain = false;
 		n->text = text;
@@ -245,7 +254,8 @@ static void become(struct expand *x, struct conf_node *n, const char *text, unsi
 	n->n = v->n;
 }
 
-static int expand_scalar(struct expand *x, const struct place *at, struct conf_node *n, unsigned depth)
+static int expand_scalar(struct expand *x, const struct place *at, struct conf_node *n,
+			 unsigned depth)
 {
 	size_t start, end;
 
@@ -253,7 +263,8 @@ static int expand_scalar(struct expand *x, const struct place *at, struct conf_n
 		const char *by = NULL, *uri;
 
 		if (i >= EXPANSIONS_MAX)
-			return fail(x, at, "a value refers to itself", "too many recursive expansions");
+			return fail(x, at, "a value refers to itself",
+				    "too many recursive expansions");
 		uri = arena_strndup(x->b->arena, n->text + start, end - start);
 		x->b->n_expanded_bytes += end - start;
 		if (resolve(x, at, arena_strndup(x->b->arena, uri + 2, end - start - 3), &by) < 0)
@@ -262,7 +273,8 @@ static int expand_scalar(struct expand *x, const struct place *at, struct conf_n
 			if (by != NULL) {
 				x->b->n_expanded_bytes += strlen(by);
 				if (x->b->n_expanded_bytes > EXPANDED_BYTES_MAX)
-					return fail(x, at, "shorten it", "${...} expands to too much text");
+					return fail(x, at, "shorten it",
+						    "${...} expands to too much text");
 				become(x, n, by, depth);
 			} else {
 				n->kind = CONF_NULL;

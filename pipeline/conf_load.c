@@ -2,8 +2,9 @@
  *
  * conf_load.c - reads, merges and expands the sources of a configuration. Contract in conf_load.h.
  *
- * DESIGN: each source is parsed on its own, so that its positions are its own, and laid over what came before; expansion
- * runs once over the merged tree, so a value that a later source replaces is never asked for.
+ * DESIGN: each source is parsed on its own, so that its positions are its own, and laid over what
+ * came before; expansion runs once over the merged tree, so a value that a later source replaces is
+ * never asked for.
  */
 #include "pipeline/conf_load.h"
 
@@ -31,8 +32,8 @@ static int load_file(struct conf_build *b, const char *path, bool no_files, stru
 	if (no_files)
 		err_set(&err, ERR_PERMISSION, "files are not read here");
 	if (no_files || conf_expand_file(b->arena, path, &text, &err) < 0) {
-		conf_error_add(b->errors, (struct conf_pos){ source, 1, 1 }, NULL, "check the path after --config",
-			       "%s", err.msg);
+		conf_error_add(b->errors, (struct conf_pos){ source, 1, 1 }, NULL,
+			       "check the path after --config", "%s", err.msg);
 		return -1;
 	}
 	return load_text(b, source, text, root);
@@ -40,7 +41,8 @@ static int load_file(struct conf_build *b, const char *path, bool no_files, stru
 
 static int load_env(struct conf_build *b, const char *name, struct conf_node **root)
 {
-	const struct conf_source *source = conf_tree_source(b, arena_printf(b->arena, "env:%.200s", name));
+	const struct conf_source *source =
+		conf_tree_source(b, arena_printf(b->arena, "env:%.200s", name));
 	struct conf_pos pos = { source, 1, 1 };
 	const char *text;
 
@@ -61,7 +63,8 @@ static int load_env(struct conf_build *b, const char *name, struct conf_node **r
 }
 
 /* One --config value. */
-static int load_source(struct conf_build *b, const char *uri, bool no_files, struct conf_node **root)
+static int load_source(struct conf_build *b, const char *uri, bool no_files,
+		       struct conf_node **root)
 {
 	const char *colon = strchr(uri, ':');
 	size_t n = colon ? (size_t)(colon - uri) : 0;
@@ -72,11 +75,13 @@ static int load_source(struct conf_build *b, const char *uri, bool no_files, str
 		return load_env(b, uri + 4, root);
 	if (str_has_prefix(uri, "yaml:"))
 		return load_text(b, conf_tree_source(b, "yaml"), bytes_str(uri + 5), root);
-	if (n >= 2 && n == strspn(uri, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")) {
+	if (n >= 2 &&
+	    n == strspn(uri, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")) {
 		const struct conf_source *source = conf_tree_source(b, "--config");
 
 		conf_error_add(b->errors, (struct conf_pos){ source, 1, 1 }, NULL,
-			       "use file:, env: or yaml:", "scheme \"%.*s\" is not supported for uri \"%.100s\"",
+			       "use file:, env: or yaml:",
+			       "scheme \"%.*s\" is not supported for uri \"%.100s\"",
 			       (int)MIN(n, 50), uri, uri);
 		return -1;
 	}
@@ -95,8 +100,8 @@ static int load_set(struct conf_build *b, const char *arg, struct conf_node **ro
 		return -1;
 	*root = at;
 	if (eq == NULL || eq == arg) {
-		conf_error_add(b->errors, pos, NULL, "write --set a.b.c=value", "\"%.100s\" has no key and `=`",
-			       arg);
+		conf_error_add(b->errors, pos, NULL, "write --set a.b.c=value",
+			       "\"%.100s\" has no key and `=`", arg);
 		return -1;
 	}
 	for (unsigned depth = 1;; depth++) {
@@ -136,7 +141,8 @@ static void lay_over(struct conf_node **all, struct conf_node *over)
 		conf_tree_merge(*all, over);
 }
 
-struct conf_node *conf_load(const struct conf_request *r, struct arena *arena, struct conf_errors *errors)
+struct conf_node *conf_load(const struct conf_request *r, struct arena *arena,
+			    struct conf_errors *errors)
 {
 	struct conf_build b = { .arena = arena, .errors = errors };
 	struct conf_pos nowhere = { conf_tree_source(&b, "--config"), 1, 1 };
@@ -144,7 +150,8 @@ struct conf_node *conf_load(const struct conf_request *r, struct arena *arena, s
 	bool ok = true;
 
 	if (r->n_configs == 0) {
-		conf_error_add(errors, nowhere, NULL, "for example --config configs/all-in-one.yaml",
+		conf_error_add(errors, nowhere, NULL,
+			       "for example --config configs/all-in-one.yaml",
 			       "at least one config flag must be provided");
 		return NULL;
 	}
@@ -162,11 +169,13 @@ struct conf_node *conf_load(const struct conf_request *r, struct arena *arena, s
 		else
 			ok = false;
 	}
-	/* With a source missing, what the rest refers to is not known to be wrong: say only what is. */
+	/* With a source missing, what the rest refers to is not known to be wrong: say only what
+	 * is. */
 	if (!ok)
 		return NULL;
 	if (all->kind == CONF_NULL || all->n == 0) {
-		conf_error_add(errors, all->pos, NULL, "start with receivers:, exporters: and service:",
+		conf_error_add(errors, all->pos, NULL,
+			       "start with receivers:, exporters: and service:",
 			       "empty configuration file");
 		return NULL;
 	}

@@ -2,9 +2,9 @@
  *
  * conf_print.c - a configuration tree as YAML or JSON text. Declared in conf_tree.h.
  *
- * DESIGN: a string is written plain only when it surely reads back as the same string, else as a JSON string, which YAML
- * also reads. "${" and "$$" are doubled, so that what is printed expands to what was meant.
- * LIMITS: recursion is as deep as the tree, CONF_DEPTH_MAX.
+ * DESIGN: a string is written plain only when it surely reads back as the same string, else as a
+ * JSON string, which YAML also reads. "${" and "$$" are doubled, so that what is printed expands to
+ * what was meant. LIMITS: recursion is as deep as the tree, CONF_DEPTH_MAX.
  */
 #include "pipeline/conf_scalar.h"
 #include "pipeline/conf_tree.h"
@@ -39,14 +39,17 @@ static void add_quoted(struct buf *out, const char *s, bool double_dollars)
 
 static bool is_plain_safe(const char *s)
 {
-	bool letter = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '/' || *s == '_';
+	bool letter =
+		(*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '/' || *s == '_';
 
 	if (!letter || conf_scalar_type(s, NULL) != CONF_TYPE_STRING)
 		return false;
 	for (; *s != '\0'; s++) {
-		bool word = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9');
+		bool word = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') ||
+			    (*s >= '0' && *s <= '9');
 
-		if (!word && strchr("_-./+", *s) == NULL && !(*s == ':' && s[1] != '\0' && s[1] != ' '))
+		if (!word && strchr("_-./+", *s) == NULL &&
+		    !(*s == ':' && s[1] != '\0' && s[1] != ' '))
 			return false;
 	}
 	return true;
@@ -79,11 +82,12 @@ static void add_scalar(struct buf *out, const struct conf_node *n, bool json)
 	if (t == CONF_TYPE_BOOL)
 		buf_add_str(out, conf_scalar_bool(n->text) ? "true" : "false");
 	else if (t == CONF_TYPE_INT)
-		buf_printf(out, "%s%llu", v.negative && v.magnitude ? "-" : "", (unsigned long long)v.magnitude);
+		buf_printf(out, "%s%llu", v.negative && v.magnitude ? "-" : "",
+			   (unsigned long long)v.magnitude);
 	else if (v.real - v.real == 0)
 		buf_printf(out, "%.17g", v.real);
 	else
-		add_quoted(out, n->text, false);	/* JSON has no infinity */
+		add_quoted(out, n->text, false); /* JSON has no infinity */
 }
 
 static void add_key(struct buf *out, const char *key)

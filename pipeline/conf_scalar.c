@@ -2,8 +2,8 @@
  *
  * conf_scalar.c - types and values of YAML scalars. Contract in conf_scalar.h.
  *
- * DESIGN: one resolver decides the type from the text alone, and options ask for that type, so `"5"` is never an
- * integer and `yes` never a bool, as in the Collector. No locale, no allocation.
+ * DESIGN: one resolver decides the type from the text alone, and options ask for that type, so
+ * `"5"` is never an integer and `yes` never a bool, as in the Collector. No locale, no allocation.
  */
 #include "pipeline/conf_scalar.h"
 
@@ -53,7 +53,7 @@ static unsigned int_base(const char **p)
 		break;
 	default:
 		*p += 1;
-		return 8;	/* 0755: the Collector's parser reads it so */
+		return 8; /* 0755: the Collector's parser reads it so */
 	}
 	*p += 2;
 	return base;
@@ -125,7 +125,7 @@ static int parse_float(const char *text, struct conf_number *out)
 	else if (is_one_of(text, nan_, COUNT_OF(nan_)))
 		out->real = NAN;
 	else if (!is_float_shape(text) ||
-		 sscanf(text, "%lf", &out->real) != 1)	/* the shape is checked: no hex, no "nan" */
+		 sscanf(text, "%lf", &out->real) != 1) /* the shape is checked: no hex, no "nan" */
 		return -1;
 	return 0;
 }
@@ -227,7 +227,10 @@ int conf_scalar_duration(const char *text, int64_t *ns, char *why, size_t why_si
 		got = duration_part(&p, &sum);
 	if (got < 0) {
 		snprintf(why, why_size, "time: %s duration \"%.80s\"",
-			 got == -2 ? "missing unit in" : got == -3 ? "unknown unit in" : "invalid", text);
+			 got == -2   ? "missing unit in"
+			 : got == -3 ? "unknown unit in"
+				     : "invalid",
+			 text);
 		return -1;
 	}
 	*ns = negative ? -(int64_t)sum : (int64_t)sum;
@@ -272,8 +275,12 @@ void conf_scalar_add_duration(struct buf *out, int64_t ns)
 	static const struct {
 		const char *name;
 		uint64_t ns;
-	} parts[] = { { "h", UINT64_C(3600000000000) }, { "m", UINT64_C(60000000000) }, { "s", 1000000000 },
-		      { "ms", 1000000 },		{ "us", 1000 },			{ "ns", 1 } };
+	} parts[] = { { "h", UINT64_C(3600000000000) },
+		      { "m", UINT64_C(60000000000) },
+		      { "s", 1000000000 },
+		      { "ms", 1000000 },
+		      { "us", 1000 },
+		      { "ns", 1 } };
 	uint64_t v = ns < 0 ? (uint64_t)0 - (uint64_t)ns : (uint64_t)ns;
 
 	if (v == 0)
@@ -282,7 +289,8 @@ void conf_scalar_add_duration(struct buf *out, int64_t ns)
 		buf_add_char(out, '-');
 	for (size_t i = 0; i < COUNT_OF(parts); i++) {
 		if (v >= parts[i].ns)
-			buf_printf(out, "%llu%s", (unsigned long long)(v / parts[i].ns), parts[i].name);
+			buf_printf(out, "%llu%s", (unsigned long long)(v / parts[i].ns),
+				   parts[i].name);
 		v %= parts[i].ns;
 	}
 }
@@ -296,7 +304,8 @@ void conf_scalar_add_bytes(struct buf *out, uint64_t bytes)
 
 	for (size_t i = 0; i < COUNT_OF(sizes); i++) {
 		if (bytes > 0 && bytes % sizes[i].unit == 0) {
-			buf_printf(out, "%llu%s", (unsigned long long)(bytes / sizes[i].unit), sizes[i].name);
+			buf_printf(out, "%llu%s", (unsigned long long)(bytes / sizes[i].unit),
+				   sizes[i].name);
 			return;
 		}
 	}

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conf_scalar.h - what the text of a YAML scalar means: null, bool, number, duration, size. Pure, any thread.
+ * conf_scalar.h - what the text of a YAML scalar means: null, bool, number, duration, size. Pure,
+ * any thread.
  *
- * SPEC: YAML 1.2 core schema with the additions the Collector's parser makes (0b, underscores, leading-zero octal);
- * durations are Go's time.ParseDuration; sizes are our own (INTERFACE.md "Own components' keys").
+ * SPEC: YAML 1.2 core schema with the additions the Collector's parser makes (0b, underscores,
+ * leading-zero octal); durations are Go's time.ParseDuration; sizes are our own (INTERFACE.md "Own
+ * components' keys").
  */
 #ifndef PIPELINE_CONF_SCALAR_H
 #define PIPELINE_CONF_SCALAR_H
@@ -17,7 +19,7 @@ enum conf_type { CONF_TYPE_NULL, CONF_TYPE_BOOL, CONF_TYPE_INT, CONF_TYPE_FLOAT,
 struct conf_number {
 	bool negative;
 	uint64_t magnitude;
-	double real;		/* set for both INT and FLOAT */
+	double real; /* set for both INT and FLOAT */
 };
 
 /* The type of an unquoted scalar; *number (may be NULL) is filled for INT and FLOAT. */

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conf_tree.c - YAML text to a tree of nodes with positions. Contract in conf_tree.h; printing is in conf_print.c.
+ * conf_tree.c - YAML text to a tree of nodes with positions. Contract in conf_tree.h; printing is
+ * in conf_print.c.
  *
- * DESIGN: libyaml's event stream and a stack of open collections, at most CONF_DEPTH_MAX deep, so nothing recurses over
- * input. A key that holds "::" becomes nested maps as it is inserted, each piece with its own column. An alias is a deep
- * copy that counts against the bound on nodes; `<<` takes over the entries of its maps that the map itself lacks.
- * Children are a linked list searched by hash: maps are small, and CONF_KEYS_MAX bounds the square.
- * SPEC: YAML 1.1 syntax as libyaml reads it, scalars by conf_scalar.h; docs/formats/config.md.
+ * DESIGN: libyaml's event stream and a stack of open collections, at most CONF_DEPTH_MAX deep, so
+ * nothing recurses over input. A key that holds "::" becomes nested maps as it is inserted, each
+ * piece with its own column. An alias is a deep copy that counts against the bound on nodes; `<<`
+ * takes over the entries of its maps that the map itself lacks. Children are a linked list searched
+ * by hash: maps are small, and CONF_KEYS_MAX bounds the square. SPEC: YAML 1.1 syntax as libyaml
+ * reads it, scalars by conf_scalar.h; docs/formats/config.md.
  */
 #include "pipeline/conf_tree.h"
 
@@ -20,16 +22,16 @@
 struct frame {
 	struct conf_node *node;
 	const char *anchor;
-	const char *key;		/* MAP: read, its value is next */
+	const char *key; /* MAP: read, its value is next */
 	struct conf_pos key_pos;
-	struct conf_node *merges;	/* values of `<<`, linked by next */
+	struct conf_node *merges; /* values of `<<`, linked by next */
 };
 
 struct parse {
 	struct conf_build *b;
 	const struct conf_source *source;
-	const struct conf_pos *fixed;	/* a fragment: every node is positioned here */
-	bool quiet;			/* a fragment: no error lines */
+	const struct conf_pos *fixed; /* a fragment: every node is positioned here */
+	bool quiet;                   /* a fragment: no error lines */
 	unsigned base_depth;
 	struct frame stack[CONF_DEPTH_MAX];
 	unsigned depth;
@@ -64,7 +66,8 @@ struct conf_node *conf_tree_node(struct conf_build *b, enum conf_kind kind, stru
 	return n;
 }
 
-struct conf_node *conf_tree_scalar(struct conf_build *b, const char *text, bool plain, struct conf_pos pos)
+struct conf_node *conf_tree_scalar(struct conf_build *b, const char *text, bool plain,
+				   struct conf_pos pos)
 {
 	bool is_null = plain && conf_scalar_type(text, NULL) == CONF_TYPE_NULL;
 	struct conf_node *n = conf_tree_node(b, is_null ? CONF_NULL : CONF_SCALAR, pos);
@@ -92,7 +95,8 @@ static uint32_t key_hash(const char *key)
 	return hash_fnv1a_32(key, strlen(key));
 }
 
-void conf_tree_name(struct conf_build *b, struct conf_node *n, const char *key, struct conf_pos key_pos)
+void conf_tree_name(struct conf_build *b, struct conf_node *n, const char *key,
+		    struct conf_pos key_pos)
 {
 	n->key = arena_strdup(b->arena, key);
 	n->key_hash = key_hash(key);
@@ -113,7 +117,8 @@ struct conf_node *conf_tree_find(const struct conf_node *map, const char *key)
 }
 
 /* The node at dotted `path`; *deepest is the last one that exists on the way. */
-static struct conf_node *walk(const struct conf_node *map, const char *path, const struct conf_node **deepest)
+static struct conf_node *walk(const struct conf_node *map, const char *path,
+			      const struct conf_node **deepest)
 {
 	const struct conf_node *at = map;
 
@@ -210,13 +215,16 @@ static int duplicate(struct parse *p, const struct conf_node *old, const struct 
 	char hint[160];
 
 	snprintf(hint, sizeof(hint), "it is already set at %.80s:%u:%u; remove one of them",
-		 old->key_pos.source ? old->key_pos.source->name : "?", old->key_pos.line, old->key_pos.column);
+		 old->key_pos.source ? old->key_pos.source->name : "?", old->key_pos.line,
+		 old->key_pos.column);
 	if (!p->quiet)
-		conf_error_add(p->b->errors, n->key_pos, path_here(p), hint, "duplicate key \"%.100s\"", n->key);
+		conf_error_add(p->b->errors, n->key_pos, path_here(p), hint,
+			       "duplicate key \"%.100s\"", n->key);
 	return -1;
 }
 
-/* Put n (named) into map. Maps that stem from "::" keys grow together; anything else twice is an error. */
+/* Put n (named) into map. Maps that stem from "::" keys grow together; anything else twice is an
+ * error. */
 static int map_insert(struct parse *p, struct conf_node *map, struct conf_node *n)
 {
 	struct conf_node *old = conf_tree_find(map, n->key), *next;
@@ -231,7 +239,7 @@ static int map_insert(struct parse *p, struct conf_node *map, struct conf_node *
 		return duplicate(p, old, n);
 	for (struct conf_node *c = n->first; c != NULL; c = next) {
 		next = c->next;
-		if (map_insert(p, old, c) < 0)	/* as deep as the tree: CONF_DEPTH_MAX */
+		if (map_insert(p, old, c) < 0) /* as deep as the tree: CONF_DEPTH_MAX */
 			return -1;
 	}
 	return 0;
@@ -329,12 +337,14 @@ static int merge_in(struct parse *p, struct conf_node *map, struct conf_node *fr
 	struct conf_node *next;
 
 	if (from->kind != CONF_MAP && from->kind != CONF_LIST)
-		return fail(p, from->pos, "write `<<: *anchor`", "`<<` takes a map or a list of maps");
+		return fail(p, from->pos, "write `<<: *anchor`",
+			    "`<<` takes a map or a list of maps");
 	for (struct conf_node *c = from->first; c != NULL; c = next) {
 		next = c->next;
 		if (from->kind == CONF_LIST) {
 			if (c->kind != CONF_MAP)
-				return fail(p, c->pos, "write `<<: [*a, *b]`", "`<<` takes a list of maps");
+				return fail(p, c->pos, "write `<<: [*a, *b]`",
+					    "`<<` takes a list of maps");
 			if (merge_in(p, map, c) < 0)
 				return -1;
 		} else if (conf_tree_find(map, c->key) == NULL && map_insert(p, map, c) < 0) {
@@ -344,7 +354,8 @@ static int merge_in(struct parse *p, struct conf_node *map, struct conf_node *fr
 	return 0;
 }
 
-static int open_frame(struct parse *p, enum conf_kind kind, const yaml_char_t *anchor, struct conf_pos pos)
+static int open_frame(struct parse *p, enum conf_kind kind, const yaml_char_t *anchor,
+		      struct conf_pos pos)
 {
 	struct frame *f = p->depth > 0 ? &p->stack[p->depth - 1] : NULL;
 	struct conf_node *n;
@@ -389,7 +400,8 @@ static int on_key(struct parse *p, const char *key, size_t n, struct conf_pos po
 	struct frame *f = &p->stack[p->depth - 1];
 
 	if (strlen(key) != n || n > CONF_KEY_BYTES_MAX)
-		return fail(p, pos, "use a plain name", "a key holds a NUL or more than 2048 bytes");
+		return fail(p, pos, "use a plain name",
+			    "a key holds a NUL or more than 2048 bytes");
 	f->key = arena_strndup(p->b->arena, key, n);
 	f->key_pos = pos;
 	return 0;
@@ -421,7 +433,8 @@ static int on_scalar(struct parse *p, const yaml_event_t *ev)
 		return -1;
 	if (ev->data.scalar.anchor != NULL)
 		map_set(&p->anchors, bytes_str((const char *)ev->data.scalar.anchor), n);
-	/* The parent gets its own copy of an anchored node, since `next` and `key` are part of it. */
+	/* The parent gets its own copy of an anchored node, since `next` and `key` are part of it.
+	 */
 	return add_value(p, ev->data.scalar.anchor != NULL ? clone(p->b, n) : n);
 }
 
@@ -454,8 +467,8 @@ static int on_document(struct parse *p, const yaml_event_t *ev)
 		return 0;
 	if (p->quiet)
 		return -1;
-	conf_error_warn(p->b->errors, mark_pos(p, ev->start_mark), NULL, "remove what follows `---`",
-			"only the first YAML document is read");
+	conf_error_warn(p->b->errors, mark_pos(p, ev->start_mark), NULL,
+			"remove what follows `---`", "only the first YAML document is read");
 	p->done = true;
 	return 0;
 }
@@ -470,9 +483,11 @@ static int on_event(struct parse *p, const yaml_event_t *ev)
 	case YAML_SCALAR_EVENT:
 		return on_scalar(p, ev);
 	case YAML_SEQUENCE_START_EVENT:
-		return open_frame(p, CONF_LIST, ev->data.sequence_start.anchor, mark_pos(p, ev->start_mark));
+		return open_frame(p, CONF_LIST, ev->data.sequence_start.anchor,
+				  mark_pos(p, ev->start_mark));
 	case YAML_MAPPING_START_EVENT:
-		return open_frame(p, CONF_MAP, ev->data.mapping_start.anchor, mark_pos(p, ev->start_mark));
+		return open_frame(p, CONF_MAP, ev->data.mapping_start.anchor,
+				  mark_pos(p, ev->start_mark));
 	case YAML_SEQUENCE_END_EVENT:
 	case YAML_MAPPING_END_EVENT:
 		return close_frame(p);
@@ -541,9 +556,12 @@ int conf_tree_parse(struct conf_build *b, struct bytes text, const struct conf_s
 	return 0;
 }
 
-struct conf_node *conf_tree_fragment(struct conf_build *b, struct bytes text, struct conf_pos pos, unsigned depth)
+struct conf_node *conf_tree_fragment(struct conf_build *b, struct bytes text, struct conf_pos pos,
+				     unsigned depth)
 {
-	struct parse p = { .b = b, .fixed = &pos, .quiet = true, .base_depth = depth, .anchors = MAP_INIT };
+	struct parse p = {
+		.b = b, .fixed = &pos, .quiet = true, .base_depth = depth, .anchors = MAP_INIT
+	};
 
 	if (text.n > CONF_BYTES_MAX || run(&p, text) < 0)
 		return NULL;
@@ -563,7 +581,8 @@ void conf_tree_merge(struct conf_node *base, struct conf_node *over)
 		} else if (old->kind == CONF_MAP && c->kind == CONF_MAP) {
 			conf_tree_merge(old, c);
 		} else {
-			struct conf_node *after = old->next;	/* replaced where it stands: order is kept */
+			struct conf_node *after =
+				old->next; /* replaced where it stands: order is kept */
 
 			*old = *c;
 			old->next = after;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * option.c - fills a component's config struct from its YAML section by its option table. Contract in option.h.
+ * option.c - fills a component's config struct from its YAML section by its option table. Contract
+ * in option.h.
  *
- * DESIGN: defaults first (their texts go through the same value parsers, so a bad default is found by the first test),
- * then a walk over the user's map: each key is a row, the beginning of a dotted row, or an error that names the nearest
- * one. A chain of scopes says under which key a nested table hangs, so that an outer table can give other defaults.
+ * DESIGN: defaults first (their texts go through the same value parsers, so a bad default is found
+ * by the first test), then a walk over the user's map: each key is a row, the beginning of a dotted
+ * row, or an error that names the nearest one. A chain of scopes says under which key a nested
+ * table hangs, so that an outer table can give other defaults.
  */
 #include "pipeline/option.h"
 
@@ -19,11 +21,12 @@ enum { ITEMS_MAX = 10000 };
 
 static bool has_value(const struct option *o)
 {
-	return o->kind != OPTION_PRESENT && o->kind != OPTION_DEFAULT && o->kind != OPTION_REQUIRE &&
-	       o->kind != OPTION_INCLUDE;
+	return o->kind != OPTION_PRESENT && o->kind != OPTION_DEFAULT &&
+	       o->kind != OPTION_REQUIRE && o->kind != OPTION_INCLUDE;
 }
 
-/* The row of this dotted key, also inside included tables; *config moves to the struct its offset is in. */
+/* The row of this dotted key, also inside included tables; *config moves to the struct its offset
+ * is in. */
 static const struct option *row_find(const struct option *table, const char *key, uint8_t **config)
 {
 	for (const struct option *o = table; o->kind != OPTION_END; o++) {
@@ -47,8 +50,9 @@ static bool is_prefix(const struct option *table, const char *key)
 	size_t n = strlen(key);
 
 	for (const struct option *o = table; o->kind != OPTION_END; o++) {
-		if (o->kind == OPTION_INCLUDE ? is_prefix(o->table, key)
-					      : has_value(o) && strncmp(o->key, key, n) == 0 && o->key[n] == '.')
+		if (o->kind == OPTION_INCLUDE
+			    ? is_prefix(o->table, key)
+			    : has_value(o) && strncmp(o->key, key, n) == 0 && o->key[n] == '.')
 			return true;
 	}
 	return false;
@@ -95,10 +99,11 @@ static void default_value(const struct option_scope *s, const struct option *o, 
 	if (text[0] == '[' || text[0] == '{' || text[0] == '"')
 		n = conf_tree_fragment(&b, bytes_str(text), (struct conf_pos){ NULL, 0, 0 }, 0);
 	else
-		n = conf_tree_scalar(&b, text, o->kind != OPTION_STR, (struct conf_pos){ NULL, 0, 0 });
+		n = conf_tree_scalar(&b, text, o->kind != OPTION_STR,
+				     (struct conf_pos){ NULL, 0, 0 });
 	assert(n != NULL);
 	option_value_parse(&v, o, n, config);
-	assert(errors.n_errors == 0);	/* a default that its own row refuses */
+	assert(errors.n_errors == 0); /* a default that its own row refuses */
 	conf_error_fini(&errors);
 }
 
@@ -119,13 +124,15 @@ static void defaults(const struct option_scope *s, uint8_t *config, struct arena
 		case OPTION_SECTION:
 			defaults(&in, config + o->offset, arena);
 			text = option_scope_default(s, o);
-			*(bool *)(void *)(config + o->offset_on) = text != NULL && strcmp(text, "on") == 0;
+			*(bool *)(void *)(config + o->offset_on) =
+				text != NULL && strcmp(text, "on") == 0;
 			break;
 		case OPTION_PRESENT:
 			*(bool *)(void *)(config + o->offset) = false;
 			break;
 		case OPTION_LIST:
-			*(struct option_list *)(void *)(config + o->offset) = (struct option_list){ NULL, 0 };
+			*(struct option_list *)(void *)(config + o->offset) =
+				(struct option_list){ NULL, 0 };
 			break;
 		case OPTION_DEFAULT:
 		case OPTION_REQUIRE:
@@ -172,13 +179,13 @@ static const char *next_piece(struct walk *w, const char *key, const char *prefi
 
 struct nearest {
 	const char *key;
-	const struct option *row;	/* NULL: the key is only the beginning of rows */
+	const struct option *row; /* NULL: the key is only the beginning of rows */
 	unsigned distance;
 	struct buf all;
 };
 
-static void nearest_in(struct walk *w, const struct option *table, const char *prefix, const char *key,
-		       struct nearest *best)
+static void nearest_in(struct walk *w, const struct option *table, const char *prefix,
+		       const char *key, struct nearest *best)
 {
 	for (const struct option *o = table; o->kind != OPTION_END; o++) {
 		const char *piece;
@@ -209,16 +216,20 @@ static void unknown_key(struct walk *w, const struct option_scope *s, const char
 	const char *hint;
 
 	nearest_in(w, s->table, prefix, n->key, &best);
-	if (best.key == NULL)
+	if (strchr(n->key, '.') != NULL)
+		hint = "a dot is part of a key here: nest the keys, a: {b: value}";
+	else if (best.key == NULL)
 		hint = "this section takes no keys";
 	else if (best.distance <= MAX(2, strlen(n->key) / 3))
-		hint = arena_printf(w->arena, "did you mean \"%s\"? for example `%s: %s`", best.key, best.key,
-				    best.row ? option_value_example(
-						       best.row, option_scope_default(s, best.row), best.key)
-					     : "{}");
+		hint = arena_printf(
+			w->arena, "did you mean \"%s\"? for example `%s: %s`", best.key, best.key,
+			best.row ? option_value_example(best.row, option_scope_default(s, best.row),
+							best.key)
+				 : "{}");
 	else
 		hint = arena_printf(w->arena, "valid keys: %s", buf_cstr(&best.all));
-	conf_error_add(w->errors, n->key_pos, join(w, path, n->key), hint, "has invalid keys: %.100s", n->key);
+	conf_error_add(w->errors, n->key_pos, join(w, path, n->key), hint,
+		       "has invalid keys: %.100s", n->key);
 	buf_fini(&best.all);
 }
 
@@ -257,8 +268,8 @@ static void parse_section(struct walk *w, const struct option_scope *s, const st
 	}
 }
 
-static void parse_list(struct walk *w, const struct option *o, const struct conf_node *n, uint8_t *config,
-		       const char *path)
+static void parse_list(struct walk *w, const struct option *o, const struct conf_node *n,
+		       uint8_t *config, const char *path)
 {
 	struct option_scope in = { o->table, NULL, NULL };
 	struct option_list *list = (struct option_list *)(void *)(config + o->offset);
@@ -311,11 +322,13 @@ static void parse_row(struct walk *w, const struct option_scope *s, const struct
 		break;
 	case OPTION_IGNORED:
 		if (!is_empty(n))
-			conf_error_warn(w->errors, n->key_pos, path, o->help, "accepted, but has no effect");
+			conf_error_warn(w->errors, n->key_pos, path, o->help,
+					"accepted, but has no effect");
 		break;
 	case OPTION_UNSUPPORTED:
 		if (!is_empty(n))
-			conf_error_add(w->errors, n->key_pos, path, o->help, "is not in Spanmill yet");
+			conf_error_add(w->errors, n->key_pos, path, o->help,
+				       "is not in Spanmill yet");
 		break;
 	default:
 		option_value_parse(&v, o, n, config);
@@ -327,14 +340,15 @@ static void parse_map(struct walk *w, const struct option_scope *s, const struct
 		      const char *prefix, uint8_t *config, const char *path, bool has_enabled)
 {
 	for (const struct conf_node *c = map->first; c != NULL; c = c->next) {
-		const char *full = prefix[0] ? arena_printf(w->arena, "%s.%s", prefix, c->key) : c->key;
+		const char *full =
+			prefix[0] ? arena_printf(w->arena, "%s.%s", prefix, c->key) : c->key;
 		uint8_t *at = config;
 		const struct option *o = strchr(c->key, '.') ? NULL : row_find(s->table, full, &at);
 
 		if (o != NULL) {
 			parse_row(w, s, o, c, at, join(w, path, c->key));
 		} else if (has_enabled && prefix[0] == '\0' && strcmp(c->key, "enabled") == 0) {
-			continue;	/* read by parse_section */
+			continue; /* read by parse_section */
 		} else if (!strchr(c->key, '.') && is_prefix(s->table, full)) {
 			if (c->kind != CONF_NULL && expect_map(w, c, join(w, path, c->key)))
 				parse_map(w, s, c, full, config, join(w, path, c->key), false);
@@ -345,8 +359,8 @@ static void parse_map(struct walk *w, const struct option_scope *s, const struct
 }
 
 /* Rows that speak about presence: PRESENT and REQUIRE, also in nested tables that are on. */
-static void presence(struct walk *w, const struct option *table, const struct conf_node *node, uint8_t *config,
-		     const char *path)
+static void presence(struct walk *w, const struct option *table, const struct conf_node *node,
+		     uint8_t *config, const char *path)
 {
 	for (const struct option *o = table; o->kind != OPTION_END; o++) {
 		const struct conf_node *n = NULL;
@@ -356,6 +370,8 @@ static void presence(struct walk *w, const struct option *table, const struct co
 			presence(w, o->table, node, config + o->offset, path);
 			continue;
 		}
+		if (node == NULL && o->kind != OPTION_PRESENT)
+			continue;
 		n = conf_tree_find_path(node, o->key);
 		if (o->kind == OPTION_PRESENT)
 			*(bool *)(void *)(config + o->offset) = n != NULL && n->kind != CONF_NULL;
@@ -366,21 +382,25 @@ static void presence(struct walk *w, const struct option *table, const struct co
 				      "requires a non-empty \"%s\"", o->key);
 		if (o->kind == OPTION_SECTION)
 			on = *(bool *)(void *)(config + o->offset_on);
-		if (n != NULL && on && (o->kind == OPTION_TABLE || o->kind == OPTION_SECTION))
+		if (n != NULL && on && n->kind != CONF_SCALAR && n->kind != CONF_LIST &&
+		    (o->kind == OPTION_TABLE || o->kind == OPTION_SECTION))
 			presence(w, o->table, n, config + o->offset, join(w, path, o->key));
 		if (n == NULL || n->kind != CONF_LIST || o->kind != OPTION_LIST)
 			continue;
-		const struct option_list *list = (const struct option_list *)(void *)(config + o->offset);
+		const struct option_list *list =
+			(const struct option_list *)(void *)(config + o->offset);
 		size_t i = 0;
 
-		for (const struct conf_node *c = n->first; c != NULL && i < list->n; c = c->next, i++)
-			presence(w, o->table, c, (uint8_t *)list->items + i * o->size,
+		for (const struct conf_node *c = n->first; c != NULL && i < list->n;
+		     c = c->next, i++)
+			presence(w, o->table, c->kind == CONF_MAP ? c : NULL,
+				 (uint8_t *)list->items + i * o->size,
 				 arena_printf(w->arena, "%s.%s[%zu]", path, o->key, i));
 	}
 }
 
-int option_parse(const struct option *table, const struct conf_node *node, void *config, struct arena *arena,
-		 struct conf_errors *errors, const char *yaml_path)
+int option_parse(const struct option *table, const struct conf_node *node, void *config,
+		 struct arena *arena, struct conf_errors *errors, const char *yaml_path)
 {
 	struct option_scope top = { table, NULL, NULL };
 	struct walk w = { arena, errors };

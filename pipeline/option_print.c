@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * option_print.c - option tables the other way round: a parsed config as YAML nodes, a table as Markdown. See option.h.
+ * option_print.c - option tables the other way round: a parsed config as YAML nodes, a table as
+ * Markdown. See option.h.
  *
- * DESIGN: printing walks the same rows as parsing, so nothing can be parsed that is not printed. Values that were unset
- * and have no default are left out; so are rows whose PRESENT twin says the user did not write them, because printing
- * them would change what the next reader decides from their presence.
+ * DESIGN: printing walks the same rows as parsing, so nothing can be parsed that is not printed.
+ * Values that were unset and have no default are left out; so are rows whose PRESENT twin says the
+ * user did not write them, because printing them would change what the next reader decides from
+ * their presence.
  */
 #include "pipeline/option_values.h"
 
@@ -35,14 +37,16 @@ static struct conf_node *double_node(struct conf_build *b, double v)
 	return number_node(b, text);
 }
 
-static struct conf_node *text_node(struct conf_build *b, const char *text, const char *fallback, bool redact)
+static struct conf_node *text_node(struct conf_build *b, const char *text, const char *fallback,
+				   bool redact)
 {
 	if (text[0] == '\0' && (fallback == NULL || fallback[0] == '\0'))
 		return NULL;
 	return conf_tree_scalar(b, redact && text[0] != '\0' ? "[REDACTED]" : text, false, nowhere);
 }
 
-static struct conf_node *list_node(struct conf_build *b, const struct strlist *list, const char *fallback)
+static struct conf_node *list_node(struct conf_build *b, const struct strlist *list,
+				   const char *fallback)
 {
 	struct conf_node *n;
 
@@ -63,8 +67,8 @@ static struct conf_node *map_node(struct conf_build *b, const struct strmap *map
 	struct conf_node *n = map->n > 0 ? conf_tree_node(b, CONF_MAP, nowhere) : NULL;
 
 	for (size_t i = 0; n != NULL && i < map->n; i++) {
-		struct conf_node *c =
-			conf_tree_scalar(b, redact ? "[REDACTED]" : map->items[i].value, false, nowhere);
+		struct conf_node *c = conf_tree_scalar(
+			b, redact ? "[REDACTED]" : map->items[i].value, false, nowhere);
 
 		if (c == NULL)
 			continue;
@@ -78,7 +82,8 @@ static struct conf_node *enum_node(struct conf_build *b, const struct option *o,
 {
 	for (const struct option_choice *c = o->choices; c->name != NULL; c++) {
 		if (c->value == value)
-			return c->name[0] != '\0' ? conf_tree_scalar(b, c->name, false, nowhere) : NULL;
+			return c->name[0] != '\0' ? conf_tree_scalar(b, c->name, false, nowhere)
+						  : NULL;
 	}
 	return NULL;
 }
@@ -89,13 +94,13 @@ static struct conf_node *raw_node(struct conf_build *b, const struct conf_node *
 
 	if (from == NULL || (n = conf_tree_node(b, from->kind, from->pos)) == NULL)
 		return NULL;
-	*n = *from;	/* shares the children, which nobody changes */
+	*n = *from; /* shares the children, which nobody changes */
 	n->next = NULL;
 	return n;
 }
 
-struct conf_node *option_value_node(struct conf_build *b, const struct option *o, const char *fallback,
-				    const uint8_t *config, bool redact)
+struct conf_node *option_value_node(struct conf_build *b, const struct option *o,
+				    const char *fallback, const uint8_t *config, bool redact)
 {
 	struct buf text = BUF_INIT;
 	struct conf_node *n;
@@ -115,7 +120,8 @@ struct conf_node *option_value_node(struct conf_build *b, const struct option *o
 		return enum_node(b, o, MEMBER(config, o, int));
 	case OPTION_STRMAP:
 	case OPTION_OPAQUE_MAP:
-		return map_node(b, &MEMBER(config, o, struct strmap), redact && o->kind == OPTION_OPAQUE_MAP);
+		return map_node(b, &MEMBER(config, o, struct strmap),
+				redact && o->kind == OPTION_OPAQUE_MAP);
 	case OPTION_NODE:
 		return raw_node(b, MEMBER(config, o, struct conf_node *));
 	case OPTION_INT:
@@ -161,7 +167,7 @@ static void put(struct conf_build *b, struct conf_node *map, const char *key, st
 		conf_tree_name(b, in, first, nowhere);
 		conf_tree_append(map, in);
 	}
-	put(b, in, key + len + 1, n);	/* as deep as a key of ours has dots */
+	put(b, in, key + len + 1, n); /* as deep as a key of ours has dots */
 }
 
 struct print {
@@ -181,8 +187,8 @@ static bool was_absent(const struct option *table, const char *key, const uint8_
 static void print_rows(struct print *p, const struct option_scope *s, const uint8_t *config,
 		       struct conf_node *map);
 
-static struct conf_node *print_section(struct print *p, const struct option_scope *s, const struct option *o,
-				       const uint8_t *config)
+static struct conf_node *print_section(struct print *p, const struct option_scope *s,
+				       const struct option *o, const uint8_t *config)
 {
 	struct option_scope in = { o->table, o->key, s };
 	struct conf_node *n = conf_tree_node(p->b, CONF_MAP, nowhere), *no;
@@ -241,14 +247,16 @@ static void print_rows(struct print *p, const struct option_scope *s, const uint
 		} else if (o->kind == OPTION_LIST) {
 			n = print_list(p, o, config);
 		} else if (!was_absent(s->table, o->key, config)) {
-			n = option_value_node(p->b, o, option_scope_default(s, o), config, p->redact);
+			n = option_value_node(p->b, o, option_scope_default(s, o), config,
+					      p->redact);
 		}
 		if (n != NULL)
 			put(p->b, map, o->key, n);
 	}
 }
 
-struct conf_node *option_print(const struct option *table, const void *config, struct arena *arena, bool redact)
+struct conf_node *option_print(const struct option *table, const void *config, struct arena *arena,
+			       bool redact)
 {
 	struct conf_errors errors = CONF_ERRORS_INIT;
 	struct conf_build b = { .arena = arena, .errors = &errors };
@@ -266,22 +274,32 @@ struct conf_node *option_print(const struct option *table, const void *config, s
 static const char *kind_name(const struct option *o)
 {
 	static const char *const names[] = {
-		[OPTION_BOOL] = "bool",		  [OPTION_INT] = "int",
-		[OPTION_UINT] = "uint",		  [OPTION_DOUBLE] = "number",
-		[OPTION_STR] = "string",	  [OPTION_OPAQUE_STR] = "secret string",
-		[OPTION_STRLIST] = "list",	  [OPTION_DURATION] = "duration",
-		[OPTION_BYTES] = "size",	  [OPTION_SIZE_MIB] = "MiB",
-		[OPTION_ENUM] = "one of",	  [OPTION_STRMAP] = "map",
-		[OPTION_OPAQUE_MAP] = "secret map", [OPTION_NODE] = "see text",
-		[OPTION_TABLE] = "section",	  [OPTION_SECTION] = "optional section",
-		[OPTION_LIST] = "list of",	  [OPTION_IGNORED] = "ignored",
+		[OPTION_BOOL] = "bool",
+		[OPTION_INT] = "int",
+		[OPTION_UINT] = "uint",
+		[OPTION_DOUBLE] = "number",
+		[OPTION_STR] = "string",
+		[OPTION_OPAQUE_STR] = "secret string",
+		[OPTION_STRLIST] = "list",
+		[OPTION_DURATION] = "duration",
+		[OPTION_BYTES] = "size",
+		[OPTION_SIZE_MIB] = "MiB",
+		[OPTION_ENUM] = "one of",
+		[OPTION_STRMAP] = "map",
+		[OPTION_OPAQUE_MAP] = "secret map",
+		[OPTION_NODE] = "see text",
+		[OPTION_TABLE] = "section",
+		[OPTION_SECTION] = "optional section",
+		[OPTION_LIST] = "list of",
+		[OPTION_IGNORED] = "ignored",
 		[OPTION_UNSUPPORTED] = "not yet",
 	};
 
 	return names[o->kind];
 }
 
-static void document_row(const struct option_scope *s, const struct option *o, const char *key, struct buf *out)
+static void document_row(const struct option_scope *s, const struct option *o, const char *key,
+			 struct buf *out)
 {
 	const char *fallback = option_scope_default(s, o);
 
@@ -303,7 +321,8 @@ static void document_rows(const struct option_scope *s, const char *prefix, stru
 		struct option_scope in = { o->table, o->key, s };
 		char *key;
 
-		if (o->kind == OPTION_DEFAULT || o->kind == OPTION_REQUIRE || o->kind == OPTION_PRESENT)
+		if (o->kind == OPTION_DEFAULT || o->kind == OPTION_REQUIRE ||
+		    o->kind == OPTION_PRESENT)
 			continue;
 		if (o->kind == OPTION_INCLUDE) {
 			in.prefix = NULL;

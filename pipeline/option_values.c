@@ -2,8 +2,9 @@
  *
  * option_values.c - one value of one option row. Contract in option_values.h.
  *
- * DESIGN: strict, as the Collector decodes: the YAML type must be the row's type, except that durations, enums and sizes
- * read their own text and a string becomes a list at its commas. Messages use the Collector's words.
+ * DESIGN: strict, as the Collector decodes: the YAML type must be the row's type, except that
+ * durations, enums and sizes read their own text and a string becomes a list at its commas.
+ * Messages use the Collector's words.
  */
 #include "pipeline/option_values.h"
 
@@ -57,21 +58,24 @@ void option_value_clear(const struct option *o, uint8_t *config)
 	}
 }
 
-static void wrong_type(const struct option_value *v, const struct option *o, const struct conf_node *n,
-		       const char *want, const char *hint)
+static void wrong_type(const struct option_value *v, const struct option *o,
+		       const struct conf_node *n, const char *want, const char *hint)
 {
 	if (n->kind != CONF_SCALAR || o->kind == OPTION_OPAQUE_STR || o->kind == OPTION_OPAQUE_MAP)
 		conf_error_add(v->errors, n->pos, v->path, hint,
-			       "expected type '%s', got unconvertible type '%s'", want, conf_tree_type_name(n));
+			       "expected type '%s', got unconvertible type '%s'", want,
+			       conf_tree_type_name(n));
 	else
 		conf_error_add(v->errors, n->pos, v->path, hint,
-			       "expected type '%s', got unconvertible type '%s', value: '%.80s'", want,
-			       conf_tree_type_name(n), n->text);
+			       "expected type '%s', got unconvertible type '%s', value: '%.80s'",
+			       want, conf_tree_type_name(n), n->text);
 }
 
-static const char *number_hint(const struct option_value *v, const struct option *o, const struct conf_node *n)
+static const char *number_hint(const struct option_value *v, const struct option *o,
+			       const struct conf_node *n)
 {
-	enum conf_type t = n->kind == CONF_SCALAR ? conf_scalar_type(n->text, NULL) : CONF_TYPE_NULL;
+	enum conf_type t =
+		n->kind == CONF_SCALAR ? conf_scalar_type(n->text, NULL) : CONF_TYPE_NULL;
 
 	if (n->kind == CONF_SCALAR && !n->plain && (t == CONF_TYPE_INT || t == CONF_TYPE_FLOAT))
 		return arena_printf(v->arena, "write it without quotes: %.40s", n->text);
@@ -79,34 +83,36 @@ static const char *number_hint(const struct option_value *v, const struct option
 			    option_value_example(o, o->fallback, o->key));
 }
 
-static bool in_bounds(const struct option_value *v, const struct option *o, const struct conf_node *n, double x,
-		      const char *unit)
+static bool in_bounds(const struct option_value *v, const struct option *o,
+		      const struct conf_node *n, double x, const char *unit)
 {
 	if ((o->min == 0 && o->max == 0) || (x >= o->min && x <= o->max))
 		return true;
 	if (o->max >= 9e18)
 		conf_error_add(v->errors, n->pos, v->path,
-			       arena_printf(v->arena, "at least %.15g%s", o->min, unit), "%.80s is out of range",
-			       n->text);
-	else
-		conf_error_add(v->errors, n->pos, v->path,
-			       arena_printf(v->arena, "between %.15g and %.15g%s", o->min, o->max, unit),
+			       arena_printf(v->arena, "at least %.15g%s", o->min, unit),
 			       "%.80s is out of range", n->text);
+	else
+		conf_error_add(
+			v->errors, n->pos, v->path,
+			arena_printf(v->arena, "between %.15g and %.15g%s", o->min, o->max, unit),
+			"%.80s is out of range", n->text);
 	return false;
 }
 
-static void parse_bool(const struct option_value *v, const struct option *o, const struct conf_node *n,
-		       uint8_t *config)
+static void parse_bool(const struct option_value *v, const struct option *o,
+		       const struct conf_node *n, uint8_t *config)
 {
-	if (n->kind != CONF_SCALAR || !n->plain || conf_scalar_type(n->text, NULL) != CONF_TYPE_BOOL)
+	if (n->kind != CONF_SCALAR || !n->plain ||
+	    conf_scalar_type(n->text, NULL) != CONF_TYPE_BOOL)
 		wrong_type(v, o, n, "bool", "write true or false, without quotes");
 	else
 		MEMBER(config, o, bool) = conf_scalar_bool(n->text);
 }
 
 /* INT, UINT, SIZE_MIB and DOUBLE: 0 and *num when n is a number that fits. */
-static int parse_number(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			struct conf_number *num)
+static int parse_number(const struct option_value *v, const struct option *o,
+			const struct conf_node *n, struct conf_number *num)
 {
 	enum conf_type t = CONF_TYPE_STRING;
 	bool real = o->kind == OPTION_DOUBLE, is_signed = o->kind == OPTION_INT;
@@ -121,7 +127,11 @@ static int parse_number(const struct option_value *v, const struct option *o, co
 		t = CONF_TYPE_INT;
 	}
 	if (t != CONF_TYPE_INT && !(real && t == CONF_TYPE_FLOAT)) {
-		wrong_type(v, o, n, real ? "float64" : is_signed ? "int" : "uint", number_hint(v, o, n));
+		wrong_type(v, o, n,
+			   real        ? "float64"
+			   : is_signed ? "int"
+				       : "uint",
+			   number_hint(v, o, n));
 		return -1;
 	}
 	if (!real && ((!is_signed && num->negative && num->magnitude > 0) ||
@@ -134,8 +144,8 @@ static int parse_number(const struct option_value *v, const struct option *o, co
 	return in_bounds(v, o, n, num->real, "") ? 0 : -1;
 }
 
-static void parse_numeric(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			  uint8_t *config)
+static void parse_numeric(const struct option_value *v, const struct option *o,
+			  const struct conf_node *n, uint8_t *config)
 {
 	struct conf_number num = { false, 0, 0 };
 
@@ -147,25 +157,29 @@ static void parse_numeric(const struct option_value *v, const struct option *o, 
 		MEMBER(config, o, int64_t) =
 			(int64_t)(num.negative ? UINT64_C(0) - num.magnitude : num.magnitude);
 	else
-		MEMBER(config, o, uint64_t) = num.magnitude * (o->kind == OPTION_SIZE_MIB ? MIB : 1);
+		MEMBER(config, o, uint64_t) =
+			num.magnitude * (o->kind == OPTION_SIZE_MIB ? MIB : 1);
 }
 
-/* A string: quoted, or plain text that YAML does not take for something else; what ${...} gave verbatim. */
-static const char *string_of(const struct option_value *v, const struct option *o, const struct conf_node *n)
+/* A string: quoted, or plain text that YAML does not take for something else; what ${...} gave
+ * verbatim. */
+static const char *string_of(const struct option_value *v, const struct option *o,
+			     const struct conf_node *n)
 {
 	if (n->raw != NULL)
 		return n->raw;
 	if (n->kind == CONF_SCALAR && strcmp(conf_tree_type_name(n), "string") == 0)
 		return n->text;
 	wrong_type(v, o, n, "string",
-		   n->kind == CONF_SCALAR ? arena_printf(v->arena, "put it in quotes: \"%.40s\"",
-							 o->kind == OPTION_OPAQUE_STR ? "..." : n->text)
-					  : "write one value");
+		   n->kind == CONF_SCALAR
+			   ? arena_printf(v->arena, "put it in quotes: \"%.40s\"",
+					  o->kind == OPTION_OPAQUE_STR ? "..." : n->text)
+			   : "write one value");
 	return NULL;
 }
 
-static void parse_duration(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			   uint8_t *config)
+static void parse_duration(const struct option_value *v, const struct option *o,
+			   const struct conf_node *n, uint8_t *config)
 {
 	char why[160];
 	int64_t ns;
@@ -175,28 +189,29 @@ static void parse_duration(const struct option_value *v, const struct option *o,
 		return;
 	}
 	if (conf_scalar_duration(n->text, &ns, why, sizeof(why)) < 0)
-		conf_error_add(v->errors, n->pos, v->path, "use units ns, us, ms, s, m, h: for example 5s or 1h30m",
-			       "%s", why);
+		conf_error_add(v->errors, n->pos, v->path,
+			       "use units ns, us, ms, s, m, h: for example 5s or 1h30m", "%s", why);
 	else if (ns < 0 && o->min >= 0)
-		conf_error_add(v->errors, n->pos, v->path, "write zero or more", "duration %.40s is negative",
-			       n->text);
+		conf_error_add(v->errors, n->pos, v->path, "write zero or more",
+			       "duration %.40s is negative", n->text);
 	else
 		MEMBER(config, o, int64_t) = ns;
 }
 
-static void parse_bytes(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			uint8_t *config)
+static void parse_bytes(const struct option_value *v, const struct option *o,
+			const struct conf_node *n, uint8_t *config)
 {
 	uint64_t bytes;
 
 	if (n->kind != CONF_SCALAR || conf_scalar_bytes(n->text, &bytes) < 0)
-		wrong_type(v, o, n, "size", "write a number of bytes, or with KiB, MiB or GiB: for example 64MiB");
+		wrong_type(v, o, n, "size",
+			   "write a number of bytes, or with KiB, MiB or GiB: for example 64MiB");
 	else if (in_bounds(v, o, n, (double)bytes, " bytes"))
 		MEMBER(config, o, uint64_t) = bytes;
 }
 
-static void parse_enum(const struct option_value *v, const struct option *o, const struct conf_node *n,
-		       uint8_t *config)
+static void parse_enum(const struct option_value *v, const struct option *o,
+		       const struct conf_node *n, uint8_t *config)
 {
 	const char *text = n->kind == CONF_SCALAR ? n->text : n->raw, *near = NULL;
 	struct buf all = BUF_INIT;
@@ -221,10 +236,12 @@ static void parse_enum(const struct option_value *v, const struct option *o, con
 	}
 	if (near != NULL && near[0] != '\0')
 		conf_error_add(v->errors, n->pos, v->path,
-			       arena_printf(v->arena, "did you mean \"%s\"? valid values: %s", near, buf_cstr(&all)),
+			       arena_printf(v->arena, "did you mean \"%s\"? valid values: %s", near,
+					    buf_cstr(&all)),
 			       "unknown value \"%.80s\"", text);
 	else
-		conf_error_add(v->errors, n->pos, v->path, arena_printf(v->arena, "valid values: %s", buf_cstr(&all)),
+		conf_error_add(v->errors, n->pos, v->path,
+			       arena_printf(v->arena, "valid values: %s", buf_cstr(&all)),
 			       "unknown value \"%.80s\"", text);
 	buf_fini(&all);
 }
@@ -245,8 +262,8 @@ static void split_list(const struct option_value *v, const char *text, struct st
 	}
 }
 
-static void parse_strlist(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			  uint8_t *config)
+static void parse_strlist(const struct option_value *v, const struct option *o,
+			  const struct conf_node *n, uint8_t *config)
 {
 	struct strlist list = { NULL, 0 };
 	size_t i = 0;
@@ -275,10 +292,11 @@ static void parse_strlist(const struct option_value *v, const struct option *o, 
 }
 
 /* One {name: , value: } of a header list. */
-static int parse_pair(const struct option_value *v, const struct option *o, const struct conf_node *n,
-		      struct strpair *out)
+static int parse_pair(const struct option_value *v, const struct option *o,
+		      const struct conf_node *n, struct strpair *out)
 {
-	const struct conf_node *name = conf_tree_find(n, "name"), *value = conf_tree_find(n, "value");
+	const struct conf_node *name = conf_tree_find(n, "name"),
+			       *value = conf_tree_find(n, "value");
 
 	if (name == NULL || name->kind != CONF_SCALAR || value == NULL || n->n != 2) {
 		conf_error_add(v->errors, n->pos, v->path, "write {name: x-key, value: text}",
@@ -290,8 +308,8 @@ static int parse_pair(const struct option_value *v, const struct option *o, cons
 	return out->value != NULL ? 0 : -1;
 }
 
-static void parse_strmap(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			 uint8_t *config)
+static void parse_strmap(const struct option_value *v, const struct option *o,
+			 const struct conf_node *n, uint8_t *config)
 {
 	struct strmap map = { NULL, 0 };
 	size_t i = 0;
@@ -318,8 +336,8 @@ static void parse_strmap(const struct option_value *v, const struct option *o, c
 	MEMBER(config, o, struct strmap) = map;
 }
 
-void option_value_parse(const struct option_value *v, const struct option *o, const struct conf_node *n,
-			uint8_t *config)
+void option_value_parse(const struct option_value *v, const struct option *o,
+			const struct conf_node *n, uint8_t *config)
 {
 	bool is_text = o->kind == OPTION_STR || o->kind == OPTION_OPAQUE_STR;
 	const char *text;

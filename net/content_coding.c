@@ -11,9 +11,13 @@
  * streaming inflate would not repeat work but takes 2.8 times as long (performance-limits.md
  * section 9). Streams that follow one another (gzip members) are appended; only the last is ever
  * repeated. Snappy states its size and cannot exceed 64 bytes of output for 3 of input, so its size
- * is believed after that check. OWNERSHIP, THREADS: any thread; one decompressor of each kind per
- * thread, freed when the thread ends. LIMITS: max_out and the budget, both by the caller. SPEC: RFC
- * 1950, 1951, 1952, 8878; snappy framing_format.txt; DESIGN principle 10.
+ * is believed after that check.
+ *
+ * OWNERSHIP, THREADS: any thread; one decompressor of each kind per thread, freed when it ends.
+ *
+ * LIMITS: max_out and the budget, both by the caller.
+ *
+ * SPEC: RFC 1950, 1951, 1952, 8878; snappy framing_format.txt; DESIGN principle 10.
  */
 #include "net/content_coding.h"
 

@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "pipeline/batch.h"
+#include "pipeline/option.h"
 
 enum component_kind {
 	KIND_RECEIVER,
@@ -39,7 +40,6 @@ enum signals { SIGNAL_TRACES = 1, SIGNAL_METRICS = 2, SIGNAL_LOGS = 4 };
 struct component;
 struct conf_errors;
 struct conf_node;
-struct option;
 
 /* Missing callbacks mean "nothing to do". */
 struct component_type {
@@ -49,7 +49,6 @@ struct component_type {
 	const char *summary;		/* one sentence: docs and `components` show it */
 	enum stability stability;
 	unsigned signals;		/* enum signals, or-ed; 0 for extensions */
-	bool best_effort;		/* exporters: the default of the best_effort option */
 	size_t config_size;
 	size_t state_size;		/* zeroed memory at component_state() */
 	const struct option *options;
@@ -73,11 +72,24 @@ struct component_type {
 	bool (*is_ready)(struct component *c, char *why, size_t why_size);
 	/* Append this component's own metrics, as rows of the Prometheus text format (see telemetry.h). */
 	void (*metrics)(struct component *c, struct buf *out);
+	/* Extensions: what others borrow from it while it runs; the type is said by the header of the thing lent
+	 * (trace_store lends a struct store, blocks/store.h). */
+	void *(*lend)(struct component *c);
 };
 
+struct component_counters;
+struct fanout;
 struct loop;
 struct service;
-struct telemetry_counters;
+
+/* The first member of every exporter's config: what the fan-out must know. Put EXPORTER_OPTIONS(C, common) first into
+ * its option table. */
+struct exporter_options {
+	bool best_effort;
+};
+#define EXPORTER_OPTIONS(C, m, fallback_text)                                                      \
+	OPT_BOOL(C, "best_effort", m.best_effort, fallback_text,                                   \
+		 "Hold no ack: a failure of this exporter is counted, never told to the sender.")
 
 /* An instance. Components read the members above the line; the service owns the rest. */
 struct component {
@@ -120,6 +132,8 @@ struct loop *component_loop(struct component *c, unsigned i);
 struct component *component_extension(struct component *c, const char *id);
 /* The first running extension of this type, or NULL. */
 struct component *component_extension_of_type(struct component *c, const char *type_name);
+/* What the first running extension of this type lends (its type's `lend`), or NULL. */
+void *component_borrow(struct component *c, const char *type_name);
 /* Stop the whole process as on SIGTERM, because this component can no longer do its work. */
 void component_fail(struct component *c, const struct err *why);
 

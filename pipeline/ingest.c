@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ingest.c - see ingest.h.
+ */
+#include "pipeline/ingest.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+
+const struct option_choice ingest_ack_choices[] = {
+	{ "durable", INGEST_ACK_DURABLE },
+	{ "early", INGEST_ACK_EARLY },
+	{ NULL, 0 },
+};
+
+enum { MARGIN_MS = 50, RETRY_AFTER_MS = 1000 };
+
+static struct ingest *of_origin(struct origin *o)
+{
+	return CONTAINER_OF(o, struct ingest, origin);
+}
+
+static void answer_once(struct ingest *in, const struct ingest_answer *a)
+{
+	if (in->answered)
+		return;
+	in->answered = true;
+	loop_timer_stop(in->loop, &in->timer);
+	if (a->retryable)
+		atomic_fetch_add(&in->count->refused, in->origin.n_spans);
+	else
+		atomic_fetch_add(&in->count->accepted, in->origin.n_spans);
+	in->answer(in, a);
+}
+
+static void answer_outcome(struct ingest *in)
+{
+	struct origin_outcome out;
+	struct ingest_answer a;
+
+	origin_outcome(&in->origin, &out);
+	a = (struct ingest_answer){
+		.retryable = out.retryable,
+		.retry_after_ms = out.retryable ? MAX(out.err->retry_after_ms, RETRY_AFTER_MS) : 0,
+		.n_rejected = out.retryable ? 0 : in->n_rejected + out.n_permanent,
+		.message = out.err->kind != ERR_NONE ? out.err->msg : in->first_reject,
+	};
+	answer_once(in, &a);
+}
+
+/* On the loop, after the last verdict. */
+static void finish(void *arg)
+{
+	struct ingest *in = arg;
+
+	answer_outcome(in);
+	origin_fini(&in->origin);
+	in->released(in);
+}
+
+/* On any thread. */
+static void settled(struct origin *o)
+{
+	struct ingest *in = of_origin(o);
+
+	in->task = (struct loop_task){ .fn = finish, .arg = in };
+	loop_post(in->loop, &in->task);
+}
+
+static void deadline_near(void *arg)
+{
+	struct ingest *in = arg;
+	struct ingest_answer a = {
+		.retryable = true,
+		.retry_after_ms = RETRY_AFTER_MS,
+		.message = "not delivered in time: the next hop or the disk is slow; send again",
+	};
+
+	/* Lost the race: the outcome is on its way to this loop. */
+	if (!origin_withdraw(&in->origin))
+		return;
+	answer_once(in, &a);
+}
+
+/* Milliseconds until the answer must be given. */
+static uint64_t answer_within_ms(const struct ingest_options *o, uint64_t deadline_ns)
+{
+	uint64_t ms = (uint64_t)o->ack_timeout_ns / NS_PER_MS, now = clock_mono_ns(), left, margin;
+
+	if (deadline_ns == 0)
+		return ms;
+	left = deadline_ns > now ? (deadline_ns - now) / NS_PER_MS : 0;
+	margin = MAX((uint64_t)MARGIN_MS, left / 10);
+	return MIN(ms, left > margin ? left - margin : 0);
+}
+
+void ingest_submit(struct ingest *in, struct component *c, const struct ingest_options *o, struct batch *b,
+		   const struct otlp_rejects *rejects, uint64_t deadline_ns)
+{
+	uint32_t n_spans = b->tables.n_spans;
+
+	in->answered = false;
+	in->n_rejected = rejects ? rejects->n : 0;
+	snprintf(in->first_reject, sizeof(in->first_reject), "%s", rejects && rejects->n ? rejects->first : "");
+	atomic_fetch_add_explicit(&in->count->rejected, in->n_rejected, memory_order_relaxed);
+	in->timer = (struct loop_timer){ .fn = deadline_near, .arg = in };
+	origin_init(&in->origin, n_spans, settled);
+	batch_bind(b, &in->origin);
+	if (n_spans == 0) {
+		batch_unref(b);
+		finish(in);
+		return;
+	}
+	if (o->ack == INGEST_ACK_EARLY)
+		answer_once(in, &(struct ingest_answer){ .n_rejected = in->n_rejected,
+							 .message = in->first_reject });
+	else
+		loop_timer_start(in->loop, &in->timer, answer_within_ms(o, deadline_ns));
+	component_emit(c, b);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ingest.h - the common half of every receiver: a decoded request goes in, an answer comes out, in time.
+ *
+ *   receiver decodes -> ingest_submit -> pipeline ... verdicts (any thread) -> settled
+ *                            |                                                  | loop_post
+ *                            +--- timer: deadline near -> withdraw ------------>+--> answer (on the loop), once
+ *
+ * No answer outlives its client: the answer is given by min(client's deadline less max(50 ms, 10 %), ack_timeout) with
+ * "try again", and what is unsent is withdrawn from memory queues, so that a retry is no second copy.
+ *
+ * OWNERSHIP: the receiver embeds struct ingest at the head of its request and frees it in `released`, which comes after
+ * both the answer and the last verdict. THREADS: ingest_submit, answer and released on the request's loop.
+ */
+#ifndef PIPELINE_INGEST_H
+#define PIPELINE_INGEST_H
+
+#include "net/loop.h"
+#include "pipeline/batch.h"
+#include "pipeline/component.h"
+#include "pipeline/option.h"
+#include "pipeline/telemetry.h"
+
+/* Options that every receiver has (INTERFACE): put INGEST_OPTIONS(C, member) into its table. */
+enum ingest_ack { INGEST_ACK_DURABLE, INGEST_ACK_EARLY };
+struct ingest_options {
+	const char *tenant;		/* of requests that name none */
+	int ack;			/* enum ingest_ack */
+	int64_t ack_timeout_ns;
+};
+extern const struct option_choice ingest_ack_choices[];
+#define INGEST_OPTIONS(C, m)                                                                       \
+	OPT_STR(C, "tenant", m.tenant, TENANT_DEFAULT, "Tenant of requests without X-Scope-OrgID."), \
+	OPT_ENUM(C, "ack", m.ack, ingest_ack_choices, "durable",                                   \
+		 "When a request is answered: durable (delivered or synced), or early (as soon as decoded: may lose)."), \
+	OPT_DURATION(C, "ack_timeout", m.ack_timeout_ns, "5s", "Longest wait for the ack before the client is told to retry.")
+
+/* What to tell the client. */
+struct ingest_answer {
+	bool retryable;			/* try again later: 503 / UNAVAILABLE */
+	uint32_t retry_after_ms;	/* at least; 0: not said */
+	uint32_t n_rejected;		/* success with partial_success */
+	const char *message;		/* of the rejection or failure; "" when none */
+};
+
+struct ingest {
+	struct origin origin;
+	struct loop *loop;
+	struct transport_counters *count;
+	struct loop_timer timer;
+	struct loop_task task;
+	uint32_t n_rejected;		/* by the index */
+	char first_reject[192];
+	bool answered;
+	void (*answer)(struct ingest *in, const struct ingest_answer *a);
+	void (*released)(struct ingest *in);
+};
+
+/* Send a decoded batch down the pipeline. Takes b (no origin bound yet). `deadline_ns`: the client's, monotonic, 0 when
+ * it said none. `rejects` may be NULL. answer() may run before this returns. */
+void ingest_submit(struct ingest *in, struct component *c, const struct ingest_options *o, struct batch *b,
+		   const struct otlp_rejects *rejects, uint64_t deadline_ns);
+
+#endif

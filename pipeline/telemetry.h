@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * telemetry.h - what the process says of itself: counters per component, and the page on :8888.
+ *
+ * Names are the Collector's where it has one (otelcol_receiver_accepted_spans ...), ours start with
+ * spanmill_. A metric is one row of a table: name, kind, help. Counters are atomics that any thread
+ * adds to; the page is written from them.
+ *
+ * SPEC: Prometheus text format 0.0.4.
+ */
+#ifndef PIPELINE_TELEMETRY_H
+#define PIPELINE_TELEMETRY_H
+
+#include "base/buf.h"
+#include "pipeline/component.h"
+
+#include <stdatomic.h>
+
+enum { MAX_TRANSPORTS = 4 };
+
+/* Of one transport of a receiver. Spans; requests for `damaged`. */
+struct transport_counters {
+	const char *transport;	/* "grpc", "http", "http_v2_json", ...; NULL: slot not used */
+	_Atomic uint64_t accepted, refused;
+	_Atomic uint64_t rejected;	/* spans refused one by one (partial_success) */
+	_Atomic uint64_t damaged;	/* requests that could not be decoded */
+};
+
+struct component_counters {
+	_Atomic uint64_t incoming, outgoing;			/* through consume and component_emit */
+	struct transport_counters transports[MAX_TRANSPORTS];	/* receivers */
+	_Atomic uint64_t sent, send_failed, enqueue_failed;	/* exporters */
+	_Atomic int64_t queue_size, queue_capacity;		/* exporters with a queue; capacity 0: none */
+};
+
+/* The slot of a transport, made on first use. Call in start. */
+struct transport_counters *telemetry_transport(struct component *c, const char *transport);
+
+struct service;
+/* Append the whole page. Any thread. */
+void telemetry_write(struct service *s, struct buf *out);
+/* `# HELP` and `# TYPE` of one metric, for component_type.metrics callbacks. */
+void telemetry_head(struct buf *out, const char *name, const char *kind, const char *help);
+/* One sample: name{label="value",...} v. Labels are name/value pairs that end with NULL. */
+void telemetry_sample(struct buf *out, const char *name, double v, ...);
+
+#endif

@@ -14,7 +14,7 @@
 
 struct budget {
 	_Atomic int64_t used;
-	int64_t limit;		/* bytes; set before threads start */
+	_Atomic int64_t limit;	/* bytes */
 	_Atomic int64_t peak;	/* highest `used` seen */
 	_Atomic uint64_t refusals;
 };

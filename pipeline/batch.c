@@ -485,6 +485,24 @@ void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value)
 	b->n_whole = 0;
 }
 
+void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)
+{
+	struct span_ref *sp = &b->tables.spans[i];
+	uint32_t n = sp->pieces ? sp->n_pieces : 1;
+	struct bytes *pieces = arena_alloc(&b->arena, (n + 1) * sizeof(*pieces));
+
+	if (sp->pieces != NULL)
+		memcpy(pieces, sp->pieces, n * sizeof(*pieces));
+	else
+		pieces[0] = (struct bytes){ sp->p, sp->len };
+	assert(n < MAX_PIECES);
+	pieces[n] = raw;
+	sp->pieces = pieces;
+	sp->n_pieces = (uint8_t)(n + 1);
+	sp->len += (uint32_t)raw.n;
+	b->n_whole = 0;
+}
+
 /* ---- out ---- */
 
 void batch_encode(const struct batch *b, struct arena *arena, struct batch_encoding *out)

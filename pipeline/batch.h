@@ -79,6 +79,9 @@ void batch_split(struct batch *b, uint32_t n, struct batch **head, struct batch 
 struct batch *batch_editable(struct batch *b);
 /* In an editable batch: replace the trace_state of span i (empty removes it). Copies `value`. */
 void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value);
+/* In an editable batch: add a whole field (tag and all) at the end of span i, for fields that it does not have. `raw`
+ * must live in b->arena or longer than the batch. */
+void batch_append_field(struct batch *b, uint32_t i, struct bytes raw);
 /* The same spans without duty, sharing b's reference count and bytes: for a best_effort branch. New reference. */
 struct batch *batch_detached(struct batch *b);
 

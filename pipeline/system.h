@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * system.h - how much memory and CPU the system grants this process: cgroup v2 or v1 limits, else the machine's.
+ * Any thread.
+ */
+#ifndef PIPELINE_SYSTEM_H
+#define PIPELINE_SYSTEM_H
+
+#include "base/base.h"
+
+/* Bytes: the cgroup's limit, or 0 when there is none. */
+uint64_t system_memory_cgroup_limit(void);
+/* Bytes: the cgroup's limit, else all memory of the machine. */
+uint64_t system_memory_total(void);
+/* Resident bytes of this process now. */
+uint64_t system_memory_rss(void);
+/* CPUs that may run this process: affinity, cut by the cgroup's quota (rounded up); at least 1. */
+unsigned system_cpus(void);
+
+#endif

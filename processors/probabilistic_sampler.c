@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * probabilistic_sampler.c - processor that keeps a fixed share of traces, by the one rule R >= T.
+ *
+ * DESIGN: R is the trace's own randomness, so every sampler of the fleet agrees without talking. A kept span carries the
+ * threshold it passed (ot=th), so adjusted counts stay right behind any chain of stages. At 100 % nothing is touched.
+ *   proportional  T = threshold(ratio * probability of what arrives)
+ *   equalizing    T = max(threshold(ratio), T of what arrives)
+ * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else treated as of unknown
+ * probability. `sampling.priority` (0 drops, above keeps) goes before everything.
+ * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option names.
+ */
+#include "base/mem.h"
+#include "base/str.h"
+#include "pipeline/component.h"
+#include "pipeline/conf_error.h"
+#include "pipeline/telemetry.h"
+#include "wire/pb.h"
+#include "wire/tracestate.h"
+
+enum mode { MODE_UNSET, MODE_PROPORTIONAL, MODE_EQUALIZING, MODE_HASH_SEED };
+
+struct sampler_config {
+	int mode;		/* enum mode */
+	double percentage;
+	uint64_t hash_seed;
+	bool has_hash_seed;
+	bool fail_closed;
+	uint64_t precision;
+};
+
+struct sampler_state {
+	double ratio;
+	uint64_t th;			/* of the ratio alone */
+	uint8_t field[32];		/* a trace_state field that says so, for spans without one */
+	size_t field_len;
+	_Atomic uint64_t kept, dropped, inconsistent;
+};
+
+static const struct option_choice modes[] = {
+	{ "proportional", MODE_PROPORTIONAL },
+	{ "equalizing", MODE_EQUALIZING },
+	{ "hash_seed", MODE_HASH_SEED },
+	{ "", MODE_UNSET },
+	{ NULL, 0 },
+};
+
+#define C struct sampler_config
+static const struct option sampler_options[] = {
+	OPT_ENUM(C, "mode", mode, modes, "",
+		 "proportional or equalizing; unset is proportional, or hash_seed when hash_seed is set."),
+	OPT_DOUBLE(C, "sampling_percentage", percentage, "0", 0, 1e9, "Share of traces kept, in percent; 100 and above keep all."),
+	OPT_UINT(C, "hash_seed", hash_seed, "0", 0, UINT32_MAX, "Seed of the Collector's hash_seed mode."),
+	OPT_PRESENT(C, "hash_seed", has_hash_seed),
+	OPT_BOOL(C, "fail_closed", fail_closed, "true", "Drop spans whose sampling information contradicts itself."),
+	OPT_UINT(C, "sampling_precision", precision, "4", 1, 14, "Hexadecimal digits of a threshold."),
+	OPT_IGNORED("attribute_source", "For logs only."),
+	OPT_IGNORED("from_attribute", "For logs only."),
+	OPT_IGNORED("sampling_priority", "For logs only."),
+	OPT_END
+};
+#undef C
+
+static void sampler_validate(void *config, const struct conf_node *node, struct conf_errors *errs, const char *path)
+{
+	struct sampler_config *c = config;
+
+	if (c->mode == MODE_UNSET && c->has_hash_seed)
+		c->mode = MODE_HASH_SEED;
+	if (c->mode == MODE_HASH_SEED)
+		conf_error_at(errs, node, path, c->has_hash_seed ? "hash_seed" : "mode",
+			      "use mode: proportional without hash_seed",
+			      "the hash_seed mode is not in Spanmill yet");
+}
+
+static int sampler_start(struct component *c, struct err *err)
+{
+	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
+	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+	struct buf field = BUF_INIT;
+	char th[15], text[24] = "ot=th:";
+
+	(void)err;
+	st->ratio = MIN(conf->percentage / 100.0, 1.0);
+	st->th = tracestate_threshold(st->ratio, (int)conf->precision);
+	tracestate_format_th(st->th, th);
+	memcpy(text + 6, th, strlen(th) + 1);
+	pb_put_str(&field, 3, text);
+	assert(field.n <= sizeof(st->field));
+	memcpy(st->field, field.p, field.n);
+	st->field_len = field.n;
+	buf_fini(&field);
+	return 0;
+}
+
+/* sampling.priority as a number: int, double or numeric text. False when the span has none. */
+static bool priority_of(const struct span_ref *sp, double *out)
+{
+	struct bytes span = { sp->p, sp->len }, value;
+	struct pb_field f;
+
+	if (sp->pieces != NULL || !otlp_attribute(span, 9, BYTES_LIT("sampling.priority"), &value))
+		return false;
+	if (pb_next(&value, &f) <= 0)
+		return false;
+	if (f.number == 3) {
+		*out = (double)(int64_t)f.value;
+		return true;
+	}
+	if (f.number == 4) {
+		memcpy(out, &f.value, sizeof(*out));
+		return true;
+	}
+	return f.number == 1 && str_to_double(f.data, out) == 0;
+}
+
+enum decision { DROP, KEEP, KEEP_WITH_TH };
+
+/* The decision for one span; *th gets the threshold it passed. */
+static enum decision decide(const struct sampler_config *conf, struct sampler_state *st, const struct span_ref *sp,
+			    uint64_t *th)
+{
+	uint64_t arrived = sp->th;
+	double priority;
+
+	if (priority_of(sp, &priority)) {
+		/* Kept for a reason of its own: the probability is not ours to change. */
+		return priority > 0 ? KEEP : DROP;
+	}
+	if (arrived != TH_UNKNOWN && sp->r < arrived) {
+		atomic_fetch_add_explicit(&st->inconsistent, 1, memory_order_relaxed);
+		if (conf->fail_closed)
+			return DROP;
+		arrived = TH_UNKNOWN;
+	}
+	*th = st->th;
+	if (arrived != TH_UNKNOWN && conf->mode == MODE_EQUALIZING)
+		*th = MAX(st->th, arrived);
+	else if (arrived != TH_UNKNOWN)
+		*th = tracestate_threshold(st->ratio * tracestate_probability(arrived), (int)conf->precision);
+	if (*th >= TRACESTATE_W56 || sp->r < *th)
+		return DROP;
+	return *th == sp->th ? KEEP : KEEP_WITH_TH;
+}
+
+static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct sampler_state *st, const uint8_t *field)
+{
+	struct span_ref *sp = &b->tables.spans[i];
+	struct buf state = BUF_INIT;
+
+	if (sp->state_len == 0 && th == st->th) {
+		batch_append_field(b, i, (struct bytes){ field, st->field_len });
+	} else if (tracestate_write_th(span_trace_state(sp), th, &state) == 0) {
+		batch_set_trace_state(b, i, buf_bytes(&state));
+	}
+	sp->th = th;
+	buf_fini(&state);
+}
+
+/* Spans are 0 drop, 1 keep as it is, 2 keep with a new th. */
+static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *keep, uint64_t *ths)
+{
+	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
+	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+	uint32_t n_kept = 0;
+
+	for (uint32_t i = 0; i < b->tables.n_spans; i++) {
+		uint64_t th = 0;
+
+		keep[i] = (uint8_t)decide(conf, st, &b->tables.spans[i], &th);
+		if (keep[i] != DROP)
+			ths[n_kept++] = keep[i] == KEEP_WITH_TH ? th : TH_UNKNOWN;
+	}
+	atomic_fetch_add_explicit(&st->kept, n_kept, memory_order_relaxed);
+	atomic_fetch_add_explicit(&st->dropped, b->tables.n_spans - n_kept, memory_order_relaxed);
+	return n_kept;
+}
+
+static struct batch *rewrite(struct sampler_state *st, struct batch *b, const uint64_t *ths)
+{
+	const uint8_t *field;
+
+	b = batch_editable(b);
+	field = arena_dup(&b->arena, st->field, st->field_len);
+	for (uint32_t i = 0; i < b->tables.n_spans; i++)
+		if (ths[i] != TH_UNKNOWN)
+			write_th(b, i, ths[i], st, field);
+	return b;
+}
+
+static void sampler_consume(struct component *c, struct batch *b)
+{
+	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+	uint32_t n = b->tables.n_spans;
+	uint64_t *ths;
+	uint8_t *keep;
+
+	if (st->ratio >= 1.0 && COMPONENT_CONFIG(c, struct sampler_config)->mode != MODE_HASH_SEED) {
+		component_emit(c, b);
+		return;
+	}
+	ths = xmalloc(n * (sizeof(*ths) + 1));
+	keep = (uint8_t *)(ths + n);
+	decide_all(c, b, keep, ths);
+	b = batch_filter(b, keep, DROP_SAMPLED);
+	if (b != NULL)
+		component_emit(c, rewrite(st, b, ths));
+	free(ths);
+}
+
+static void sampler_metrics(struct component *c, struct buf *out)
+{
+	static const char name[] = "otelcol_processor_probabilistic_sampler_count_traces_sampled";
+	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+
+	telemetry_head(out, name, "counter", "Spans decided, by policy and decision.");
+	telemetry_sample(out, name, (double)atomic_load(&st->kept), "processor", c->id, "policy", "trace_id_w3c",
+			 "sampled", "true", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->dropped), "processor", c->id, "policy", "trace_id_w3c",
+			 "sampled", "false", NULL);
+}
+
+const struct component_type processor_probabilistic_sampler = {
+	.name = "probabilistic_sampler",
+	.kind = KIND_PROCESSOR,
+	.summary = "Keeps a share of traces by their own randomness and says so in tracestate.",
+	.stability = STABILITY_ALPHA,
+	.signals = SIGNAL_TRACES,
+	.config_size = sizeof(struct sampler_config),
+	.state_size = sizeof(struct sampler_state),
+	.options = sampler_options,
+	.validate = sampler_validate,
+	.start = sampler_start,
+	.consume = sampler_consume,
+	.metrics = sampler_metrics,
+};

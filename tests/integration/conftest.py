@@ -1,0 +1,90 @@
+"""Fixtures: a running spanmill (its own, or one shared by a file's tests) and next hops, stopped and checked after."""
+import os
+import sys
+
+import pytest
+
+import mill as mill_module
+from mill import Mill
+from nexthop import NextHop
+
+sys.setswitchinterval(0.001)
+
+
+def pytest_collection_modifyitems(items):
+    if not os.access(mill_module.BINARY, os.X_OK):
+        pytest.exit(f"no {mill_module.BINARY}: run make first", returncode=1)
+    items.sort(key=lambda item: "hostile" in item.nodeid)      # what strains the machine comes last
+
+
+def failed(request):
+    report = getattr(request.node, "report", None)
+    return report is not None and report.failed
+
+
+def show(mill):
+    """The program's own words beside a failed test."""
+    if mill.runs:
+        print(f"---- stderr of spanmill, run {mill.runs}\n{mill.stderr()[-6000:]}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if call.when == "call":
+        item.report = outcome.get_result()
+
+
+@pytest.fixture
+def make_mill(tmp_path, request):
+    """make_mill(make_config=None, overlay=None, start=True, ...) -> Mill; stopped after the test, when it must exit 0
+    with its counts in balance (unless the test stopped or killed it itself)."""
+    made = []
+
+    def make(make_config=None, overlay=None, start=True, **keys):
+        mill = Mill(tmp_path / f"mill{len(made)}", make_config, overlay, **keys)
+        made.append(mill)
+        return mill.start() if start else mill
+
+    yield make
+    try:
+        for mill in made:
+            if failed(request):
+                show(mill)      # one failure is enough: what it left behind need not balance
+            else:
+                mill.stop()
+    finally:
+        for mill in made:
+            mill.kill()
+
+
+@pytest.fixture
+def mill(make_mill):
+    """A spanmill in the shape of all-in-one.yaml, for this test alone."""
+    return make_mill()
+
+
+@pytest.fixture(scope="module")
+def shared_mill(tmp_path_factory):
+    """One spanmill for all tests of a file that do not disturb each other."""
+    mill = Mill(tmp_path_factory.mktemp("shared"))
+    try:
+        mill.start()
+        yield mill
+        mill.stop()
+    finally:
+        mill.kill()
+
+
+@pytest.fixture
+def next_hop():
+    hops = []
+
+    def make(behave=None, start=True, port=None):
+        hop = NextHop(behave, port)
+        hops.append(hop)
+        return hop.start() if start else hop
+
+    yield make
+    for hop in hops:
+        hop.stop()

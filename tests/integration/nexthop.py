@@ -1,0 +1,85 @@
+"""A next hop that takes OTLP over gRPC and misbehaves when told to."""
+import threading
+import time
+from concurrent import futures
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
+
+import otlp
+from mill import free_port
+
+
+class NextHop:
+    """behave(request, context, hop) returns the response; what was answered OK is in taken, every call in calls."""
+
+    def __init__(self, behave=None, port=None):
+        self.port = port or free_port()
+        self.behave = behave
+        self.lock = threading.Lock()
+        self.calls = []         # (monotonic time, request)
+        self.taken = []         # requests answered OK
+        self.metadata = []
+        self.server = None
+
+    @property
+    def target(self):
+        return f"127.0.0.1:{self.port}"
+
+    def start(self):
+        self.server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0),
+                                                                           ("grpc.max_receive_message_length", -1)])
+        handler = grpc.unary_unary_rpc_method_handler(
+            self.export, request_deserializer=service.ExportTraceServiceRequest.FromString,
+            response_serializer=service.ExportTraceServiceResponse.SerializeToString)
+        name, method = otlp.EXPORT[1:].split("/")
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {method: handler}),))
+        assert self.server.add_insecure_port(self.target) == self.port
+        self.server.start()
+        return self
+
+    def stop(self):
+        if self.server:
+            self.server.stop(0).wait()
+            self.server = None
+
+    def export(self, request, context):
+        with self.lock:
+            self.calls.append((time.monotonic(), request))
+            self.metadata.append(dict(context.invocation_metadata()))
+        response = self.behave(request, context, self) if self.behave else service.ExportTraceServiceResponse()
+        with self.lock:
+            self.taken.append(request)
+        return response
+
+    def span_counts(self):
+        """How often each span id was taken."""
+        counts = {}
+        with self.lock:
+            for req in self.taken:
+                for span_id in otlp.span_ids(req):
+                    counts[span_id] = counts.get(span_id, 0) + 1
+        return counts
+
+    def message(self, trace_id=None):
+        """Everything taken as one request."""
+        out = service.ExportTraceServiceRequest()
+        with self.lock:
+            for req in self.taken:
+                out.resource_spans.extend(req.resource_spans)
+        return out
+
+
+def refuse(context, code, message, retry_after=None):
+    """Answer with a status, with RetryInfo when retry_after (seconds) is given."""
+    if retry_after is None:
+        context.abort(code, message)
+    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(
+        seconds=int(retry_after), nanos=int(retry_after % 1 * 1e9)))
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    rich = status_pb2.Status(code=code.value[0], message=message, details=[detail])
+    context.set_trailing_metadata((("grpc-status-details-bin", rich.SerializeToString()),))
+    context.abort(code, message)

@@ -1,0 +1,206 @@
+"""The query API as Tempo answers it (and as Grafana's data source relies on)."""
+import base64
+import json
+
+import grpc
+import pytest
+import requests
+
+import otlp
+import tempo
+
+MISSING = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def stored(shared_mill):
+    sent = otlp.kitchen_sink()
+    otlp.send_grpc(shared_mill, sent)
+    return sent
+
+
+def trace_id_of(sent):
+    return next(otlp.spans_of(sent)).trace_id
+
+
+def test_echo_ready_buildinfo(shared_mill):
+    echo = tempo.ask(shared_mill, "/api/echo")
+    assert (echo.status_code, echo.text.strip()) == (200, "echo")
+    assert echo.headers["Content-Type"].startswith("text/plain")
+    ready = tempo.ask(shared_mill, "/ready")
+    assert (ready.status_code, ready.text.strip()) == (200, "ready")
+    info = tempo.ask(shared_mill, "/api/status/buildinfo")
+    assert info.status_code == 200
+    keys = {"version", "revision", "branch", "buildUser", "buildDate", "goVersion"}
+    assert set(info.json()) >= keys
+    major, minor = info.json()["version"].lstrip("v").split(".")[:2]
+    assert (int(major), int(minor)) >= (2, 7), "older Grafana asks for 2.7.0 or later"
+
+
+@pytest.mark.parametrize("form", tempo.FORMS)
+def test_forms(shared_mill, stored, form):
+    otlp.assert_same(tempo.get(shared_mill, trace_id_of(stored), form), stored)
+
+
+def json_spans(resource_spans):
+    for rs in resource_spans:
+        for ss in rs["scopeSpans"]:
+            yield from (sp for sp in ss["spans"] if "kind" in sp)
+
+
+def test_v1_json_is_jsonpb(shared_mill, stored):
+    answer = tempo.ask(shared_mill, "/api/traces/" + trace_id_of(stored).hex())
+    assert answer.headers["Content-Type"].startswith("application/json")
+    tree = answer.json()
+    assert set(tree) == {"batches"}
+    sp = next(sp for sp in json_spans(tree["batches"]) if sp["kind"] == "SPAN_KIND_SERVER")
+    assert base64.b64decode(sp["traceId"]) == trace_id_of(stored)
+    assert isinstance(sp["startTimeUnixNano"], str)
+    assert sp["status"] == {"code": "STATUS_CODE_ERROR", "message": "why"}
+    numbers = {a["key"]: a["value"] for a in sp["attributes"]}
+    assert numbers["int.min"] == {"intValue": str(-2**63)}
+    assert numbers["double.nan"] == {"doubleValue": "NaN"}
+    assert numbers["double.inf"] == {"doubleValue": "-Infinity"}
+
+
+def test_v2_always_has_the_sub_messages(shared_mill):
+    """Grafana dereferences resource, scope and status without a look."""
+    sent = otlp.request()
+    rs = sent.resource_spans[0]
+    rs.ClearField("resource")
+    rs.scope_spans[0].ClearField("scope")
+    otlp.send_grpc(shared_mill, sent)
+    tid = trace_id_of(sent).hex()
+    answer = tempo.ask(shared_mill, "/api/v2/traces/" + tid, accept="application/protobuf")
+    assert answer.headers["Content-Type"].startswith("application/protobuf")
+    got, status, message = tempo.v2_message(answer.content)
+    assert got.resource_spans[0].HasField("resource")
+    assert got.resource_spans[0].scope_spans[0].HasField("scope")
+    assert got.resource_spans[0].scope_spans[0].spans[0].HasField("status")
+    assert (status, message) == (0, "")
+
+
+def test_otlp_json_has_hex_ids(shared_mill, stored):
+    tid = trace_id_of(stored).hex()
+    answer = tempo.ask(shared_mill, "/api/traces/" + tid, format="otlp")
+    tree = answer.json()
+    sp = next(sp for sp in json_spans(tree["resourceSpans"]) if sp["kind"] == 2)
+    assert sp["traceId"] == tid
+    assert len(sp["spanId"]) == 16 and sp["spanId"] == sp["spanId"].lower()
+    assert sp["status"]["code"] == 2
+    assert len(sp["links"][0]["traceId"]) == 32
+
+
+@pytest.mark.parametrize("path, status", [
+    ("/api/traces/" + MISSING, 404), ("/api/traces/1", 404),
+    ("/api/traces/xyz", 400), ("/api/traces/" + "1" * 33, 400), ("/api/traces/", (400, 404)),
+    ("/api/v2/traces/xyz", 400), ("/api/v2/traces/" + "1" * 33, 400),
+    ("/api/traces/12%2034", 400), ("/api/traces/..%2f..%2fetc", (400, 404)), ("/nowhere", 404)])
+def test_statuses(shared_mill, path, status):
+    answer = tempo.ask(shared_mill, path)
+    assert answer.status_code in (status if isinstance(status, tuple) else (status,)), answer.text
+    if answer.status_code == 400:
+        assert answer.headers["Content-Type"].startswith("text/plain") and answer.text.strip()
+
+
+def test_v2_not_found_is_an_empty_trace(shared_mill):
+    answer = tempo.ask(shared_mill, "/api/v2/traces/" + MISSING)
+    assert answer.status_code == 200
+    assert json.loads(answer.text)["trace"] == {}
+    answer = tempo.ask(shared_mill, "/api/v2/traces/" + MISSING, accept="application/protobuf")
+    assert answer.status_code == 200
+    assert tempo.v2_message(answer.content)[0].ByteSize() == 0
+
+
+@pytest.mark.parametrize("params", [{"start": "100", "end": "50"}, {"start": "x", "end": "5"}])
+def test_bad_ranges(shared_mill, params):
+    assert tempo.ask(shared_mill, "/api/traces/" + MISSING, **params).status_code == 400
+
+
+def test_methods(shared_mill):
+    assert requests.post(shared_mill.url("query", "/api/traces/" + MISSING), timeout=5).status_code == 405
+    assert requests.get(shared_mill.url("query", "/flush"), timeout=5).status_code == 405
+
+
+def test_unknown_parameters_are_ignored(shared_mill, stored):
+    assert tempo.ask(shared_mill, "/api/traces/" + trace_id_of(stored).hex(), tag="x", foo="1").status_code == 200
+
+
+def test_short_ids_are_padded(shared_mill):
+    sent = otlp.request()
+    short = otlp.new_id(7)
+    sent.resource_spans[0].scope_spans[0].spans[0].trace_id = short.rjust(16, b"\0")
+    otlp.send_grpc(shared_mill, sent)
+    text = short.hex()
+    for spelling in (text, text.lstrip("0"), text.rjust(16, "0"), text.rjust(32, "0"), text.upper()):
+        got = tempo.get(shared_mill, spelling)
+        assert got is not None, spelling
+        otlp.assert_same(got, sent)
+
+
+def test_tenants_do_not_meet(shared_mill):
+    ours, theirs = otlp.request(), otlp.request()
+    tid = trace_id_of(ours)
+    theirs.resource_spans[0].scope_spans[0].spans[0].trace_id = tid
+    otlp.send_grpc(shared_mill, ours, tenant="team-a")
+    assert otlp.send_http(shared_mill, theirs, tenant="team.b*'()!").status_code == 200
+    otlp.assert_same(tempo.get(shared_mill, tid, tenant="team-a"), ours)
+    otlp.assert_same(tempo.get(shared_mill, tid, tenant="team.b*'()!"), theirs)
+    assert tempo.get(shared_mill, tid) is None
+    assert tempo.get(shared_mill, tid, tenant="single-tenant") is None
+
+
+def test_without_a_header_the_tenant_is_single_tenant(shared_mill, stored):
+    otlp.assert_same(tempo.get(shared_mill, trace_id_of(stored), tenant="single-tenant"), stored)
+
+
+@pytest.mark.parametrize("tenant", ["..", ".", "_spanmill", "../x", "a/b", "a b", "x" * 151, "ą".encode(), "a\\b", "a:b"])
+def test_bad_tenants(shared_mill, tenant):
+    req = otlp.request()
+    assert otlp.send_http(shared_mill, req, tenant=tenant).status_code == 400
+    assert otlp.send_http(shared_mill, req, tenant=tenant, kind="application/json").status_code == 400
+    answer = tempo.ask(shared_mill, "/api/traces/" + MISSING, tenant=tenant)
+    assert answer.status_code == 400, answer.text
+    if isinstance(tenant, str):
+        with pytest.raises(grpc.RpcError) as e:
+            otlp.send_grpc(shared_mill, req, tenant=tenant)
+        assert e.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert e.value.details()
+
+
+def test_longest_tenant(shared_mill):
+    sent = otlp.request()
+    otlp.send_grpc(shared_mill, sent, tenant="t" * 150)
+    otlp.assert_same(tempo.get(shared_mill, trace_id_of(sent), tenant="t" * 150), sent)
+
+
+def test_conflicting_copies_are_both_kept(shared_mill):
+    """Same span id and kind, other bytes: both are there (DESIGN.md section 6)."""
+    first = otlp.request()
+    second = type(first)()
+    second.CopyFrom(first)
+    second.resource_spans[0].scope_spans[0].spans[0].name = "another"
+    otlp.send_grpc(shared_mill, first)
+    otlp.send_grpc(shared_mill, second)
+    names = sorted(sp.name for sp in otlp.spans_of(tempo.get(shared_mill, trace_id_of(first))))
+    assert names == ["another", "op 0"]
+
+
+def test_large_trace(shared_mill):
+    """20,000 spans of one trace in many requests."""
+    want = set()
+    trace_id = otlp.new_id(16)
+    client = otlp.Grpc(shared_mill.ports["grpc"])
+    for _ in range(20):
+        req = otlp.request(n_spans=1000, attributes=1)
+        for sp in otlp.spans_of(req):
+            sp.trace_id = trace_id
+            want.add(sp.span_id)
+        client.call(req, timeout=10)
+    client.close()
+    got = otlp.span_ids(tempo.get(shared_mill, trace_id))
+    assert len(got) == len(want) and set(got) == want
+
+
+def test_health_check(shared_mill):
+    assert requests.get(shared_mill.url("health", "/"), timeout=5).status_code == 200

@@ -1,4 +1,6 @@
-"""Fixtures: a running spanmill (its own, or one shared by a file's tests) and next hops, stopped and checked after."""
+"""Fixtures: a running spanmill (its own, or one shared by a file's tests) and next hops, stopped
+and checked after."""
+
 import os
 import sys
 
@@ -14,7 +16,7 @@ sys.setswitchinterval(0.001)
 def pytest_collection_modifyitems(items):
     if not os.access(mill_module.BINARY, os.X_OK):
         pytest.exit(f"no {mill_module.BINARY}: run make first", returncode=1)
-    items.sort(key=lambda item: "hostile" in item.nodeid)      # what strains the machine comes last
+    items.sort(key=lambda item: "hostile" in item.nodeid)  # what strains the machine comes last
 
 
 def failed(request):
@@ -37,8 +39,8 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def make_mill(tmp_path, request):
-    """make_mill(make_config=None, overlay=None, start=True, ...) -> Mill; stopped after the test, when it must exit 0
-    with its counts in balance (unless the test stopped or killed it itself)."""
+    """make_mill(make_config=None, overlay=None, start=True, ...) -> Mill; stopped after the test,
+    when it must exit 0 with its counts in balance (unless the test stopped or killed it itself)."""
     made = []
 
     def make(make_config=None, overlay=None, start=True, **keys):
@@ -50,7 +52,7 @@ def make_mill(tmp_path, request):
     try:
         for mill in made:
             if failed(request):
-                show(mill)      # one failure is enough: what it left behind need not balance
+                show(mill)  # one failure is enough: what it left behind need not balance
             else:
                 mill.stop()
     finally:

@@ -1,4 +1,5 @@
 """Clients that keep a ledger: which spans were acknowledged, which are still owed an answer."""
+
 import threading
 import time
 
@@ -10,19 +11,20 @@ import tempo
 
 
 class Client(threading.Thread):
-    """Sends small requests one after another until stopped. A request without a success is sent again, the same bytes,
-    as an SDK does, also to the process after a restart; so a span may be sent often and must come back once."""
+    """Sends small requests one after another until stopped. A request without a success is sent
+    again, the same bytes, as an SDK does, also to the process after a restart; so a span may be
+    sent often and must come back once."""
 
     def __init__(self, mill, by_http=False, pause=0.0, n_spans=4, deadline=5.0, tenant=None):
         super().__init__(daemon=True)
         self.mill, self.by_http, self.pause, self.n_spans = mill, by_http, pause, n_spans
         self.deadline, self.tenant = deadline, tenant
-        self.acked = {}             # trace id -> request
-        self.owed = None            # the request that has no answer yet
-        self.latencies = []         # of every attempt that got an answer, seconds
-        self.refused = 0            # answers that said: later
-        self.late = 0               # attempts without an answer within the deadline
-        self.wrong = []             # answers that a well-behaved client must not get
+        self.acked = {}  # trace id -> request
+        self.owed = None  # the request that has no answer yet
+        self.latencies = []  # of every attempt that got an answer, seconds
+        self.refused = 0  # answers that said: later
+        self.late = 0  # attempts without an answer within the deadline
+        self.wrong = []  # answers that a well-behaved client must not get
         self.stopping = threading.Event()
         self.running = threading.Event()
         self.running.set()
@@ -70,10 +72,17 @@ class Client(threading.Thread):
         return True
 
     def by_post(self, session):
-        headers = {"Content-Type": otlp.PROTOBUF, **({"X-Scope-OrgID": self.tenant} if self.tenant else {})}
+        headers = {
+            "Content-Type": otlp.PROTOBUF,
+            **({"X-Scope-OrgID": self.tenant} if self.tenant else {}),
+        }
         try:
-            answer = session.post(self.mill.url("http", "/v1/traces"), data=self.owed.SerializeToString(),
-                                  timeout=self.deadline, headers=headers)
+            answer = session.post(
+                self.mill.url("http", "/v1/traces"),
+                data=self.owed.SerializeToString(),
+                timeout=self.deadline,
+                headers=headers,
+            )
         except requests.Timeout:
             self.late += 1
             return None
@@ -96,7 +105,9 @@ class Client(threading.Thread):
         while self.is_alive() and len(self.acked) == self.n_before and time.monotonic() < deadline:
             time.sleep(0.01)
         self.halt()
-        assert len(self.acked) > self.n_before, f"no success within {timeout} s; wrong answers: {self.wrong[:3]}"
+        assert len(self.acked) > self.n_before, (
+            f"no success within {timeout} s; wrong answers: {self.wrong[:3]}"
+        )
 
     def halt(self):
         self.stopping.set()
@@ -114,6 +125,8 @@ def check(mill, acked, tenant=None):
             continue
         have, want = sorted(otlp.span_ids(got)), sorted(otlp.span_ids(sent))
         if have != want:
-            problems.append(f"{trace_id.hex()}: {len(want)} spans acknowledged, {len(have)} returned, "
-                            f"{len(have) - len(set(have))} of them twice")
+            problems.append(
+                f"{trace_id.hex()}: {len(want)} spans acknowledged, {len(have)} returned, "
+                f"{len(have) - len(set(have))} of them twice"
+            )
     assert not problems, f"{len(problems)} of {len(acked)} traces:\n" + "\n".join(problems[:20])

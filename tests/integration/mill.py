@@ -1,7 +1,10 @@
-"""The program under test: configuration, start, readiness, stop with its balance, kill, memory, metrics.
+"""The program under test: configuration, start, readiness, stop with its balance, kill, memory,
+metrics.
 
-Nothing here sleeps for a time and hopes: every wait polls for a condition with a deadline and says what it waited for.
+Nothing here sleeps for a time and hopes: every wait polls for a condition with a deadline and says
+what it waited for.
 """
+
 import os
 import random
 import re
@@ -60,7 +63,9 @@ def all_in_one(ports, data):
     at = {name: f"127.0.0.1:{ports[name]}" for name in PORT_NAMES}
     return {
         "receivers": {
-            "otlp": {"protocols": {"grpc": {"endpoint": at["grpc"]}, "http": {"endpoint": at["http"]}}},
+            "otlp": {
+                "protocols": {"grpc": {"endpoint": at["grpc"]}, "http": {"endpoint": at["http"]}}
+            },
             "zipkin": {"endpoint": at["zipkin"]},
         },
         "processors": {"memory_limiter": {"check_interval": "1s", "limit_mib": 256}, "batch": {}},
@@ -73,25 +78,43 @@ def all_in_one(ports, data):
         "service": {
             "extensions": ["trace_store", "query", "health_check"],
             "telemetry": {"metrics": {"address": at["metrics"]}},
-            "pipelines": {"traces": {"receivers": ["otlp", "zipkin"],
-                                     "processors": ["memory_limiter", "batch"],
-                                     "exporters": ["blocks"]}},
+            "pipelines": {
+                "traces": {
+                    "receivers": ["otlp", "zipkin"],
+                    "processors": ["memory_limiter", "batch"],
+                    "exporters": ["blocks"],
+                }
+            },
         },
     }
 
 
 def forwarder(ports, target, exporter=None, storage=None):
     """otlp in, otlp out to target (host:port); with storage the queue is on disk there."""
-    out = merged({"endpoint": target, "tls": {"insecure": True},
-                  "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"}}, exporter)
+    out = merged(
+        {
+            "endpoint": target,
+            "tls": {"insecure": True},
+            "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+        },
+        exporter,
+    )
     config = {
-        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": f"127.0.0.1:{ports['grpc']}"},
-                                             "http": {"endpoint": f"127.0.0.1:{ports['http']}"}}}},
+        "receivers": {
+            "otlp": {
+                "protocols": {
+                    "grpc": {"endpoint": f"127.0.0.1:{ports['grpc']}"},
+                    "http": {"endpoint": f"127.0.0.1:{ports['http']}"},
+                }
+            }
+        },
         "exporters": {"otlp": out},
         "extensions": {"health_check": {"endpoint": f"127.0.0.1:{ports['health']}"}},
-        "service": {"extensions": ["health_check"],
-                    "telemetry": {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}},
-                    "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp"]}}},
+        "service": {
+            "extensions": ["health_check"],
+            "telemetry": {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp"]}},
+        },
     }
     if storage:
         config["extensions"]["file_storage"] = {"directory": storage, "create_directory": True}
@@ -102,8 +125,14 @@ def forwarder(ports, target, exporter=None, storage=None):
 
 def run(*args, env=None, timeout=20, stdin=None):
     """One run of the program to its end: (exit status, stdout, stderr)."""
-    done = subprocess.run([BINARY, *args], capture_output=True, text=True, timeout=timeout, input=stdin,
-                          env={**os.environ, **(env or {})})
+    done = subprocess.run(
+        [BINARY, *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        input=stdin,
+        env={**os.environ, **(env or {})},
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -138,9 +167,18 @@ class Mill:
         assert self.process is None, "already running"
         self.runs += 1
         self.stderr_path = os.path.join(self.tmp, f"stderr.{self.runs}")
-        with open(self.stderr_path, "wb") as err, open(os.path.join(self.tmp, "stdout"), "ab") as out:
-            self.process = subprocess.Popen([BINARY, "--config", self.config_path, *self.args], stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=err, env=self.env, cwd=self.tmp)
+        with (
+            open(self.stderr_path, "wb") as err,
+            open(os.path.join(self.tmp, "stdout"), "ab") as out,
+        ):
+            self.process = subprocess.Popen(
+                [BINARY, "--config", self.config_path, *self.args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=self.env,
+                cwd=self.tmp,
+            )
         if ready:
             self.wait_ready()
         return self
@@ -152,7 +190,11 @@ class Mill:
     def is_ready(self):
         status = self.process.poll()
         assert status is None, f"exited {status} before it was ready:\n{self.stderr()[-4000:]}"
-        where = self.url("query", "/ready") if "query" in self.config["extensions"] else self.url("health", "/")
+        where = (
+            self.url("query", "/ready")
+            if "query" in self.config["extensions"]
+            else self.url("health", "/")
+        )
         try:
             return requests.get(where, timeout=5).status_code == 200
         except requests.ConnectionError:
@@ -170,10 +212,13 @@ class Mill:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"still there after {timeout} s:\n{self.stderr()[-4000:]}") from None
+            raise AssertionError(
+                f"still there after {timeout} s:\n{self.stderr()[-4000:]}"
+            ) from None
 
     def stop(self, expect=0, timeout=20):
-        """SIGTERM; the exit status must be expect and the balance line must balance. Returns the balance."""
+        """SIGTERM; the exit status must be expect and the balance line must balance. Returns the
+        balance."""
         if self.process is None:
             return self.balance
         self.process.send_signal(signal.SIGTERM)
@@ -191,7 +236,8 @@ class Mill:
             self.process.wait()
             self.process = None
 
-    # -- what it says of itself ---------------------------------------------------------------------------------------
+    # -- what it says of itself
+    # ---------------------------------------------------------------------------------------
 
     def proc_status(self, key):
         """A figure of /proc/PID/status in bytes, for example VmRSS or VmHWM."""
@@ -209,8 +255,11 @@ class Mill:
 
     def metric(self, name, **labels):
         """The sum of a metric over the series that have these labels; 0 when there is none."""
-        return sum(v for n, have, v in self.metrics()
-                   if n == name and all(have.get(k) == want for k, want in labels.items()))
+        return sum(
+            v
+            for n, have, v in self.metrics()
+            if n == name and all(have.get(k) == want for k, want in labels.items())
+        )
 
 
 def balance_of(stderr):

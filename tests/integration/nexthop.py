@@ -1,4 +1,5 @@
 """A next hop that takes OTLP over gRPC and misbehaves when told to."""
+
 import threading
 import time
 from concurrent import futures
@@ -13,14 +14,15 @@ from mill import free_port
 
 
 class NextHop:
-    """behave(request, context, hop) returns the response; what was answered OK is in taken, every call in calls."""
+    """behave(request, context, hop) returns the response; what was answered OK is in taken, every
+    call in calls."""
 
     def __init__(self, behave=None, port=None):
         self.port = port or free_port()
         self.behave = behave
         self.lock = threading.Lock()
-        self.calls = []         # (monotonic time, request)
-        self.taken = []         # requests answered OK
+        self.calls = []  # (monotonic time, request)
+        self.taken = []  # requests answered OK
         self.metadata = []
         self.server = None
 
@@ -29,13 +31,19 @@ class NextHop:
         return f"127.0.0.1:{self.port}"
 
     def start(self):
-        self.server = grpc.server(futures.ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0),
-                                                                           ("grpc.max_receive_message_length", -1)])
+        self.server = grpc.server(
+            futures.ThreadPoolExecutor(16),
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)],
+        )
         handler = grpc.unary_unary_rpc_method_handler(
-            self.export, request_deserializer=service.ExportTraceServiceRequest.FromString,
-            response_serializer=service.ExportTraceServiceResponse.SerializeToString)
+            self.export,
+            request_deserializer=service.ExportTraceServiceRequest.FromString,
+            response_serializer=service.ExportTraceServiceResponse.SerializeToString,
+        )
         name, method = otlp.EXPORT[1:].split("/")
-        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {method: handler}),))
+        self.server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(name, {method: handler}),)
+        )
         assert self.server.add_insecure_port(self.target) == self.port
         self.server.start()
         return self
@@ -49,7 +57,11 @@ class NextHop:
         with self.lock:
             self.calls.append((time.monotonic(), request))
             self.metadata.append(dict(context.invocation_metadata()))
-        response = self.behave(request, context, self) if self.behave else service.ExportTraceServiceResponse()
+        response = (
+            self.behave(request, context, self)
+            if self.behave
+            else service.ExportTraceServiceResponse()
+        )
         with self.lock:
             self.taken.append(request)
         return response
@@ -76,8 +88,11 @@ def refuse(context, code, message, retry_after=None):
     """Answer with a status, with RetryInfo when retry_after (seconds) is given."""
     if retry_after is None:
         context.abort(code, message)
-    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(
-        seconds=int(retry_after), nanos=int(retry_after % 1 * 1e9)))
+    info = error_details_pb2.RetryInfo(
+        retry_delay=duration_pb2.Duration(
+            seconds=int(retry_after), nanos=int(retry_after % 1 * 1e9)
+        )
+    )
     detail = any_pb2.Any()
     detail.Pack(info)
     rich = status_pb2.Status(code=code.value[0], message=message, details=[detail])

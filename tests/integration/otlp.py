@@ -1,4 +1,5 @@
 """OTLP requests: making them, sending them by gRPC and HTTP, and comparing what came back."""
+
 import base64
 import gzip
 import json
@@ -37,8 +38,15 @@ def request(n_traces=1, n_spans=1, service_name="shop", attributes=3, size=20):
     for _ in range(n_traces):
         trace_id, parent = new_id(16), b""
         for i in range(n_spans):
-            sp = ss.spans.add(trace_id=trace_id, span_id=new_id(8), parent_span_id=parent, name=f"op {i}", kind=2,
-                              start_time_unix_nano=now, end_time_unix_nano=now + 1_000_000)
+            sp = ss.spans.add(
+                trace_id=trace_id,
+                span_id=new_id(8),
+                parent_span_id=parent,
+                name=f"op {i}",
+                kind=2,
+                start_time_unix_nano=now,
+                end_time_unix_nano=now + 1_000_000,
+            )
             for a in range(attributes):
                 sp.attributes.append(string(f"key.{a}", "v" * size))
             parent = sp.span_id
@@ -49,20 +57,44 @@ def every_kind_of_value():
     """Attributes of every type of AnyValue, edge values among them."""
     v = common.AnyValue
     values = {
-        "str": v(string_value="text"), "str.empty": v(string_value=""), "str.utf8": v(string_value="zażółć \u2603 \U0001f600"),
-        "bool.true": v(bool_value=True), "bool.false": v(bool_value=False),
-        "int": v(int_value=42), "int.zero": v(int_value=0), "int.min": v(int_value=-2**63), "int.max": v(int_value=2**63 - 1),
-        "double": v(double_value=1.5), "double.zero": v(double_value=0.0), "double.minus_zero": v(double_value=-0.0),
-        "double.nan": v(double_value=math.nan), "double.inf": v(double_value=-math.inf), "double.tiny": v(double_value=5e-324),
-        "bytes": v(bytes_value=bytes(range(256))), "bytes.empty": v(bytes_value=b""),
+        "str": v(string_value="text"),
+        "str.empty": v(string_value=""),
+        "str.utf8": v(string_value="zażółć \u2603 \U0001f600"),
+        "bool.true": v(bool_value=True),
+        "bool.false": v(bool_value=False),
+        "int": v(int_value=42),
+        "int.zero": v(int_value=0),
+        "int.min": v(int_value=-(2**63)),
+        "int.max": v(int_value=2**63 - 1),
+        "double": v(double_value=1.5),
+        "double.zero": v(double_value=0.0),
+        "double.minus_zero": v(double_value=-0.0),
+        "double.nan": v(double_value=math.nan),
+        "double.inf": v(double_value=-math.inf),
+        "double.tiny": v(double_value=5e-324),
+        "bytes": v(bytes_value=bytes(range(256))),
+        "bytes.empty": v(bytes_value=b""),
         "none": v(),
     }
-    mixed = common.ArrayValue(values=[v(string_value="a"), v(int_value=1), v(bool_value=False), v(),
-                                      v(array_value=common.ArrayValue(values=[v(double_value=2.5)]))])
+    mixed = common.ArrayValue(
+        values=[
+            v(string_value="a"),
+            v(int_value=1),
+            v(bool_value=False),
+            v(),
+            v(array_value=common.ArrayValue(values=[v(double_value=2.5)])),
+        ]
+    )
     values["array"] = v(array_value=mixed)
     values["array.empty"] = v(array_value=common.ArrayValue())
-    inner = common.KeyValueList(values=[string("x", "y"), common.KeyValue(key="n", value=v(int_value=7))])
-    values["map"] = v(kvlist_value=common.KeyValueList(values=[common.KeyValue(key="in", value=v(kvlist_value=inner))]))
+    inner = common.KeyValueList(
+        values=[string("x", "y"), common.KeyValue(key="n", value=v(int_value=7))]
+    )
+    values["map"] = v(
+        kvlist_value=common.KeyValueList(
+            values=[common.KeyValue(key="in", value=v(kvlist_value=inner))]
+        )
+    )
     values["map.empty"] = v(kvlist_value=common.KeyValueList())
     return [common.KeyValue(key=k, value=val) for k, val in values.items()]
 
@@ -88,14 +120,36 @@ def kitchen_sink():
 
 def full_span(trace_id, kind):
     now = time.time_ns()
-    sp = trace.Span(trace_id=trace_id, span_id=new_id(8), parent_span_id=new_id(8), trace_state="ot=th:8,vendor=x",
-                    name=f"name {kind}", kind=kind, start_time_unix_nano=now, end_time_unix_nano=now + 5,
-                    attributes=every_kind_of_value(), dropped_attributes_count=1, dropped_events_count=2,
-                    dropped_links_count=2**32 - 1, flags=0x301)
-    sp.events.add(time_unix_nano=now + 1, name="event", attributes=every_kind_of_value(), dropped_attributes_count=5)
+    sp = trace.Span(
+        trace_id=trace_id,
+        span_id=new_id(8),
+        parent_span_id=new_id(8),
+        trace_state="ot=th:8,vendor=x",
+        name=f"name {kind}",
+        kind=kind,
+        start_time_unix_nano=now,
+        end_time_unix_nano=now + 5,
+        attributes=every_kind_of_value(),
+        dropped_attributes_count=1,
+        dropped_events_count=2,
+        dropped_links_count=2**32 - 1,
+        flags=0x301,
+    )
+    sp.events.add(
+        time_unix_nano=now + 1,
+        name="event",
+        attributes=every_kind_of_value(),
+        dropped_attributes_count=5,
+    )
     sp.events.add(time_unix_nano=now + 2)
-    sp.links.add(trace_id=new_id(16), span_id=new_id(8), trace_state="a=b", attributes=every_kind_of_value(),
-                 dropped_attributes_count=6, flags=0x100)
+    sp.links.add(
+        trace_id=new_id(16),
+        span_id=new_id(8),
+        trace_state="a=b",
+        attributes=every_kind_of_value(),
+        dropped_attributes_count=6,
+        flags=0x100,
+    )
     sp.status.code, sp.status.message = kind % 3, "" if kind % 2 else "why"
     return sp
 
@@ -111,10 +165,11 @@ def span_ids(message):
 
 
 def rows(message, trace_id=None):
-    """Every span with its resource and scope, as sorted comparable texts: what has to come back whole.
+    """Every span with its resource and scope, as sorted comparable texts: what has to come back
+    whole.
 
-    An absent and an empty status are the same (INTERFACE.md); unknown fields are kept by protobuf and so compared.
-    """
+    An absent and an empty status are the same (INTERFACE.md); unknown fields are kept by protobuf
+    and so compared."""
     out = []
     for rs in message.resource_spans:
         for ss in rs.scope_spans:
@@ -125,8 +180,18 @@ def rows(message, trace_id=None):
                 sp.CopyFrom(span)
                 if sp.HasField("status") and not sp.status.ByteSize():
                     sp.ClearField("status")
-                out.append("\n".join((str(sp.span_id), sp_text(rs.resource), rs.schema_url, sp_text(ss.scope), ss.schema_url,
-                                      sp_text(sp))))
+                out.append(
+                    "\n".join(
+                        (
+                            str(sp.span_id),
+                            sp_text(rs.resource),
+                            rs.schema_url,
+                            sp_text(ss.scope),
+                            ss.schema_url,
+                            sp_text(sp),
+                        )
+                    )
+                )
     return sorted(out)
 
 
@@ -135,9 +200,12 @@ def sp_text(message):
 
 
 def assert_same(got, sent, trace_id=None):
-    """got holds exactly the spans of sent (those of trace_id), each whole and once (equal copies are one span)."""
+    """got holds exactly the spans of sent (those of trace_id), each whole and once (equal copies
+    are one span)."""
     got_rows, want_rows = rows(got), sorted(set(rows(sent, trace_id)))
-    assert len(got_rows) == len(want_rows), f"{len(got_rows)} spans came back, {len(want_rows)} were sent"
+    assert len(got_rows) == len(want_rows), (
+        f"{len(got_rows)} spans came back, {len(want_rows)} were sent"
+    )
     for got_row, want_row in zip(got_rows, want_rows):
         assert got_row == want_row
 
@@ -149,17 +217,24 @@ class Grpc:
     """A plain gRPC channel to one port; reconnects at once."""
 
     def __init__(self, port):
-        options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50),
-                   ("grpc.max_reconnect_backoff_ms", 100), ("grpc.enable_retries", 0),
-                   ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1),
-                   ("grpc.use_local_subchannel_pool", 1)]
+        options = [
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 100),
+            ("grpc.enable_retries", 0),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
 
     def call(self, body, timeout=5.0, tenant=None, compression=None, path=EXPORT, metadata=()):
         """body is a message or its bytes; returns the response or raises grpc.RpcError."""
         stub = self.channel.unary_unary(
-            path, request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
-            response_deserializer=service.ExportTraceServiceResponse.FromString)
+            path,
+            request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
+            response_deserializer=service.ExportTraceServiceResponse.FromString,
+        )
         metadata = list(metadata) + ([("x-scope-orgid", tenant)] if tenant is not None else [])
         return stub(body, timeout=timeout, metadata=metadata, compression=compression)
 
@@ -184,8 +259,11 @@ def to_json(message):
 def from_json(text, into):
     """Read OTLP/JSON (hex ids) into a protobuf message."""
     tree = json.loads(text) if isinstance(text, (str, bytes)) else text
-    return json_format.ParseDict(swap_ids(tree, lambda t: base64.b64encode(bytes.fromhex(t)).decode()), into,
-                                 ignore_unknown_fields=True)
+    return json_format.ParseDict(
+        swap_ids(tree, lambda t: base64.b64encode(bytes.fromhex(t)).decode()),
+        into,
+        ignore_unknown_fields=True,
+    )
 
 
 def swap_ids(tree, change):
@@ -194,10 +272,23 @@ def swap_ids(tree, change):
     if not isinstance(tree, dict):
         return tree
     ids = ("traceId", "spanId", "parentSpanId")
-    return {k: change(v) if k in ids and isinstance(v, str) else swap_ids(v, change) for k, v in tree.items()}
+    return {
+        k: change(v) if k in ids and isinstance(v, str) else swap_ids(v, change)
+        for k, v in tree.items()
+    }
 
 
-def send_http(mill, body, kind=PROTOBUF, tenant=None, compress=False, chunked=False, path="/v1/traces", timeout=10, headers=None):
+def send_http(
+    mill,
+    body,
+    kind=PROTOBUF,
+    tenant=None,
+    compress=False,
+    chunked=False,
+    path="/v1/traces",
+    timeout=10,
+    headers=None,
+):
     """POST a message (or bytes or text as they are); returns the requests.Response."""
     if hasattr(body, "SerializeToString"):
         body = body.SerializeToString() if kind == PROTOBUF else to_json(body)
@@ -211,7 +302,7 @@ def send_http(mill, body, kind=PROTOBUF, tenant=None, compress=False, chunked=Fa
         heads["Content-Encoding"] = "gzip"
     if chunked:
         whole = body
-        body = (whole[i:i + 1000] for i in range(0, len(whole), 1000))
+        body = (whole[i : i + 1000] for i in range(0, len(whole), 1000))
     return requests.post(mill.url("http", path), data=body, headers=heads, timeout=timeout)
 
 

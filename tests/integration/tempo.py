@@ -1,4 +1,5 @@
 """Reading traces back by the query API in each of its forms."""
+
 import json
 
 import requests
@@ -31,7 +32,8 @@ def parse_v2(text):
 
 
 def v2_message(content):
-    """(trace, status, message) of a protobuf tempopb.TraceByIDResponse: 1 trace, 2 metrics, 3 status, 4 message."""
+    """(trace, status, message) of a protobuf tempopb.TraceByIDResponse: 1 trace, 2 metrics, 3
+    status, 4 message."""
     found = {}
     at = 0
     while at < len(content):
@@ -41,7 +43,7 @@ def v2_message(content):
         else:
             assert key & 7 == 2, f"wire type {key & 7}"
             size, at = varint(content, at)
-            value, at = content[at:at + size], at + size
+            value, at = content[at : at + size], at + size
         found[key >> 3] = value
     assert 1 in found, "the trace sub-message must always be there"
     return trace.TracesData.FromString(found[1]), found.get(3, 0), found.get(4, b"").decode()
@@ -61,7 +63,8 @@ FORMS = ("v1 json", "v1 protobuf", "v2 json", "v2 protobuf", "otlp json")
 
 
 def get(mill, trace_id, form="v1 protobuf", tenant=None):
-    """The trace as TracesData, or None where this form's way of saying "not found" is the answer."""
+    """The trace as TracesData, or None where this form's way of saying "not found" is the
+    answer."""
     tid = hex_id(trace_id)
     accept = "application/protobuf" if form.endswith("protobuf") else "application/json"
     version = "/api/v2/traces/" if form.startswith("v2") else "/api/traces/"

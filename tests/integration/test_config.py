@@ -1,4 +1,6 @@
-"""The command line and configuration: sources, expansion, errors with their places, exit statuses."""
+"""The command line and configuration: sources, expansion, errors with their places, exit
+statuses."""
+
 import fcntl
 import os
 import re
@@ -37,7 +39,9 @@ service:
       exporters: [otlp/next]
 """
 # a line of a configuration error: <source>:<line>:<column>: <yaml.path>: <what>: <hint>
-LINE = re.compile(r"^(?P<source>.+?):(?P<line>\d+):(?P<column>\d+): (?P<path>[^:\s]+): (?P<what>.+)$")
+LINE = re.compile(
+    r"^(?P<source>.+?):(?P<line>\d+):(?P<column>\d+): (?P<path>[^:\s]+): (?P<what>.+)$"
+)
 
 
 def write(tmp_path, text, name="c.yaml"):
@@ -55,7 +59,15 @@ def errors_of(*args, env=None, want=1):
             continue
         match = LINE.match(line)
         assert match, f"not of the form source:line:column: path: what: hint\n{line}"
-        found.append((match["source"], int(match["line"]), int(match["column"]), match["path"], match["what"]))
+        found.append(
+            (
+                match["source"],
+                int(match["line"]),
+                int(match["column"]),
+                match["path"],
+                match["what"],
+            )
+        )
     return found
 
 
@@ -66,33 +78,158 @@ def change(old, new):
 
 # name, text, line, column, path, words that must be in the rest (lower case)
 BAD = [
-    ("key misspelt", change("        endpoint: 127", "        endpont: 127"),
-     5, 9, "receivers.otlp.protocols.grpc.endpont", ["endpoint"]),
-    ("top-level key misspelt", change("processors:\n  batch", "procesors:\n  batch").replace("      processors: [batch]\n", ""), 6, 1, "procesors", ["processors"]),
-    ("unknown component type", change("  batch:\n", "  bath:\n").replace("[batch]", "[bath]"), 7, 3, "processors.bath",
-     ["bath", "batch"]),
-    ("bad duration", change("50ms", "50 parsecs"), 8, 14, "processors.batch.timeout", ["50 parsecs"]),
-    ("a plain number is no duration", change("50ms", "5"), 8, 14, "processors.batch.timeout", ["5"]),
-    ("wrong type", change("insecure: true", "insecure: maybe"), 13, 17, "exporters.otlp/next.tls.insecure", ["maybe"]),
-    ("a list for a map", change("      insecure: true", "      - insecure"), 12, 5, "exporters.otlp/next.tls", []),
-    ("processor not configured", change("[batch]", "[bach]"), 18, 20, "service.pipelines.traces.processors", ["bach", "batch"]),
-    ("exporter not configured", change("[otlp/next]", "[otlp/nxt]"), 19, 19, "service.pipelines.traces.exporters",
-     ["otlp/nxt", "otlp/next"]),
-    ("empty list", change("receivers: [otlp]", "receivers: []"), 17, 7, "service.pipelines.traces.receivers", ["receiver"]),
-    ("exporters missing", change("      exporters: [otlp/next]\n", ""), 16, 5, "service.pipelines.traces", ["exporter"]),
-    ("target missing", change("    endpoint: next.test:4317\n", ""), 10, 3, "exporters.otlp/next", ["endpoint"]),
-    ("port out of range", change("127.0.0.1:4317", "127.0.0.1:99999"), 5, 19, "receivers.otlp.protocols.grpc.endpoint",
-     ["99999"]),
-    ("no protocol", change("      grpc:\n        endpoint: 127.0.0.1:4317\n", "      {}\n"), 3, 5, "receivers.otlp.protocols",
-     ["protocol"]),
-    ("bad id", change("  otlp/next:", "  otlp/:").replace("[otlp/next]", "[otlp/]"), 10, 3, "exporters.otlp/", []),
-    ("unknown signal", change("    traces:", "    traes:"), 16, 5, "service.pipelines.traes", ["traces"]),
-    ("same processor twice", change("[batch]", "[batch, batch]"), 18, 27, "service.pipelines.traces.processors", ["batch"]),
-    ("duplicate key", change("    timeout: 50ms", "    timeout: 50ms\n    timeout: 60ms"), 9, 5, "processors.batch.timeout", []),
+    (
+        "key misspelt",
+        change("        endpoint: 127", "        endpont: 127"),
+        5,
+        9,
+        "receivers.otlp.protocols.grpc.endpont",
+        ["endpoint"],
+    ),
+    (
+        "top-level key misspelt",
+        change("processors:\n  batch", "procesors:\n  batch").replace(
+            "      processors: [batch]\n", ""
+        ),
+        6,
+        1,
+        "procesors",
+        ["processors"],
+    ),
+    (
+        "unknown component type",
+        change("  batch:\n", "  bath:\n").replace("[batch]", "[bath]"),
+        7,
+        3,
+        "processors.bath",
+        ["bath", "batch"],
+    ),
+    (
+        "bad duration",
+        change("50ms", "50 parsecs"),
+        8,
+        14,
+        "processors.batch.timeout",
+        ["50 parsecs"],
+    ),
+    (
+        "a plain number is no duration",
+        change("50ms", "5"),
+        8,
+        14,
+        "processors.batch.timeout",
+        ["5"],
+    ),
+    (
+        "wrong type",
+        change("insecure: true", "insecure: maybe"),
+        13,
+        17,
+        "exporters.otlp/next.tls.insecure",
+        ["maybe"],
+    ),
+    (
+        "a list for a map",
+        change("      insecure: true", "      - insecure"),
+        12,
+        5,
+        "exporters.otlp/next.tls",
+        [],
+    ),
+    (
+        "processor not configured",
+        change("[batch]", "[bach]"),
+        18,
+        20,
+        "service.pipelines.traces.processors",
+        ["bach", "batch"],
+    ),
+    (
+        "exporter not configured",
+        change("[otlp/next]", "[otlp/nxt]"),
+        19,
+        19,
+        "service.pipelines.traces.exporters",
+        ["otlp/nxt", "otlp/next"],
+    ),
+    (
+        "empty list",
+        change("receivers: [otlp]", "receivers: []"),
+        17,
+        7,
+        "service.pipelines.traces.receivers",
+        ["receiver"],
+    ),
+    (
+        "exporters missing",
+        change("      exporters: [otlp/next]\n", ""),
+        16,
+        5,
+        "service.pipelines.traces",
+        ["exporter"],
+    ),
+    (
+        "target missing",
+        change("    endpoint: next.test:4317\n", ""),
+        10,
+        3,
+        "exporters.otlp/next",
+        ["endpoint"],
+    ),
+    (
+        "port out of range",
+        change("127.0.0.1:4317", "127.0.0.1:99999"),
+        5,
+        19,
+        "receivers.otlp.protocols.grpc.endpoint",
+        ["99999"],
+    ),
+    (
+        "no protocol",
+        change("      grpc:\n        endpoint: 127.0.0.1:4317\n", "      {}\n"),
+        3,
+        5,
+        "receivers.otlp.protocols",
+        ["protocol"],
+    ),
+    (
+        "bad id",
+        change("  otlp/next:", "  otlp/:").replace("[otlp/next]", "[otlp/]"),
+        10,
+        3,
+        "exporters.otlp/",
+        [],
+    ),
+    (
+        "unknown signal",
+        change("    traces:", "    traes:"),
+        16,
+        5,
+        "service.pipelines.traes",
+        ["traces"],
+    ),
+    (
+        "same processor twice",
+        change("[batch]", "[batch, batch]"),
+        18,
+        27,
+        "service.pipelines.traces.processors",
+        ["batch"],
+    ),
+    (
+        "duplicate key",
+        change("    timeout: 50ms", "    timeout: 50ms\n    timeout: 60ms"),
+        9,
+        5,
+        "processors.batch.timeout",
+        [],
+    ),
 ]
 
 
-@pytest.mark.parametrize("text, line, column, path, words", [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+@pytest.mark.parametrize(
+    "text, line, column, path, words", [b[1:] for b in BAD], ids=[b[0] for b in BAD]
+)
 def test_error_names_its_place(tmp_path, text, line, column, path, words):
     source = write(tmp_path, text)
     found = errors_of("--config", source)
@@ -108,7 +245,11 @@ def test_good_is_silent(tmp_path):
 
 
 def test_all_errors_at_once(tmp_path):
-    text = change("endpoint: 127", "endpont: 127").replace("50ms", "soon").replace("[otlp/next]", "[nowhere]")
+    text = (
+        change("endpoint: 127", "endpont: 127")
+        .replace("50ms", "soon")
+        .replace("[otlp/next]", "[nowhere]")
+    )
     found = errors_of("--config", write(tmp_path, text))
     assert [f[1] for f in found] == [5, 8, 19]
 
@@ -121,7 +262,9 @@ def test_run_reports_the_same_and_exits_1(tmp_path):
         assert f"{source}:8:14: processors.batch.timeout: " in err
 
 
-@pytest.mark.parametrize("text", ["a: [1", "\tx: 1", "receivers: {otlp: ", "- a\n- b\n", "", "x: &a [*a]\n", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["a: [1", "\tx: 1", "receivers: {otlp: ", "- a\n- b\n", "", "x: &a [*a]\n", "\x00"]
+)
 def test_not_yaml_or_not_a_map(tmp_path, text):
     status, _, err = run("validate", "--config", write(tmp_path, text))
     assert status == 1
@@ -131,7 +274,8 @@ def test_not_yaml_or_not_a_map(tmp_path, text):
 def test_yaml_bombs(tmp_path):
     """Aliases that multiply and nesting without end are errors, quickly."""
     bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"a{i}: &a{i} [{','.join(['*a%d' % (i - 1)] * 9)}]\n" for i in range(1, 12))
+        f"a{i}: &a{i} [{','.join(['*a%d' % (i - 1)] * 9)}]\n" for i in range(1, 12)
+    )
     for text in (bomb, "x: " + "[" * 20000, "x: " + "{a: " * 20000):
         start = time.monotonic()
         status, _, err = run("validate", "--config", write(tmp_path, text))
@@ -140,7 +284,9 @@ def test_yaml_bombs(tmp_path):
 
 
 def test_known_component_we_do_not_have_is_named(tmp_path):
-    text = GOOD.replace("  batch:\n    timeout: 50ms", "  k8sattributes:").replace("[batch]", "[k8sattributes]")
+    text = GOOD.replace("  batch:\n    timeout: 50ms", "  k8sattributes:").replace(
+        "[batch]", "[k8sattributes]"
+    )
     found = errors_of("--config", write(tmp_path, text))
     assert found and "k8sattributes" in found[0][4]
 
@@ -152,24 +298,43 @@ def test_renamed_types_in_both_spellings(tmp_path):
 
 
 def test_several_sources_merge(tmp_path):
-    """Maps merge by key, scalars and lists are replaced, null replaces; env: and yaml: are sources too."""
+    """Maps merge by key, scalars and lists are replaced, null replaces; env: and yaml: are sources
+    too."""
     base = write(tmp_path, GOOD)
-    over = write(tmp_path, "processors: {batch: {timeout: 70ms, send_batch_size: 10}}\n", "over.yaml")
-    status, out, err = run("print-config", "--config", base, "--config", "file:" + over,
-                           "--config", "yaml:processors::batch::send_batch_max_size: 20",
-                           "--config", "env:MORE", env={"MORE": "exporters: {debug: }\n"})
+    over = write(
+        tmp_path, "processors: {batch: {timeout: 70ms, send_batch_size: 10}}\n", "over.yaml"
+    )
+    status, out, err = run(
+        "print-config",
+        "--config",
+        base,
+        "--config",
+        "file:" + over,
+        "--config",
+        "yaml:processors::batch::send_batch_max_size: 20",
+        "--config",
+        "env:MORE",
+        env={"MORE": "exporters: {debug: }\n"},
+    )
     assert status == 0, err
     tree = yaml.safe_load(out)
     batch = tree["processors"]["batch"]
-    assert (batch["timeout"], batch["send_batch_size"], batch["send_batch_max_size"]) == ("70ms", 10, 20)
+    assert (batch["timeout"], batch["send_batch_size"], batch["send_batch_max_size"]) == (
+        "70ms",
+        10,
+        20,
+    )
     assert tree["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] == "127.0.0.1:4317"
     assert "debug" in tree["exporters"]
 
 
 def test_set(tmp_path):
-    """--set has dots, comes after every --config wherever it stands, and is the source of its errors."""
+    """--set has dots, comes after every --config wherever it stands, and is the source of its
+    errors."""
     source = write(tmp_path, GOOD)
-    status, out, err = run("print-config", "--set", "processors.batch.timeout=90ms", "--config", source)
+    status, out, err = run(
+        "print-config", "--set", "processors.batch.timeout=90ms", "--config", source
+    )
     assert status == 0, err
     assert yaml.safe_load(out)["processors"]["batch"]["timeout"] == "90ms"
     found = errors_of("--config", source, "--set", "processors.batch.timeout=soon")
@@ -178,7 +343,9 @@ def test_set(tmp_path):
 
 
 def test_expansion(tmp_path):
-    text = GOOD.replace("50ms", "${env:WAIT:-60ms}").replace("next.test:4317", "${env:HOST}:${PORT}")
+    text = GOOD.replace("50ms", "${env:WAIT:-60ms}").replace(
+        "next.test:4317", "${env:HOST}:${PORT}"
+    )
     text = text.replace("      insecure: true", "      insecure: ${env:INSECURE}")
     text = text.replace("[otlp]", "${env:LIST}")
     source = write(tmp_path, text + "  telemetry: {resource: {note: a$$b}}\n")
@@ -209,7 +376,9 @@ def test_unset_variable_warns(tmp_path):
 
 def test_null_sections(tmp_path):
     """`grpc:` with nothing turns the protocol on; `batch:` means defaults."""
-    text = GOOD.replace("      grpc:\n        endpoint: 127.0.0.1:4317\n", "      grpc:\n      http:\n")
+    text = GOOD.replace(
+        "      grpc:\n        endpoint: 127.0.0.1:4317\n", "      grpc:\n      http:\n"
+    )
     text = text.replace("  batch:\n    timeout: 50ms\n", "  batch:\n")
     status, out, err = run("print-config", "--config", write(tmp_path, text))
     assert status == 0, err
@@ -222,7 +391,17 @@ def test_usage():
     assert status == 0 and re.search(r"\d+\.\d+\.\d+", out)
     status, out, _ = run("--help")
     assert status == 0
-    for word in ("validate", "print-config", "components", "gen", "get", "fsck", "bench", "--config", "--set"):
+    for word in (
+        "validate",
+        "print-config",
+        "components",
+        "gen",
+        "get",
+        "fsck",
+        "bench",
+        "--config",
+        "--set",
+    ):
         assert word in out
     for args in ([], ["nonsense"], ["--nonsense"], ["validate"], ["--config"]):
         status, out, err = run(*args)
@@ -236,7 +415,10 @@ def test_components():
     status, out, _ = run("components")
     assert status == 0
     tree = yaml.safe_load(out)
-    have = {kind: {c["name"] for c in tree[kind]} for kind in ("receivers", "processors", "exporters", "extensions")}
+    have = {
+        kind: {c["name"] for c in tree[kind]}
+        for kind in ("receivers", "processors", "exporters", "extensions")
+    }
     assert have["receivers"] >= {"otlp", "zipkin"}
     assert have["processors"] >= {"memory_limiter", "batch", "probabilistic_sampler"}
     assert have["exporters"] >= {"otlp", "blocks", "debug"}
@@ -257,8 +439,14 @@ def test_no_pipelines_but_extensions_is_legal(tmp_path):
 
     def config(_):
         whole = all_in_one({**ports, "grpc": 1, "http": 1, "zipkin": 1}, str(tmp_path / "data"))
-        return {"extensions": whole["extensions"], "service": {"extensions": whole["service"]["extensions"],
-                                                                "telemetry": whole["service"]["telemetry"]}}
+        return {
+            "extensions": whole["extensions"],
+            "service": {
+                "extensions": whole["service"]["extensions"],
+                "telemetry": whole["service"]["telemetry"],
+            },
+        }
+
     mill = Mill(tmp_path, config, ports=ports)
     try:
         mill.start()
@@ -277,7 +465,9 @@ service: {pipelines: {traces: {receivers: [otlp, zipkin], exporters: [otlp/jaege
 @pytest.fixture
 def default_ports():
     """4317, 4318, 9411 and 8888 for us alone; skipped where something else listens there."""
-    with open(os.path.join(tempfile.gettempdir(), "spanmill-default-ports.lock"), "w", encoding="ascii") as lock:
+    with open(
+        os.path.join(tempfile.gettempdir(), "spanmill-default-ports.lock"), "w", encoding="ascii"
+    ) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for port in (4317, 4318, 9411, 8888):
             with socket.socket() as s:
@@ -297,15 +487,26 @@ def test_the_mesh_configuration_runs_as_published(tmp_path, next_hop, default_po
         process = subprocess.Popen([BINARY, "--config", source], stderr=err, stdout=err)
     try:
         mill = Mill(tmp_path / "x", lambda _: {}, ports=default_ports)
-        wait_for("its port", lambda: opens(4317) and opens(4318) and opens(9411) or process.poll() is not None)
+        wait_for(
+            "its port",
+            lambda: opens(4317) and opens(4318) and opens(9411) or process.poll() is not None,
+        )
         assert process.poll() is None, (tmp_path / "err").read_text()
         first, second = otlp.request(n_spans=3), otlp.request()
         otlp.send_grpc(mill, first)
         assert otlp.send_http(mill, second).status_code == 200
-        answer = requests.post("http://127.0.0.1:9411/api/v2/spans", timeout=5, headers={"Content-Type": "application/json"},
-                               data='[{"traceId":"1","id":"2","name":"z"}]')
+        answer = requests.post(
+            "http://127.0.0.1:9411/api/v2/spans",
+            timeout=5,
+            headers={"Content-Type": "application/json"},
+            data='[{"traceId":"1","id":"2","name":"z"}]',
+        )
         assert answer.status_code == 202
-        assert set(hop.span_counts()) == {*otlp.span_ids(first), *otlp.span_ids(second), (2).to_bytes(8, "big")}
+        assert set(hop.span_counts()) == {
+            *otlp.span_ids(first),
+            *otlp.span_ids(second),
+            (2).to_bytes(8, "big"),
+        }
         assert requests.get("http://127.0.0.1:8888/metrics", timeout=5).status_code == 200
         process.terminate()
         assert process.wait(10) == 0
@@ -349,6 +550,7 @@ def test_batch_does_not_hold_a_waiting_client(make_mill, next_hop):
         out["processors"] = {"batch": {"timeout": "10s"}}
         out["service"]["pipelines"]["traces"]["processors"] = ["batch"]
         return out
+
     mill = make_mill(config)
     start = time.monotonic()
     otlp.send_grpc(mill, otlp.request())

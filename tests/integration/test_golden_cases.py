@@ -1,7 +1,9 @@
-"""cases/NAME: config.yaml runs, input.json (OTLP/JSON) is posted, and what the debug exporter prints must be want.txt.
+"""cases/NAME: config.yaml runs, input.json (OTLP/JSON) is posted, and what the debug exporter
+prints must be want.txt.
 
-A newcomer adds a folder and nothing else. In config.yaml the ports are ${env:GRPC_PORT}, ${env:HTTP_PORT} ...
-"""
+A newcomer adds a folder and nothing else. In config.yaml the ports are ${env:GRPC_PORT},
+${env:HTTP_PORT} ..."""
+
 import os
 
 import pytest
@@ -46,4 +48,4 @@ def block_of(text, want):
     first, n = want.splitlines()[0], len(want.splitlines())
     assert first in lines, f"no line {first!r} in\n{text}"
     at = lines.index(first)
-    return "\n".join(lines[at:at + n]) + "\n"
+    return "\n".join(lines[at : at + n]) + "\n"

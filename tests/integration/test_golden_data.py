@@ -1,4 +1,6 @@
-"""Recorded payloads and blocks that other programs made (shared golden data; skipped where it is not there)."""
+"""Recorded payloads and blocks that other programs made (shared golden data; skipped where it is
+not there)."""
+
 import csv
 import glob
 import json
@@ -13,9 +15,17 @@ import otlp
 import tempo
 from mill import GOLDEN
 
-OTLP_PB = ["trace", "kitchen-sink", "neg-unknown-field", "fluentbit-test_traces_002.in", "jaeger-cassandra-otel_traces_01",
-           "jaeger-integration-example_trace", "jaeger-integration-scope_attributes_trace", "jaeger-memory-otel_traces_01",
-           "jaeger-otlp2jaeger-in"]
+OTLP_PB = [
+    "trace",
+    "kitchen-sink",
+    "neg-unknown-field",
+    "fluentbit-test_traces_002.in",
+    "jaeger-cassandra-otel_traces_01",
+    "jaeger-integration-example_trace",
+    "jaeger-integration-scope_attributes_trace",
+    "jaeger-memory-otel_traces_01",
+    "jaeger-otlp2jaeger-in",
+]
 
 
 def golden(*parts):
@@ -35,7 +45,12 @@ def usable(req):
     for rs in req.resource_spans:
         for ss in rs.scope_spans:
             for sp in list(ss.spans):
-                if len(sp.trace_id) != 16 or len(sp.span_id) != 8 or not any(sp.trace_id) or not any(sp.span_id):
+                if (
+                    len(sp.trace_id) != 16
+                    or len(sp.span_id) != 8
+                    or not any(sp.trace_id)
+                    or not any(sp.span_id)
+                ):
                     ss.spans.remove(sp)
     return req
 
@@ -54,30 +69,51 @@ def test_otlp_protobuf(shared_mill, name):
     check_back(shared_mill, usable(service.ExportTraceServiceRequest.FromString(body)), tenant)
 
 
-@pytest.mark.parametrize("name", ["trace.json", "derived/kitchen-sink.json", "fluentbit-test_traces_002.in.json",
-                                  "jaeger-cassandra-otel_traces_01.json", "jaeger-integration-example_trace.json",
-                                  "jaeger-integration-log_tags_trace.json", "jaeger-integration-process_tags_trace.json",
-                                  "jaeger-integration-scope_attributes_trace.json", "jaeger-integration-span_tags_trace.json",
-                                  "jaeger-memory-otel_traces_01.json", "jaeger-otlp2jaeger-in.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trace.json",
+        "derived/kitchen-sink.json",
+        "fluentbit-test_traces_002.in.json",
+        "jaeger-cassandra-otel_traces_01.json",
+        "jaeger-integration-example_trace.json",
+        "jaeger-integration-log_tags_trace.json",
+        "jaeger-integration-process_tags_trace.json",
+        "jaeger-integration-scope_attributes_trace.json",
+        "jaeger-integration-span_tags_trace.json",
+        "jaeger-memory-otel_traces_01.json",
+        "jaeger-otlp2jaeger-in.json",
+    ],
+)
 def test_otlp_json(shared_mill, name):
     text = read("otlp", name).decode()
     tenant = "json-" + os.path.basename(name).replace("_", "-")
     answer = otlp.send_http(shared_mill, text, kind="application/json", tenant=tenant)
     assert answer.status_code == 200, answer.text
-    twin = os.path.join(GOLDEN, "otlp", "derived", os.path.basename(name).removesuffix(".json") + ".pb")
+    twin = os.path.join(
+        GOLDEN, "otlp", "derived", os.path.basename(name).removesuffix(".json") + ".pb"
+    )
     if not os.path.exists(twin):
         assert otlp.response_of(answer).partial_success.rejected_spans == 0
         return
     with open(twin, "rb") as f:
-        check_back(shared_mill, usable(service.ExportTraceServiceRequest.FromString(f.read())), tenant)
+        check_back(
+            shared_mill, usable(service.ExportTraceServiceRequest.FromString(f.read())), tenant
+        )
 
 
-@pytest.mark.parametrize("name", ["deprecated-field1000.pb", "deprecated-instrumentationLibrarySpans.json"])
+@pytest.mark.parametrize(
+    "name", ["deprecated-field1000.pb", "deprecated-instrumentationLibrarySpans.json"]
+)
 def test_old_spellings(shared_mill, name):
     kind = "application/json" if name.endswith("json") else otlp.PROTOBUF
     answer = otlp.send_http(shared_mill, read("otlp", "derived", name), kind=kind)
-    assert answer.status_code == 200 and otlp.response_of(answer).partial_success.rejected_spans == 0
-    assert shared_mill.metric("otelcol_receiver_accepted_spans", receiver="otlp", transport="http") > 0
+    assert (
+        answer.status_code == 200 and otlp.response_of(answer).partial_success.rejected_spans == 0
+    )
+    assert (
+        shared_mill.metric("otelcol_receiver_accepted_spans", receiver="otlp", transport="http") > 0
+    )
 
 
 def test_zipkin_v2_files(shared_mill):
@@ -90,29 +126,48 @@ def test_zipkin_v2_files(shared_mill):
                 tree = json.load(f)
             except ValueError:
                 continue
-        if not isinstance(tree, list) or not tree or not isinstance(tree[0], dict) or "id" not in tree[0]:
+        if (
+            not isinstance(tree, list)
+            or not tree
+            or not isinstance(tree[0], dict)
+            or "id" not in tree[0]
+        ):
             continue
-        if "binaryAnnotations" in tree[0] or any("endpoint" in a for a in tree[0].get("annotations") or []):
+        if "binaryAnnotations" in tree[0] or any(
+            "endpoint" in a for a in tree[0].get("annotations") or []
+        ):
             continue
-        answer = requests.post(shared_mill.url("zipkin", "/api/v2/spans"), data=json.dumps(tree), timeout=10,
-                               headers={"Content-Type": "application/json", "X-Scope-OrgID": f"zipkin-{taken}"})
+        answer = requests.post(
+            shared_mill.url("zipkin", "/api/v2/spans"),
+            data=json.dumps(tree),
+            timeout=10,
+            headers={"Content-Type": "application/json", "X-Scope-OrgID": f"zipkin-{taken}"},
+        )
         assert answer.status_code == 202, f"{path}: {answer.text}"
         taken += 1
     assert taken > 0
 
 
 def manifest():
-    """The blocks of the manifest that have all their files: (folder, encoding, first id, last id, number of traces)."""
+    """The blocks of the manifest that have all their files: (folder, encoding, first id, last id,
+    number of traces)."""
     path = os.path.join(GOLDEN, "tempo-v2", "MANIFEST.tsv")
     if not os.path.exists(path):
         return []
     with open(path, encoding="utf-8") as f:
         rows = list(csv.DictReader(f, delimiter="\t"))
-    return [(r["#block_dir"], r["encoding"], r["first_id"], r["last_id"], int(r["objects"])) for r in rows
-            if r["#block_dir"].startswith(("generated-2.10.8/blocks", "generated-2.10.8/compacted", "tempo-cli"))]
+    return [
+        (r["#block_dir"], r["encoding"], r["first_id"], r["last_id"], int(r["objects"]))
+        for r in rows
+        if r["#block_dir"].startswith(
+            ("generated-2.10.8/blocks", "generated-2.10.8/compacted", "tempo-cli")
+        )
+    ]
 
 
-@pytest.mark.parametrize("folder, encoding, first, last, objects", manifest() or [("absent", "", "", "", 0)])
+@pytest.mark.parametrize(
+    "folder, encoding, first, last, objects", manifest() or [("absent", "", "", "", 0)]
+)
 def test_blocks_that_tempo_wrote(make_mill, folder, encoding, first, last, objects):
     """A block of a real Tempo in the data directory is read, in every compression."""
     source = golden("tempo-v2", folder)
@@ -127,6 +182,8 @@ def test_blocks_that_tempo_wrote(make_mill, folder, encoding, first, last, objec
     mill.start()
     for trace_id in (first, last):
         got = tempo.get(mill, trace_id, tenant=meta["tenantID"])
-        assert got is not None, f"{trace_id} is in this block ({objects} traces, {encoding}) and was not found"
+        assert got is not None, (
+            f"{trace_id} is in this block ({objects} traces, {encoding}) and was not found"
+        )
         assert otlp.span_ids(got)
     assert tempo.get(mill, "f" * 32, tenant=meta["tenantID"]) is None

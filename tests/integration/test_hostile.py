@@ -1,5 +1,6 @@
-"""Input that means harm (or is merely broken) gets a clear answer and hurts nothing else: a healthy client goes on, the
-process lives, and its memory stays within the budget."""
+"""Input that means harm (or is merely broken) gets a clear answer and hurts nothing else: a healthy
+client goes on, the process lives, and its memory stays within the budget."""
+
 import gzip
 import io
 import os
@@ -28,6 +29,7 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     from mill import Mill
+
     overlay = {"processors": {"memory_limiter": {"check_interval": "1s", "limit_mib": LIMIT_MIB}}}
     mill = Mill(tmp_path_factory.mktemp("hostile"), overlay=overlay)
     try:
@@ -40,7 +42,8 @@ def target(tmp_path_factory):
 
 @pytest.fixture
 def under_watch(target):
-    """Two healthy clients during the test; afterwards all they sent is there and the peak is within the budget."""
+    """Two healthy clients during the test; afterwards all they sent is there and the peak is within
+    the budget."""
     clients = [Client(target, pause=0.02), Client(target, by_http=True, pause=0.02)]
     for c in clients:
         c.start()
@@ -52,7 +55,9 @@ def under_watch(target):
         assert c.late == 0, f"{c.late} requests of a healthy client got no answer in 5 s"
         check(target, dict(list(c.acked.items())[-50:]))
     peak = target.proc_status("VmHWM")
-    assert peak <= LIMIT_MIB * 2**20 * 1.1, f"peak {peak / 2**20:.1f} MiB with a budget of {LIMIT_MIB} MiB"
+    assert peak <= LIMIT_MIB * 2**20 * 1.1, (
+        f"peak {peak / 2**20:.1f} MiB with a budget of {LIMIT_MIB} MiB"
+    )
 
 
 def grpc_code(mill, body, **keys):
@@ -65,7 +70,8 @@ def grpc_code(mill, body, **keys):
 
 
 def nested(depth, kind=5):
-    """A request whose one attribute is an array (5) or map (6) nested depth deep; lengths are written from inside out."""
+    """A request whose one attribute is an array (5) or map (6) nested depth deep; lengths are
+    written from inside out."""
     value = b""
     for _ in range(depth):
         if kind == 6:
@@ -111,15 +117,23 @@ def test_bit_flips(under_watch):
         body = bytearray(whole)
         for _ in range(rng.choice([1, 1, 1, 5])):
             body[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
-        answer = session.post(under_watch.url("http", "/v1/traces"), data=bytes(body), timeout=10,
-                              headers={"Content-Type": otlp.PROTOBUF})
+        answer = session.post(
+            under_watch.url("http", "/v1/traces"),
+            data=bytes(body),
+            timeout=10,
+            headers={"Content-Type": otlp.PROTOBUF},
+        )
         assert answer.status_code in (200, 400, 503), answer.status_code
     text = otlp.to_json(otlp.kitchen_sink()).encode()
     for _ in range(100):
         body = bytearray(text)
         body[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
-        answer = session.post(under_watch.url("http", "/v1/traces"), data=bytes(body), timeout=10,
-                              headers={"Content-Type": "application/json"})
+        answer = session.post(
+            under_watch.url("http", "/v1/traces"),
+            data=bytes(body),
+            timeout=10,
+            headers={"Content-Type": "application/json"},
+        )
         assert answer.status_code in (200, 400, 503), answer.status_code
 
 
@@ -131,8 +145,10 @@ def test_nesting_10000(under_watch, kind):
     name = "arrayValue" if kind == 5 else "kvlistValue"
     opened = '{"%s":{"values":[%s' % (name, '{"key":"k","value":' if kind == 6 else "")
     closed = ("}" if kind == 6 else "") + "]}}"
-    text = ('{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"%s","spanId":"%s","attributes":[{"key":"deep","value":%s{}%s}]}]}]}]}'
-            % (otlp.new_id(16).hex(), otlp.new_id(8).hex(), opened * 10000, closed * 10000))
+    text = (
+        '{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"%s","spanId":"%s","attributes":[{"key":"deep","value":%s{}%s}]}]}]}]}'
+        % (otlp.new_id(16).hex(), otlp.new_id(8).hex(), opened * 10000, closed * 10000)
+    )
     assert otlp.send_http(under_watch, text, kind="application/json").status_code == 400
     assert otlp.send_http(under_watch, "[" * 100000, kind="application/json").status_code == 400
 
@@ -152,23 +168,36 @@ def gzip_bomb(megabytes):
 @pytest.mark.parametrize("kind", [otlp.PROTOBUF, "application/json"])
 def test_gzip_bomb(under_watch, kind):
     bomb = gzip_bomb(256)
-    threads = [threading.Thread(target=otlp.send_http, args=(under_watch, bomb), kwargs={
-        "kind": kind, "headers": {"Content-Encoding": "gzip"}}) for _ in range(4)]
+    threads = [
+        threading.Thread(
+            target=otlp.send_http,
+            args=(under_watch, bomb),
+            kwargs={"kind": kind, "headers": {"Content-Encoding": "gzip"}},
+        )
+        for _ in range(4)
+    ]
     for t in threads:
         t.start()
     answer = otlp.send_http(under_watch, bomb, kind=kind, headers={"Content-Encoding": "gzip"})
     for t in threads:
         t.join()
     assert answer.status_code in (413, 503)
-    answer = wait_taken(lambda: otlp.send_http(under_watch, bomb, kind=kind, headers={"Content-Encoding": "gzip"}))
+    answer = wait_taken(
+        lambda: otlp.send_http(under_watch, bomb, kind=kind, headers={"Content-Encoding": "gzip"})
+    )
     assert answer.status_code == 413, answer.text
-    zipkin = requests.post(under_watch.url("zipkin", "/api/v2/spans"), data=bomb, timeout=10,
-                           headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    zipkin = requests.post(
+        under_watch.url("zipkin", "/api/v2/spans"),
+        data=bomb,
+        timeout=10,
+        headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    )
     assert zipkin.status_code == 413
 
 
 def wait_taken(send):
-    """Repeat what is answered 503 (the budget is spent for the moment) until it gets another answer."""
+    """Repeat what is answered 503 (the budget is spent for the moment) until it gets another
+    answer."""
     deadline = time.monotonic() + 10
     while True:
         answer = send()
@@ -183,20 +212,32 @@ def test_gzip_bomb_over_grpc(under_watch):
 
 
 def test_empty_resource_spans(under_watch):
-    """16 MiB of `0a 00`: eight million empty ResourceSpans. Nothing may be allocated ahead of the bytes that back it."""
+    """16 MiB of `0a 00`: eight million empty ResourceSpans. Nothing may be allocated ahead of the
+    bytes that back it."""
     body = b"\x0a\x00" * (8 * 2**20)
     for _ in range(3):
         answer = wait_taken(lambda: otlp.send_http(under_watch, body))
         assert answer.status_code in (200, 400, 413), answer.status_code
-        assert grpc_code(under_watch, body) in (grpc.StatusCode.OK, INVALID, EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+        assert grpc_code(under_watch, body) in (
+            grpc.StatusCode.OK,
+            INVALID,
+            EXHAUSTED,
+            grpc.StatusCode.UNAVAILABLE,
+        )
     spans = b"\x0a\x00" + field(1, field(2, b"\x12\x00" * (6 * 2**20)))
     answer = wait_taken(lambda: otlp.send_http(under_watch, spans))
     assert answer.status_code in (200, 400, 413), answer.status_code
 
 
 def test_bad_ids_reject_their_span_only(under_watch):
-    bad = [{"trace_id": b""}, {"trace_id": bytes(16)}, {"trace_id": b"short"}, {"span_id": b""}, {"span_id": bytes(8)},
-           {"span_id": b"123456789"}]
+    bad = [
+        {"trace_id": b""},
+        {"trace_id": bytes(16)},
+        {"trace_id": b"short"},
+        {"span_id": b""},
+        {"span_id": bytes(8)},
+        {"span_id": b"123456789"},
+    ]
     req = otlp.request(n_spans=len(bad) + 2)
     spans = list(otlp.spans_of(req))
     trace_id = spans[0].trace_id
@@ -209,7 +250,9 @@ def test_bad_ids_reject_their_span_only(under_watch):
     answer = otlp.send_http(under_watch, req)
     assert answer.status_code == 200
     assert otlp.response_of(answer).partial_success.rejected_spans == len(bad)
-    assert sorted(otlp.span_ids(tempo.get(under_watch, trace_id))) == sorted([spans[0].span_id, spans[-1].span_id])
+    assert sorted(otlp.span_ids(tempo.get(under_watch, trace_id))) == sorted(
+        [spans[0].span_id, spans[-1].span_id]
+    )
 
 
 def test_bad_utf8_rejects_what_it_touches(under_watch):
@@ -232,7 +275,10 @@ def test_wrong_types_methods_paths(under_watch):
     assert post(**{"Content-Type": "Application/X-Protobuf; charset=x"}).status_code == 200
     for method in ("GET", "PUT", "DELETE"):
         assert requests.request(method, url, timeout=5).status_code == 405
-    assert requests.post(under_watch.url("http", "/v2/nothing"), data=body, timeout=5).status_code == 404
+    assert (
+        requests.post(under_watch.url("http", "/v2/nothing"), data=body, timeout=5).status_code
+        == 404
+    )
     # the answers say it in the request's own type
     wrong = otlp.send_http(under_watch, b"\xff\xff", kind="application/json")
     assert wrong.status_code == 400 and "message" in wrong.json()
@@ -265,12 +311,18 @@ def test_oversize(under_watch):
     big = bytes(21 * 2**20)
     assert grpc_code(under_watch, big) == EXHAUSTED
     with socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=5) as s:
-        s.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
-                  b"Content-Length: 22020096\r\n\r\n")
+        s.sendall(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+            b"Content-Length: 22020096\r\n\r\n"
+        )
         assert b" 413 " in s.recv(100).split(b"\r\n")[0], "no 413 before the body was sent"
-    try:        # a chunked body: 413 or a closed connection
-        answer = requests.post(under_watch.url("http", "/v1/traces"), headers={"Content-Type": otlp.PROTOBUF},
-                               data=(big[:2**16] for _ in range(400)), timeout=20)
+    try:  # a chunked body: 413 or a closed connection
+        answer = requests.post(
+            under_watch.url("http", "/v1/traces"),
+            headers={"Content-Type": otlp.PROTOBUF},
+            data=(big[: 2**16] for _ in range(400)),
+            timeout=20,
+        )
         assert answer.status_code == 413
     except requests.ConnectionError:
         pass
@@ -282,8 +334,10 @@ def test_sizes_that_lie(under_watch):
     open_ones = []
     for _ in range(200):
         s = socket.create_connection(("127.0.0.1", under_watch.ports["http"]))
-        s.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
-                  b"Content-Length: 20000000\r\n\r\n")
+        s.sendall(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+            b"Content-Length: 20000000\r\n\r\n"
+        )
         open_ones.append(s)
     assert under_watch.proc_status("VmRSS") < before + 32 * 2**20
     for s in open_ones:
@@ -293,9 +347,15 @@ def test_sizes_that_lie(under_watch):
 def test_rubbish_on_every_port(under_watch):
     rng = random.Random(3)
     for name in ("grpc", "http", "zipkin", "query", "health", "metrics"):
-        for body in (b"\0" * 1000, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + os.urandom(200), rng.randbytes(5000),
-                     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(500), b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n",
-                     b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000):
+        for body in (
+            b"\0" * 1000,
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x16\x03\x01" + os.urandom(200),
+            rng.randbytes(5000),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(500),
+            b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000,
+        ):
             with socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=5) as s:
                 try:
                     s.sendall(body)
@@ -307,15 +367,28 @@ def test_rubbish_on_every_port(under_watch):
 
 
 def test_http2_floods(under_watch):
-    """Streams opened and reset, settings and pings without end: the connection may go, the process not."""
+    """Streams opened and reset, settings and pings without end: the connection may go, the process
+    not."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
     def frame(kind, flags, stream, payload=b""):
-        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-    headers = bytes([0x83, 0x86, 0x84, 0x41, 1]) + b"x"        # POST http / authority x
-    floods = [b"".join(frame(1, 4, 2 * i + 1, headers) + frame(3, 0, 2 * i + 1, b"\0\0\0\x08") for i in range(20000)),
-              frame(4, 0, 0) * 20000, frame(6, 0, 0, bytes(8)) * 20000,
-              frame(1, 0, 1, headers) + frame(9, 0, 1, b"\x40\x01a\x01b" * 100) * 5000]
+        return (
+            struct.pack(">I", len(payload))[1:]
+            + bytes([kind, flags])
+            + struct.pack(">I", stream)
+            + payload
+        )
+
+    headers = bytes([0x83, 0x86, 0x84, 0x41, 1]) + b"x"  # POST http / authority x
+    floods = [
+        b"".join(
+            frame(1, 4, 2 * i + 1, headers) + frame(3, 0, 2 * i + 1, b"\0\0\0\x08")
+            for i in range(20000)
+        ),
+        frame(4, 0, 0) * 20000,
+        frame(6, 0, 0, bytes(8)) * 20000,
+        frame(1, 0, 1, headers) + frame(9, 0, 1, b"\x40\x01a\x01b" * 100) * 5000,
+    ]
     for flood in floods:
         with socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=10) as s:
             try:
@@ -329,12 +402,23 @@ def test_slow_clients_and_1000_idle_connections(under_watch):
     if hard < 4096:
         pytest.skip("not enough file descriptors here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-    idle = [socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=5)
-            for name in ("grpc", "http") for _ in range(500)]
-    slow = [socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=5) for _ in range(50)]
+    idle = [
+        socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=5)
+        for name in ("grpc", "http")
+        for _ in range(500)
+    ]
+    slow = [
+        socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=5)
+        for _ in range(50)
+    ]
     for s in slow:
-        s.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100000\r\n\r\n")
-    half = [socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=5) for _ in range(50)]
+        s.sendall(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100000\r\n\r\n"
+        )
+    half = [
+        socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=5)
+        for _ in range(50)
+    ]
     for s in half:
         s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
     for _ in range(10):
@@ -352,12 +436,16 @@ def test_slow_clients_and_1000_idle_connections(under_watch):
 
 
 def test_many_at_once_never_pass_the_budget(under_watch):
-    """40 clients with 8 MiB each against a budget of 96 MiB: some are told to come again, none is lost, memory holds."""
+    """40 clients with 8 MiB each against a budget of 96 MiB: some are told to come again, none is
+    lost, memory holds."""
     body = otlp.request(n_traces=8, n_spans=1000, attributes=10, size=80).SerializeToString()
     answers = []
 
     def send():
-        answers.append(wait_taken(lambda: otlp.send_http(under_watch, body, timeout=30)).status_code)
+        answers.append(
+            wait_taken(lambda: otlp.send_http(under_watch, body, timeout=30)).status_code
+        )
+
     threads = [threading.Thread(target=send) for _ in range(40)]
     for t in threads:
         t.start()
@@ -367,7 +455,9 @@ def test_many_at_once_never_pass_the_budget(under_watch):
     assert 200 in answers
 
 
-@pytest.mark.parametrize("name, status", [("neg-deep10000.pb", 400), ("neg-truncated.pb", 400), ("bomb-256MiB.gz", 413)])
+@pytest.mark.parametrize(
+    "name, status", [("neg-deep10000.pb", 400), ("neg-truncated.pb", 400), ("bomb-256MiB.gz", 413)]
+)
 def test_golden_negatives(under_watch, name, status):
     path = os.path.join(GOLDEN, "otlp", "derived", name)
     if not os.path.exists(path):
@@ -375,4 +465,6 @@ def test_golden_negatives(under_watch, name, status):
     with open(path, "rb") as f:
         body = f.read()
     headers = {"Content-Encoding": "gzip"} if name.endswith(".gz") else None
-    assert wait_taken(lambda: otlp.send_http(under_watch, body, headers=headers)).status_code == status
+    assert (
+        wait_taken(lambda: otlp.send_http(under_watch, body, headers=headers)).status_code == status
+    )

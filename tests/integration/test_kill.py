@@ -1,7 +1,9 @@
-"""kill -9 under load at random points and at each step of publishing a section: every acknowledged span comes back once.
+"""kill -9 under load at random points and at each step of publishing a section: every acknowledged
+span comes back once.
 
-The seed is printed; SPANMILL_KILL_SEED repeats a run's choices. SPANMILL_KILL_SECONDS makes it a soak (make soak).
-"""
+The seed is printed; SPANMILL_KILL_SEED repeats a run's choices. SPANMILL_KILL_SECONDS makes it a
+soak (make soak)."""
+
 import os
 import random
 import time
@@ -32,11 +34,11 @@ class Steps:
 
     def seen(self, step):
         new = files_under(self.data) - self.before
-        if step == "data":          # a block's files are being written, its meta.json is not there yet
+        if step == "data":  # a block's files are being written, its meta.json is not there yet
             return any(os.path.basename(f).startswith(("data", "bloom", "index")) for f in new)
-        if step == "commit":        # the commit record is there (or about to be)
+        if step == "commit":  # the commit record is there (or about to be)
             return any("/_spanmill/commits/" in f for f in new)
-        if step == "meta":          # the block is visible, the log not freed yet
+        if step == "meta":  # the block is visible, the log not freed yet
             return any(os.path.basename(f).startswith("meta.json") for f in new)
         return True
 
@@ -57,16 +59,23 @@ def kill_once(mill, rng, step):
 def test_every_acknowledged_span_comes_back_once(make_mill):
     print(f"SPANMILL_KILL_SEED={SEED}")
     rng = random.Random(SEED)
-    overlay = {"exporters": {"blocks": {"max_block_age": "200ms", "max_block_traces": 50}},
-               "processors": {"batch": {"timeout": "5ms"}}}
+    overlay = {
+        "exporters": {"blocks": {"max_block_age": "200ms", "max_block_traces": 50}},
+        "processors": {"batch": {"timeout": "5ms"}},
+    }
     mill = make_mill(overlay=overlay)
-    clients = [Client(mill), Client(mill, by_http=True), Client(mill, n_spans=40), Client(mill, tenant="other", pause=0.005)]
+    clients = [
+        Client(mill),
+        Client(mill, by_http=True),
+        Client(mill, n_spans=40),
+        Client(mill, tenant="other", pause=0.005),
+    ]
     for c in clients:
         c.start()
     hits = dict.fromkeys(("time", "data", "commit", "meta"), 0)
     end = time.monotonic() + SOAK
     kills = 0
-    seen = {}               # what was acknowledged before the last kill and has been checked since
+    seen = {}  # what was acknowledged before the last kill and has been checked since
     while kills < KILLS or time.monotonic() < end:
         step = list(hits)[kills % 4]
         kill_once(mill, rng, step)
@@ -78,7 +87,7 @@ def test_every_acknowledged_span_comes_back_once(make_mill):
             fresh = {t: r for t, r in list(c.acked.items()) if t not in seen}
             check(mill, fresh, c.tenant)
             seen.update(fresh)
-        if rng.random() < 0.2:      # now and then twice at once: killed while it replays
+        if rng.random() < 0.2:  # now and then twice at once: killed while it replays
             mill.kill()
             mill.start(ready=False)
             time.sleep(rng.uniform(0, 0.05))
@@ -89,7 +98,11 @@ def test_every_acknowledged_span_comes_back_once(make_mill):
     total = sum(len(c.acked) for c in clients)
     for c in clients:
         assert not c.wrong, c.wrong[:5]
-        check(mill, dict(rng.sample(sorted(c.acked.items()), min(1500, len(c.acked)))) if SOAK else c.acked, c.tenant)
+        check(
+            mill,
+            dict(rng.sample(sorted(c.acked.items()), min(1500, len(c.acked)))) if SOAK else c.acked,
+            c.tenant,
+        )
     print(f"{kills} kills {hits}, {total} traces acknowledged")
     assert total > 10 * kills, "hardly anything was acknowledged between the kills"
     mill.stop()
@@ -115,13 +128,16 @@ def test_fsck_after_kills(make_mill):
 
 
 def test_torn_tail(make_mill):
-    """A half-written last record (and rubbish behind it) is dropped at start; what was acknowledged stays."""
+    """A half-written last record (and rubbish behind it) is dropped at start; what was acknowledged
+    stays."""
     mill = make_mill(overlay={"exporters": {"blocks": {"max_block_age": "1h"}}})
     client = Client(mill)
     client.start()
     client.finish()
     mill.kill()
-    logs = [f for f in files_under(os.path.join(mill.data, "_spanmill")) if os.path.getsize(f) > 100]
+    logs = [
+        f for f in files_under(os.path.join(mill.data, "_spanmill")) if os.path.getsize(f) > 100
+    ]
     newest = max(logs, key=os.path.getmtime)
     with open(newest, "ab") as f:
         f.write(os.urandom(777))
@@ -132,7 +148,9 @@ def test_torn_tail(make_mill):
 def test_one_process_per_log(make_mill):
     """A second process on the same data is refused with status 2 and says who holds it."""
     first = make_mill()
-    second = make_mill(start=False, overlay={"extensions": {"trace_store": {"local": {"path": first.data}}}})
+    second = make_mill(
+        start=False, overlay={"extensions": {"trace_store": {"local": {"path": first.data}}}}
+    )
     second.start(ready=False)
     assert second.wait_exit(10) == 2
     second.process = None

@@ -1,4 +1,5 @@
 """Start, stop and what the last line says."""
+
 import signal
 import socket
 import threading
@@ -15,7 +16,8 @@ from mill import balance_of, forwarder, wait_for
 
 
 def test_sigterm_balances_and_keeps(make_mill):
-    """Stopped under load: exit 0, the line counts what clients saw acknowledged, and a restart returns it."""
+    """Stopped under load: exit 0, the line counts what clients saw acknowledged, and a restart
+    returns it."""
     mill = make_mill()
     clients = [Client(mill), Client(mill, by_http=True)]
     for c in clients:
@@ -45,8 +47,11 @@ def test_nothing_sent(make_mill):
 
 
 def test_no_flush_on_shutdown_holds(make_mill):
-    """flush_on_shutdown: false leaves the spans in the log: held, and accepted again by the next process."""
-    mill = make_mill(overlay={"exporters": {"blocks": {"flush_on_shutdown": False, "max_block_age": "1h"}}})
+    """flush_on_shutdown: false leaves the spans in the log: held, and accepted again by the next
+    process."""
+    mill = make_mill(
+        overlay={"exporters": {"blocks": {"flush_on_shutdown": False, "max_block_age": "1h"}}}
+    )
     sent = otlp.request(n_spans=5)
     otlp.send_grpc(mill, sent)
     assert mill.stop() == {"accepted": 5, "delivered": 0, "dropped": 0, "held": 5}
@@ -66,9 +71,12 @@ def test_sigint_is_sigterm(make_mill):
 @pytest.fixture
 def stuck(make_mill, next_hop):
     """A forwarder whose next hop is dead, with one client waiting on the memory queue."""
+
     def make(**service):
-        mill = make_mill(lambda ports: forwarder(ports, next_hop(start=False).target), {
-            "service": service, "receivers": {"otlp": {"ack_timeout": "30s"}}})
+        mill = make_mill(
+            lambda ports: forwarder(ports, next_hop(start=False).target),
+            {"service": service, "receivers": {"otlp": {"ack_timeout": "30s"}}},
+        )
         outcome = []
 
         def send():
@@ -76,15 +84,18 @@ def stuck(make_mill, next_hop):
                 outcome.append(otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=30))
             except grpc.RpcError as e:
                 outcome.append(e.code())
+
         sender = threading.Thread(target=send)
         sender.start()
         wait_for("the request inside", lambda: mill.metric("otelcol_exporter_queue_size") > 0)
         return mill, sender, outcome
+
     return make
 
 
 def test_drain_timeout(stuck):
-    """What cannot be delivered in drain_timeout is given up; the waiting client is told to come again."""
+    """What cannot be delivered in drain_timeout is given up; the waiting client is told to come
+    again."""
     mill, sender, outcome = stuck(drain_timeout="1500ms")
     start = time.monotonic()
     mill.process.send_signal(signal.SIGTERM)
@@ -135,7 +146,10 @@ def test_port_taken(make_mill, name):
 def test_store_refused(make_mill, tmp_path):
     """A data path that cannot be is status 2, with the path in the message."""
     (tmp_path / "file").write_text("not a directory")
-    mill = make_mill(start=False, overlay={"extensions": {"trace_store": {"local": {"path": str(tmp_path / "file" / "x")}}}})
+    mill = make_mill(
+        start=False,
+        overlay={"extensions": {"trace_store": {"local": {"path": str(tmp_path / "file" / "x")}}}},
+    )
     mill.start(ready=False)
     assert mill.wait_exit(10) == 2, mill.stderr()
     mill.process = None
@@ -152,6 +166,7 @@ def test_ready_while_stopping(stuck):
             return requests.get(mill.url("health", "/"), timeout=2).status_code == 503
         except requests.ConnectionError:
             return True
+
     wait_for("health to tell", not_ready, 2)
     mill.wait_exit(8)
     mill.process = None

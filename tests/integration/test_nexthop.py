@@ -1,5 +1,6 @@
-"""The otlp exporter against a next hop that is dead, slow, refuses or takes half. SPANMILL_DEAD_SECONDS=60 is the full
-outage; the default is shorter."""
+"""The otlp exporter against a next hop that is dead, slow, refuses or takes half.
+SPANMILL_DEAD_SECONDS=60 is the full outage; the default is shorter."""
+
 import os
 import time
 
@@ -18,10 +19,13 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 @pytest.fixture
 def forward(make_mill, tmp_path):
-    """forward(hop target, exporter=None, storage=False) -> a mill that sends what it gets to the target."""
+    """forward(hop target, exporter=None, storage=False) -> a mill that sends what it gets to the
+    target."""
+
     def make(target, exporter=None, storage=False, overlay=None):
         where = str(tmp_path / "queue") if storage else None
         return make_mill(lambda ports: forwarder(ports, target, exporter, where), overlay)
+
     return make
 
 
@@ -40,11 +44,16 @@ def delivered(hop, clients, exactly_once):
 @pytest.mark.timeout(int(DEAD) + 90)
 @pytest.mark.parametrize("storage", [False, True], ids=["memory", "disk"])
 def test_dead_hop(forward, next_hop, storage):
-    """Nobody listens for a while under load. With a disk queue every client is acknowledged all the time; without one it
-    is told to come again, before its deadline. When the hop is back everything arrives, and once."""
+    """Nobody listens for a while under load. With a disk queue every client is acknowledged all the
+    time; without one it is told to come again, before its deadline. When the hop is back everything
+    arrives, and once."""
     hop = next_hop(start=False)
     mill = forward(hop.target, storage=storage)
-    clients = [Client(mill, deadline=2.0), Client(mill, by_http=True, deadline=8.0), Client(mill, deadline=1.0, n_spans=20)]
+    clients = [
+        Client(mill, deadline=2.0),
+        Client(mill, by_http=True, deadline=8.0),
+        Client(mill, deadline=1.0, n_spans=20),
+    ]
     for c in clients:
         c.start()
     time.sleep(DEAD)
@@ -68,7 +77,9 @@ def test_dead_hop(forward, next_hop, storage):
 @pytest.mark.parametrize("storage", [False, True], ids=["memory", "disk"])
 def test_hop_that_comes_and_goes(forward, next_hop, storage):
     """Cut off in mid-request again and again: nothing acknowledged is lost."""
-    hop = next_hop(lambda request, context, h: (time.sleep(0.02), service.ExportTraceServiceResponse())[1])
+    hop = next_hop(
+        lambda request, context, h: (time.sleep(0.02), service.ExportTraceServiceResponse())[1]
+    )
     mill = forward(hop.target, storage=storage)
     clients = [Client(mill, deadline=3.0), Client(mill, by_http=True, deadline=8.0)]
     for c in clients:
@@ -90,6 +101,7 @@ def test_slow_hop(forward, next_hop, storage):
     def slow(request, context, hop):
         time.sleep(0.5)
         return service.ExportTraceServiceResponse()
+
     hop = next_hop(slow)
     mill = forward(hop.target, storage=storage)
     clients = [Client(mill, deadline=3.0) for _ in range(4)]
@@ -103,22 +115,30 @@ def test_slow_hop(forward, next_hop, storage):
 
 
 def test_hop_slower_than_the_clients_deadline(forward, next_hop):
-    """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before a deadline of one second."""
+    """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before a deadline of one
+    second."""
+
     def stuck(request, context, hop):
         time.sleep(3)
         return service.ExportTraceServiceResponse()
+
     mill = forward(next_hop(stuck).target)
     start = time.monotonic()
     with pytest.raises(grpc.RpcError) as e:
         otlp.send_grpc(mill, otlp.request(), timeout=1.0)
     assert e.value.code() == UNAVAILABLE, e.value
     assert time.monotonic() - start < 0.99
-    assert any(k == "grpc-status-details-bin" for k, _ in e.value.trailing_metadata()), "no RetryInfo"
+    assert any(k == "grpc-status-details-bin" for k, _ in e.value.trailing_metadata()), (
+        "no RetryInfo"
+    )
 
 
 def test_ack_timeout_without_a_deadline(forward, next_hop):
-    """A client that names no deadline (HTTP) is answered after ack_timeout with 503 and Retry-After."""
-    mill = forward(next_hop(start=False).target, overlay={"receivers": {"otlp": {"ack_timeout": "700ms"}}})
+    """A client that names no deadline (HTTP) is answered after ack_timeout with 503 and
+    Retry-After."""
+    mill = forward(
+        next_hop(start=False).target, overlay={"receivers": {"otlp": {"ack_timeout": "700ms"}}}
+    )
     start = time.monotonic()
     answer = otlp.send_http(mill, otlp.request())
     assert answer.status_code == 503, answer.text
@@ -127,7 +147,8 @@ def test_ack_timeout_without_a_deadline(forward, next_hop):
 
 
 def test_withdrawn_requests_are_not_sent(forward, next_hop):
-    """What was answered UNAVAILABLE while it waited in memory is not sent when the hop comes back: the retry is it."""
+    """What was answered UNAVAILABLE while it waited in memory is not sent when the hop comes back:
+    the retry is it."""
     hop = next_hop(start=False)
     mill = forward(hop.target)
     for _ in range(5):
@@ -141,10 +162,12 @@ def test_withdrawn_requests_are_not_sent(forward, next_hop):
 
 def test_retry_info_is_honoured(forward, next_hop):
     """UNAVAILABLE with RetryInfo of 1.2 s: no second attempt before that."""
+
     def first_refused(request, context, hop):
         if len(hop.calls) == 1:
             refuse(context, UNAVAILABLE, "later", 1.2)
         return service.ExportTraceServiceResponse()
+
     hop = next_hop(first_refused)
     mill = forward(hop.target)
     otlp.send_grpc(mill, otlp.request(), timeout=5)
@@ -152,12 +175,16 @@ def test_retry_info_is_honoured(forward, next_hop):
     assert hop.calls[1][0] - hop.calls[0][0] >= 1.15
 
 
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "DATA_LOSS"])
+@pytest.mark.parametrize(
+    "code",
+    ["UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "DATA_LOSS"],
+)
 def test_retryable_codes(forward, next_hop, code):
     def first_refused(request, context, hop):
         if len(hop.calls) == 1:
             refuse(context, grpc.StatusCode[code], "later")
         return service.ExportTraceServiceResponse()
+
     hop = next_hop(first_refused)
     mill = forward(hop.target)
     response = otlp.send_grpc(mill, otlp.request(), timeout=5)
@@ -165,15 +192,26 @@ def test_retryable_codes(forward, next_hop, code):
     assert len(hop.calls) == 2
 
 
-@pytest.mark.parametrize("code, retry_after, calls", [
-    ("INVALID_ARGUMENT", None, 1), ("PERMISSION_DENIED", None, 1), ("UNIMPLEMENTED", None, 1), ("INTERNAL", None, 1),
-    ("RESOURCE_EXHAUSTED", None, 1), ("RESOURCE_EXHAUSTED", 0.1, 2)])
+@pytest.mark.parametrize(
+    "code, retry_after, calls",
+    [
+        ("INVALID_ARGUMENT", None, 1),
+        ("PERMISSION_DENIED", None, 1),
+        ("UNIMPLEMENTED", None, 1),
+        ("INTERNAL", None, 1),
+        ("RESOURCE_EXHAUSTED", None, 1),
+        ("RESOURCE_EXHAUSTED", 0.1, 2),
+    ],
+)
 def test_permanent_codes(forward, next_hop, code, retry_after, calls):
-    """A permanent refusal is not repeated: the client hears of it in partial_success and it is counted."""
+    """A permanent refusal is not repeated: the client hears of it in partial_success and it is
+    counted."""
+
     def refused(request, context, hop):
         if len(hop.calls) == 1:
             refuse(context, grpc.StatusCode[code], "no", retry_after)
         return service.ExportTraceServiceResponse()
+
     hop = next_hop(refused)
     mill = forward(hop.target)
     response = otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=5)
@@ -187,11 +225,13 @@ def test_permanent_codes(forward, next_hop, code, retry_after, calls):
 
 def test_partial_success_of_the_hop(forward, next_hop):
     """Counted as sent, warned about, not repeated."""
+
     def half(request, context, hop):
         out = service.ExportTraceServiceResponse()
         out.partial_success.rejected_spans = 1
         out.partial_success.error_message = "one is too long"
         return out
+
     hop = next_hop(half)
     mill = forward(hop.target)
     otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=5)
@@ -229,7 +269,9 @@ def test_disk_queue_survives_kill(forward, next_hop):
 
 def test_disk_queue_holds_at_stop(forward, next_hop):
     """SIGTERM with the hop dead: what the log holds is `held`, the exit status is 0."""
-    mill = forward(next_hop(start=False).target, storage=True, overlay={"service": {"drain_timeout": "1s"}})
+    mill = forward(
+        next_hop(start=False).target, storage=True, overlay={"service": {"drain_timeout": "1s"}}
+    )
     otlp.send_grpc(mill, otlp.request(n_spans=7))
     balance = mill.stop()
     assert balance == {"accepted": 7, "delivered": 0, "dropped": 0, "held": 7}

@@ -1,4 +1,5 @@
 """The query API as Tempo answers it (and as Grafana's data source relies on)."""
+
 import base64
 import json
 
@@ -58,7 +59,7 @@ def test_v1_json_is_jsonpb(shared_mill, stored):
     assert isinstance(sp["startTimeUnixNano"], str)
     assert sp["status"] == {"code": "STATUS_CODE_ERROR", "message": "why"}
     numbers = {a["key"]: a["value"] for a in sp["attributes"]}
-    assert numbers["int.min"] == {"intValue": str(-2**63)}
+    assert numbers["int.min"] == {"intValue": str(-(2**63))}
     assert numbers["double.nan"] == {"doubleValue": "NaN"}
     assert numbers["double.inf"] == {"doubleValue": "-Infinity"}
 
@@ -91,11 +92,21 @@ def test_otlp_json_has_hex_ids(shared_mill, stored):
     assert len(sp["links"][0]["traceId"]) == 32
 
 
-@pytest.mark.parametrize("path, status", [
-    ("/api/traces/" + MISSING, 404), ("/api/traces/1", 404),
-    ("/api/traces/xyz", 400), ("/api/traces/" + "1" * 33, 400), ("/api/traces/", (400, 404)),
-    ("/api/v2/traces/xyz", 400), ("/api/v2/traces/" + "1" * 33, 400),
-    ("/api/traces/12%2034", 400), ("/api/traces/..%2f..%2fetc", (400, 404)), ("/nowhere", 404)])
+@pytest.mark.parametrize(
+    "path, status",
+    [
+        ("/api/traces/" + MISSING, 404),
+        ("/api/traces/1", 404),
+        ("/api/traces/xyz", 400),
+        ("/api/traces/" + "1" * 33, 400),
+        ("/api/traces/", (400, 404)),
+        ("/api/v2/traces/xyz", 400),
+        ("/api/v2/traces/" + "1" * 33, 400),
+        ("/api/traces/12%2034", 400),
+        ("/api/traces/..%2f..%2fetc", (400, 404)),
+        ("/nowhere", 404),
+    ],
+)
 def test_statuses(shared_mill, path, status):
     answer = tempo.ask(shared_mill, path)
     assert answer.status_code in (status if isinstance(status, tuple) else (status,)), answer.text
@@ -118,12 +129,20 @@ def test_bad_ranges(shared_mill, params):
 
 
 def test_methods(shared_mill):
-    assert requests.post(shared_mill.url("query", "/api/traces/" + MISSING), timeout=5).status_code == 405
+    assert (
+        requests.post(shared_mill.url("query", "/api/traces/" + MISSING), timeout=5).status_code
+        == 405
+    )
     assert requests.get(shared_mill.url("query", "/flush"), timeout=5).status_code == 405
 
 
 def test_unknown_parameters_are_ignored(shared_mill, stored):
-    assert tempo.ask(shared_mill, "/api/traces/" + trace_id_of(stored).hex(), tag="x", foo="1").status_code == 200
+    assert (
+        tempo.ask(
+            shared_mill, "/api/traces/" + trace_id_of(stored).hex(), tag="x", foo="1"
+        ).status_code
+        == 200
+    )
 
 
 def test_short_ids_are_padded(shared_mill):
@@ -132,7 +151,13 @@ def test_short_ids_are_padded(shared_mill):
     sent.resource_spans[0].scope_spans[0].spans[0].trace_id = short.rjust(16, b"\0")
     otlp.send_grpc(shared_mill, sent)
     text = short.hex()
-    for spelling in (text, text.lstrip("0"), text.rjust(16, "0"), text.rjust(32, "0"), text.upper()):
+    for spelling in (
+        text,
+        text.lstrip("0"),
+        text.rjust(16, "0"),
+        text.rjust(32, "0"),
+        text.upper(),
+    ):
         got = tempo.get(shared_mill, spelling)
         assert got is not None, spelling
         otlp.assert_same(got, sent)
@@ -154,11 +179,15 @@ def test_without_a_header_the_tenant_is_single_tenant(shared_mill, stored):
     otlp.assert_same(tempo.get(shared_mill, trace_id_of(stored), tenant="single-tenant"), stored)
 
 
-@pytest.mark.parametrize("tenant", ["..", ".", "_spanmill", "../x", "a/b", "a b", "x" * 151, "ą".encode(), "a\\b", "a:b"])
+@pytest.mark.parametrize(
+    "tenant", ["..", ".", "_spanmill", "../x", "a/b", "a b", "x" * 151, "ą".encode(), "a\\b", "a:b"]
+)
 def test_bad_tenants(shared_mill, tenant):
     req = otlp.request()
     assert otlp.send_http(shared_mill, req, tenant=tenant).status_code == 400
-    assert otlp.send_http(shared_mill, req, tenant=tenant, kind="application/json").status_code == 400
+    assert (
+        otlp.send_http(shared_mill, req, tenant=tenant, kind="application/json").status_code == 400
+    )
     answer = tempo.ask(shared_mill, "/api/traces/" + MISSING, tenant=tenant)
     assert answer.status_code == 400, answer.text
     if isinstance(tenant, str):

@@ -1,5 +1,7 @@
-"""Unmodified OpenTelemetry SDKs. Each program sends its spans twice: to spanmill and, by a second exporter, to a plain
-recording server; what spanmill returns by id must be what the recording shows, field by field."""
+"""Unmodified OpenTelemetry SDKs. Each program sends its spans twice: to spanmill and, by a second
+exporter, to a plain recording server; what spanmill returns by id must be what the recording shows,
+field by field."""
+
 import os
 import shutil
 import subprocess
@@ -16,8 +18,13 @@ NODE_MODULES = os.path.join(ROOT, "build", "node")
 
 def send(mill, hop, command, kind, env=None):
     port = mill.ports["grpc" if kind == "grpc" else "http"]
-    done = subprocess.run([*command, kind, f"127.0.0.1:{port}", hop.target], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, **(env or {})})
+    done = subprocess.run(
+        [*command, kind, f"127.0.0.1:{port}", hop.target],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **(env or {})},
+    )
     assert done.returncode == 0, done.stderr
     assert "rror" not in done.stderr, done.stderr
     ids = done.stdout.split()
@@ -34,7 +41,12 @@ def send(mill, hop, command, kind, env=None):
 @pytest.mark.parametrize("kind", ["grpc", "http"])
 def test_python_sdk(make_mill, next_hop, kind):
     mill = make_mill()
-    send(mill, next_hop(), [sys.executable, os.path.join(ROOT, "tests", "clients", "python", "send.py")], kind)
+    send(
+        mill,
+        next_hop(),
+        [sys.executable, os.path.join(ROOT, "tests", "clients", "python", "send.py")],
+        kind,
+    )
 
 
 @pytest.mark.parametrize("kind", ["grpc", "http-proto", "http-json"])
@@ -42,19 +54,31 @@ def test_node_sdk(make_mill, next_hop, kind):
     if shutil.which("node") is None or not os.path.isdir(NODE_MODULES):
         pytest.skip("no node, or its packages are not installed")
     mill = make_mill()
-    send(mill, next_hop(), ["node", os.path.join(ROOT, "tests", "clients", "node", "send.js")], kind,
-         {"NODE_MODULES": NODE_MODULES})
+    send(
+        mill,
+        next_hop(),
+        ["node", os.path.join(ROOT, "tests", "clients", "node", "send.js")],
+        kind,
+        {"NODE_MODULES": NODE_MODULES},
+    )
 
 
-@pytest.mark.parametrize("way", ["grpc", "grpc gzip", "http", "http gzip", "http chunked", "json", "json gzip chunked"])
+@pytest.mark.parametrize(
+    "way", ["grpc", "grpc gzip", "http", "http gzip", "http chunked", "json", "json gzip chunked"]
+)
 def test_every_field_comes_back(shared_mill, way):
     sent = otlp.kitchen_sink()
     if way.startswith("grpc"):
         compression = otlp.grpc.Compression.Gzip if "gzip" in way else None
         response = otlp.send_grpc(shared_mill, sent, compression=compression)
     else:
-        answer = otlp.send_http(shared_mill, sent, kind="application/json" if "json" in way else otlp.PROTOBUF,
-                                compress="gzip" in way, chunked="chunked" in way)
+        answer = otlp.send_http(
+            shared_mill,
+            sent,
+            kind="application/json" if "json" in way else otlp.PROTOBUF,
+            compress="gzip" in way,
+            chunked="chunked" in way,
+        )
         assert answer.status_code == 200, answer.text
         response = otlp.response_of(answer)
     assert response.partial_success.rejected_spans == 0, response
@@ -66,11 +90,13 @@ def test_every_field_comes_back(shared_mill, way):
 def test_unknown_fields_survive(shared_mill):
     """A field of a later OTLP is kept byte for byte, at every level."""
     sent = otlp.request()
-    extra = b"\xfa\x3f\x05later"            # field 1023, length-delimited
+    extra = b"\xfa\x3f\x05later"  # field 1023, length-delimited
+
     def grown(message):
         out = type(message)()
         out.ParseFromString(message.SerializeToString() + extra)
         return out
+
     rs = sent.resource_spans[0]
     ss = rs.scope_spans[0]
     span = grown(ss.spans[0])
@@ -106,7 +132,8 @@ def test_the_same_request_twice_is_one_trace(shared_mill):
 
 
 def test_from_blocks_after_restart(make_mill):
-    """The same from blocks on disk: flushed by POST /flush, read by a process that never saw the spans."""
+    """The same from blocks on disk: flushed by POST /flush, read by a process that never saw the
+    spans."""
     mill = make_mill(overlay={"exporters": {"blocks": {"max_block_age": "1h"}}})
     sent = otlp.kitchen_sink()
     trace_id = next(otlp.spans_of(sent)).trace_id

@@ -1,4 +1,5 @@
 """Zipkin v2 JSON as reporters post it."""
+
 import gzip
 import json
 import shutil
@@ -12,9 +13,16 @@ import tempo
 
 
 def span(trace_id=None, **keys):
-    out = {"traceId": trace_id or otlp.new_id(16).hex(), "id": otlp.new_id(8).hex(), "name": "get /", "kind": "SERVER",
-           "timestamp": 1700000000000000, "duration": 1500, "localEndpoint": {"serviceName": "front", "ipv4": "10.0.0.1", "port": 80},
-           "tags": {"http.method": "GET"}}
+    out = {
+        "traceId": trace_id or otlp.new_id(16).hex(),
+        "id": otlp.new_id(8).hex(),
+        "name": "get /",
+        "kind": "SERVER",
+        "timestamp": 1700000000000000,
+        "duration": 1500,
+        "localEndpoint": {"serviceName": "front", "ipv4": "10.0.0.1", "port": 80},
+        "tags": {"http.method": "GET"},
+    }
     out.update(keys)
     return {k: v for k, v in out.items() if v is not None}
 
@@ -22,7 +30,9 @@ def span(trace_id=None, **keys):
 def post(mill, spans, **keys):
     body = spans if isinstance(spans, (str, bytes)) else json.dumps(spans)
     headers = {"Content-Type": "application/json", **keys.pop("headers", {})}
-    return requests.post(mill.url("zipkin", "/api/v2/spans"), data=body, headers=headers, timeout=10)
+    return requests.post(
+        mill.url("zipkin", "/api/v2/spans"), data=body, headers=headers, timeout=10
+    )
 
 
 def one(mill, trace_id):
@@ -44,12 +54,35 @@ def test_post_by_curl(shared_mill):
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     trace_id = otlp.new_id(16).hex()
-    root = span(trace_id, annotations=[{"timestamp": 1700000000000500, "value": "half way"}], debug=True, shared=True,
-                remoteEndpoint={"serviceName": "db", "ipv4": "10.0.0.2", "port": 5432})
-    child = span(trace_id, parentId=root["id"], kind="CLIENT", name="select", tags={"error": "no such table"})
-    done = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Content-Type: application/json", "-d",
-                           json.dumps([root, child]), shared_mill.url("zipkin", "/api/v2/spans")],
-                          capture_output=True, text=True, timeout=20, check=True)
+    root = span(
+        trace_id,
+        annotations=[{"timestamp": 1700000000000500, "value": "half way"}],
+        debug=True,
+        shared=True,
+        remoteEndpoint={"serviceName": "db", "ipv4": "10.0.0.2", "port": 5432},
+    )
+    child = span(
+        trace_id, parentId=root["id"], kind="CLIENT", name="select", tags={"error": "no such table"}
+    )
+    done = subprocess.run(
+        [
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            json.dumps([root, child]),
+            shared_mill.url("zipkin", "/api/v2/spans"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
     assert done.stdout == "202"
     got = {sp.span_id.hex(): sp for sp in otlp.spans_of(tempo.get(shared_mill, trace_id))}
     assert set(got) == {root["id"], child["id"]}
@@ -63,13 +96,26 @@ def test_post_by_curl(shared_mill):
     assert have["zipkin.debug"] is True and have["zipkin.shared"] is True
     assert got[child["id"]].parent_span_id.hex() == root["id"]
     assert (got[child["id"]].kind, got[child["id"]].status.code) == (3, 2)
-    names = {kv.value.string_value for rs in tempo.get(shared_mill, trace_id).resource_spans
-             for kv in rs.resource.attributes if kv.key == "service.name"}
+    names = {
+        kv.value.string_value
+        for rs in tempo.get(shared_mill, trace_id).resource_spans
+        for kv in rs.resource.attributes
+        if kv.key == "service.name"
+    }
     assert names == {"front"}
 
 
-@pytest.mark.parametrize("kind, want", [("CLIENT", 3), ("SERVER", 2), ("PRODUCER", 4), ("CONSUMER", 5), (None, (0, 1)),
-                                        ("SIDEWAYS", (0, 1))])
+@pytest.mark.parametrize(
+    "kind, want",
+    [
+        ("CLIENT", 3),
+        ("SERVER", 2),
+        ("PRODUCER", 4),
+        ("CONSUMER", 5),
+        (None, (0, 1)),
+        ("SIDEWAYS", (0, 1)),
+    ],
+)
 def test_kinds(shared_mill, kind, want):
     sp = span(kind=kind)
     assert post(shared_mill, [sp]).status_code == 202
@@ -90,9 +136,18 @@ def test_bad_among_good(shared_mill):
     assert tempo.get(shared_mill, bad["traceId"]) is None
 
 
-@pytest.mark.parametrize("field, value", [
-    ("id", "not hex"), ("id", "0000000000000000"), ("id", "11112222333344445"), ("id", None),
-    ("traceId", "xyz"), ("traceId", "0" * 32), ("traceId", "1" * 33)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("id", "not hex"),
+        ("id", "0000000000000000"),
+        ("id", "11112222333344445"),
+        ("id", None),
+        ("traceId", "xyz"),
+        ("traceId", "0" * 32),
+        ("traceId", "1" * 33),
+    ],
+)
 def test_none_usable_names_the_first(shared_mill, field, value):
     bad = span()
     bad[field] = value
@@ -100,21 +155,36 @@ def test_none_usable_names_the_first(shared_mill, field, value):
     assert answer.status_code == 400
     assert f"[0].{field}" in answer.text, answer.text
     if value is not None:
-        assert f"[0].{field}: \"{value}\"" in answer.text, answer.text
+        assert f'[0].{field}: "{value}"' in answer.text, answer.text
 
 
-@pytest.mark.parametrize("body", ["{", "[{", "[1]", "null", "{\"traceId\":\"1\"}", "[{\"traceId\": \"1\", \"id\": }]",
-                                  "\xff\xfe", "[" * 10000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{",
+        "[{",
+        "[1]",
+        "null",
+        '{"traceId":"1"}',
+        '[{"traceId": "1", "id": }]',
+        "\xff\xfe",
+        "[" * 10000,
+    ],
+)
 def test_damaged_json_is_400(shared_mill, body):
     answer = post(shared_mill, body.encode("latin-1"))
     assert answer.status_code == 400, answer.text
     assert answer.text.strip()
 
 
-@pytest.mark.parametrize("timestamp, duration, start, end", [
-    ("1700000000000000", "1500", 1700000000000000000, 1700000000001500000),
-    (1700000000000000, None, 1700000000000000000, 1700000000000000000),
-    (-5, -1, 0, 0)])
+@pytest.mark.parametrize(
+    "timestamp, duration, start, end",
+    [
+        ("1700000000000000", "1500", 1700000000000000000, 1700000000001500000),
+        (1700000000000000, None, 1700000000000000000, 1700000000000000000),
+        (-5, -1, 0, 0),
+    ],
+)
 def test_numbers_as_reporters_write_them(shared_mill, timestamp, duration, start, end):
     sp = span(timestamp=timestamp, duration=duration)
     assert post(shared_mill, [sp]).status_code == 202
@@ -123,7 +193,9 @@ def test_numbers_as_reporters_write_them(shared_mill, timestamp, duration, start
 
 
 def test_numbers_as_floats(shared_mill):
-    text = json.dumps([span("5" * 32)]).replace("1700000000000000", "1.7e15").replace("1500", "1500.0")
+    text = (
+        json.dumps([span("5" * 32)]).replace("1700000000000000", "1.7e15").replace("1500", "1500.0")
+    )
     assert post(shared_mill, text).status_code == 202
     got = one(shared_mill, "5" * 32)
     assert got.start_time_unix_nano == 1700000000000000000
@@ -157,15 +229,22 @@ def test_gzip_and_chunks(shared_mill):
     for chunked in (False, True):
         sp = span()
         body = gzip.compress(json.dumps([sp]).encode())
-        answer = requests.post(shared_mill.url("zipkin", "/api/v2/spans"), data=iter([body[:20], body[20:]]) if chunked else body,
-                               headers={"Content-Type": "application/json", "Content-Encoding": "gzip"}, timeout=10)
+        answer = requests.post(
+            shared_mill.url("zipkin", "/api/v2/spans"),
+            data=iter([body[:20], body[20:]]) if chunked else body,
+            headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+            timeout=10,
+        )
         assert answer.status_code == 202, answer.text
         assert one(shared_mill, sp["traceId"])
 
 
 def test_other_methods_and_paths(shared_mill):
     assert requests.get(shared_mill.url("zipkin", "/api/v2/spans"), timeout=5).status_code == 405
-    assert requests.post(shared_mill.url("zipkin", "/nowhere"), data="[]", timeout=5).status_code == 404
+    assert (
+        requests.post(shared_mill.url("zipkin", "/nowhere"), data="[]", timeout=5).status_code
+        == 404
+    )
 
 
 def test_tenant(shared_mill):

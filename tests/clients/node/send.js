@@ -1,5 +1,6 @@
-// send.js grpc|http-json|http-proto ENDPOINT COPY - one trace by the unmodified OpenTelemetry SDK for Node to ENDPOINT
-// (host:port), and the same spans by a second exporter to COPY (OTLP/gRPC), which shows what was sent. Prints trace ids.
+// send.js grpc|http-json|http-proto ENDPOINT COPY - one trace by the unmodified OpenTelemetry SDK
+// for Node to ENDPOINT (host:port), and the same spans by a second exporter to COPY (OTLP/gRPC),
+// which shows what was sent. Prints trace ids.
 'use strict';
 const load = (name) => require(require.resolve(name, { paths: [process.env.NODE_MODULES || process.cwd()] }));
 const api = load('@opentelemetry/api');

@@ -1,5 +1,7 @@
-"""send.py grpc|http ENDPOINT COPY - one trace by the unmodified OpenTelemetry Python SDK to ENDPOINT, and the same spans
-by a second exporter to COPY (OTLP/gRPC, host:port), which shows what was sent. Prints the trace id."""
+"""send.py grpc|http ENDPOINT COPY - one trace by the unmodified OpenTelemetry Python SDK to
+ENDPOINT, and the same spans by a second exporter to COPY (OTLP/gRPC, host:port), which shows what
+was sent. Prints the trace id."""
+
 import sys
 
 from opentelemetry import trace
@@ -8,10 +10,28 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import (
+    Link,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 
-EVERY = {"s": "text", "b": True, "i": -5, "big": 2**62, "d": 0.25, "ss": ["a", "b"], "bs": [True, False], "is": [1, 2],
-         "ds": [0.5, 1.5], "empty": ""}
+EVERY = {
+    "s": "text",
+    "b": True,
+    "i": -5,
+    "big": 2**62,
+    "d": 0.25,
+    "ss": ["a", "b"],
+    "bs": [True, False],
+    "is": [1, 2],
+    "ds": [0.5, 1.5],
+    "empty": "",
+}
 
 
 def exporter(kind, endpoint):
@@ -22,16 +42,28 @@ def exporter(kind, endpoint):
 
 def main():
     kind, endpoint, copy = sys.argv[1:4]
-    provider = TracerProvider(resource=Resource.create({"service.name": "py-shop", **EVERY}, schema_url="https://x.test/res"),
-                              span_limits=SpanLimits(max_span_attributes=12, max_events=2, max_links=1))
+    provider = TracerProvider(
+        resource=Resource.create(
+            {"service.name": "py-shop", **EVERY}, schema_url="https://x.test/res"
+        ),
+        span_limits=SpanLimits(max_span_attributes=12, max_events=2, max_links=1),
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter(kind, endpoint)))
     provider.add_span_processor(BatchSpanProcessor(exporter("grpc", copy)))
-    tracer = provider.get_tracer("py-lib", "9.9", schema_url="https://x.test/scope", attributes={"scope.attr": "yes"})
-    remote = SpanContext(0x1234567890ABCDEF1234567890ABCDEF, 0x1234567890ABCDEF, True, TraceFlags(1),
-                         TraceState([("vendor", "val")]))
+    tracer = provider.get_tracer(
+        "py-lib", "9.9", schema_url="https://x.test/scope", attributes={"scope.attr": "yes"}
+    )
+    remote = SpanContext(
+        0x1234567890ABCDEF1234567890ABCDEF,
+        0x1234567890ABCDEF,
+        True,
+        TraceFlags(1),
+        TraceState([("vendor", "val")]),
+    )
     other = SpanContext(0x22, 0x33, False, TraceFlags(1))
-    with tracer.start_as_current_span("root", kind=SpanKind.SERVER, attributes=EVERY,
-                                      links=[Link(remote, {"l": 1}), Link(other)]) as root:
+    with tracer.start_as_current_span(
+        "root", kind=SpanKind.SERVER, attributes=EVERY, links=[Link(remote, {"l": 1}), Link(other)]
+    ) as root:
         for i in range(5):
             root.set_attribute(f"more.{i}", i)
         for i in range(3):

@@ -38,8 +38,13 @@ enum stability { STABILITY_DEVELOPMENT, STABILITY_ALPHA, STABILITY_BETA, STABILI
 enum signals { SIGNAL_TRACES = 1, SIGNAL_METRICS = 2, SIGNAL_LOGS = 4 };
 
 struct component;
+struct component_counters;
 struct conf_errors;
 struct conf_node;
+struct fanout;
+struct loop;
+struct receiver_options;
+struct service;
 
 /* Missing callbacks mean "nothing to do". */
 struct component_type {
@@ -49,6 +54,7 @@ struct component_type {
 	const char *summary;		/* one sentence: docs and `components` show it */
 	enum stability stability;
 	unsigned signals;		/* enum signals, or-ed; 0 for extensions */
+	bool best_effort;		/* exporters: the default of the best_effort option */
 	size_t config_size;
 	size_t state_size;		/* zeroed memory at component_state() */
 	const struct option *options;
@@ -82,14 +88,6 @@ struct fanout;
 struct loop;
 struct service;
 
-/* The first member of every exporter's config: what the fan-out must know. Put EXPORTER_OPTIONS(C, common) first into
- * its option table. */
-struct exporter_options {
-	bool best_effort;
-};
-#define EXPORTER_OPTIONS(C, m, fallback_text)                                                      \
-	OPT_BOOL(C, "best_effort", m.best_effort, fallback_text,                                   \
-		 "Hold no ack: a failure of this exporter is counted, never told to the sender.")
 
 /* An instance. Components read the members above the line; the service owns the rest. */
 struct component {
@@ -97,6 +95,7 @@ struct component {
 	const char *id;			/* "otlp/jaeger": the user's spelling */
 	const void *config;		/* type->config_size bytes, parsed */
 	void *state;			/* type->state_size bytes, zeroed at start */
+	const struct receiver_options *receiver;	/* receivers: tenant, ack, ack_timeout */
 	struct component_counters *count;
 	/* ---- */
 	struct service *service;
@@ -134,6 +133,8 @@ struct component *component_extension(struct component *c, const char *id);
 struct component *component_extension_of_type(struct component *c, const char *type_name);
 /* What the first running extension of this type lends (its type's `lend`), or NULL. */
 void *component_borrow(struct component *c, const char *type_name);
+/* True when every component started and is ready; else a reason. */
+bool component_process_is_ready(struct component *c, char *why, size_t why_size);
 /* Stop the whole process as on SIGTERM, because this component can no longer do its work. */
 void component_fail(struct component *c, const struct err *why);
 

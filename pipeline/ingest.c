@@ -5,14 +5,9 @@
 #include "pipeline/ingest.h"
 
 #include "base/clock.h"
+#include "pipeline/option_blocks.h"
 
 #include <stdio.h>
-
-const struct option_choice ingest_ack_choices[] = {
-	{ "durable", INGEST_ACK_DURABLE },
-	{ "early", INGEST_ACK_EARLY },
-	{ NULL, 0 },
-};
 
 enum { MARGIN_MS = 50, RETRY_AFTER_MS = 1000 };
 
@@ -84,7 +79,7 @@ static void deadline_near(void *arg)
 }
 
 /* Milliseconds until the answer must be given. */
-static uint64_t answer_within_ms(const struct ingest_options *o, uint64_t deadline_ns)
+static uint64_t answer_within_ms(const struct receiver_options *o, uint64_t deadline_ns)
 {
 	uint64_t ms = (uint64_t)o->ack_timeout_ns / NS_PER_MS, now = clock_mono_ns(), left, margin;
 
@@ -95,8 +90,7 @@ static uint64_t answer_within_ms(const struct ingest_options *o, uint64_t deadli
 	return MIN(ms, left > margin ? left - margin : 0);
 }
 
-void ingest_submit(struct ingest *in, struct component *c, const struct ingest_options *o, struct batch *b,
-		   const struct otlp_rejects *rejects, uint64_t deadline_ns)
+void ingest_submit(struct ingest *in, struct component *c, struct batch *b, const struct otlp_rejects *rejects, uint64_t deadline_ns)
 {
 	uint32_t n_spans = b->tables.n_spans;
 
@@ -112,10 +106,10 @@ void ingest_submit(struct ingest *in, struct component *c, const struct ingest_o
 		finish(in);
 		return;
 	}
-	if (o->ack == INGEST_ACK_EARLY)
+	if (c->receiver->ack == RECEIVER_ACK_EARLY)
 		answer_once(in, &(struct ingest_answer){ .n_rejected = in->n_rejected,
 							 .message = in->first_reject });
 	else
-		loop_timer_start(in->loop, &in->timer, answer_within_ms(o, deadline_ns));
+		loop_timer_start(in->loop, &in->timer, answer_within_ms(c->receiver, deadline_ns));
 	component_emit(c, b);
 }

@@ -18,22 +18,7 @@
 #include "net/loop.h"
 #include "pipeline/batch.h"
 #include "pipeline/component.h"
-#include "pipeline/option.h"
 #include "pipeline/telemetry.h"
-
-/* Options that every receiver has (INTERFACE): put INGEST_OPTIONS(C, member) into its table. */
-enum ingest_ack { INGEST_ACK_DURABLE, INGEST_ACK_EARLY };
-struct ingest_options {
-	const char *tenant;		/* of requests that name none */
-	int ack;			/* enum ingest_ack */
-	int64_t ack_timeout_ns;
-};
-extern const struct option_choice ingest_ack_choices[];
-#define INGEST_OPTIONS(C, m)                                                                       \
-	OPT_STR(C, "tenant", m.tenant, TENANT_DEFAULT, "Tenant of requests without X-Scope-OrgID."), \
-	OPT_ENUM(C, "ack", m.ack, ingest_ack_choices, "durable",                                   \
-		 "When a request is answered: durable (delivered or synced), or early (as soon as decoded: may lose)."), \
-	OPT_DURATION(C, "ack_timeout", m.ack_timeout_ns, "5s", "Longest wait for the ack before the client is told to retry.")
 
 /* What to tell the client. */
 struct ingest_answer {
@@ -58,7 +43,6 @@ struct ingest {
 
 /* Send a decoded batch down the pipeline. Takes b (no origin bound yet). `deadline_ns`: the client's, monotonic, 0 when
  * it said none. `rejects` may be NULL. answer() may run before this returns. */
-void ingest_submit(struct ingest *in, struct component *c, const struct ingest_options *o, struct batch *b,
-		   const struct otlp_rejects *rejects, uint64_t deadline_ns);
+void ingest_submit(struct ingest *in, struct component *c, struct batch *b, const struct otlp_rejects *rejects, uint64_t deadline_ns);
 
 #endif

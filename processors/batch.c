@@ -41,7 +41,8 @@ struct group {
 
 struct batch_state {
 	pthread_mutex_t lock;
-	bool initialised, draining;
+	bool initialised;
+	_Atomic bool draining;
 	struct group *groups;
 	struct loop *loop;
 	struct loop_task task;		/* starts the timer on its loop */

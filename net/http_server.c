@@ -157,8 +157,11 @@ static void conn_open(struct http_server *s, struct MHD_Connection *mhd, void **
 	info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 	c->fd = info->connect_fd;
 	info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	if (info->client_addr != NULL)
+	/* A unix socket's nameless peer is two bytes long, so not for listen_format. */
+	if (info->client_addr != NULL && info->client_addr->sa_family != AF_UNIX)
 		listen_format(info->client_addr, c->client);
+	else
+		snprintf(c->client, sizeof(c->client), "unix");
 	c->timer.fn = conn_expire;
 	c->timer.arg = c;
 	c->next = s->conns;

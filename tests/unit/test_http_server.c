@@ -980,6 +980,35 @@ static void slow_senders_are_cut(void **state)
 	stop();
 }
 
+static void ask_connections(void *arg)
+{
+	*(unsigned *)arg = http_server_connections(fx.server);
+}
+
+static void slow_readers_are_cut(void **state)
+{
+	struct http_settings set = HTTP_SETTINGS_INIT;
+	struct client c;
+	unsigned open = 1;
+	int small = 4096;
+
+	(void)state;
+	set.write_timeout_ms = 200;
+	start_with(set);
+	c = open_client();
+	setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	put_str(&c, "GET /text?n=20000000 HTTP/1.1\r\nHost: x\r\n\r\n");
+	for (int i = 0; i < 300 && open > 0; i++) {
+		usleep(10000);
+		recv(c.fd, (char[10]){ 0 }, 10, MSG_DONTWAIT);
+		loop_call(fx.loop, ask_connections, &open);
+		open = i < 5 ? 1 : open; /* it takes a moment to arrive */
+	}
+	assert_int_equal(open, 0);
+	close_client(&c);
+	stop();
+}
+
 static void *limited_client(void *arg)
 {
 	struct load *l = arg;
@@ -1031,11 +1060,6 @@ static long rss_kib(void)
 	if (f != NULL)
 		fclose(f);
 	return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static void ask_connections(void *arg)
-{
-	*(unsigned *)arg = http_server_connections(fx.server);
 }
 
 static void a_thousand_idle_connections(void **state)
@@ -1120,6 +1144,7 @@ int main(void)
 		cmocka_unit_test(drain_finishes_what_runs),
 		cmocka_unit_test(stop_in_the_middle_of_uploads),
 		cmocka_unit_test(slow_senders_are_cut),
+		cmocka_unit_test(slow_readers_are_cut),
 		cmocka_unit_test(clients_over_the_limit_wait_their_turn),
 		cmocka_unit_test(references_outlive_the_server),
 	};

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * http_client.c - see http_client.h.
+ *
+ * DESIGN: libcurl brings 30 libraries, which cost 3 ms and 6.5 MB at start (measured, with OpenSSL
+ * there already), so it is not linked but loaded when first used; the table `lib` holds the
+ * functions, their types come from its header.
+ *
+ * OWNERSHIP, THREADS: a client owns one easy handle with its connections; one thread at a time.
+ *
+ * LIMITS: max_reply, HEADERS_MAX, the two time-outs.
+ */
+#include "net/http_client.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <ctype.h>
+#include <curl/curl.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <strings.h>
+
+enum { CONNECT_TIMEOUT_MS = 5000, TIMEOUT_MS = 30000, HEADERS_MAX = 65536, WHERE_MAX = 160 };
+#define REPLY_MAX (64 * MIB)
+
+/* ---- the library ---- */
+
+static struct {
+	CURLcode (*global_init)(long flags);
+	CURL *(*easy_init)(void);
+	void (*easy_reset)(CURL *);
+	void (*easy_cleanup)(CURL *);
+	CURLcode (*setopt)(CURL *, CURLoption, ...);
+	CURLcode (*getinfo)(CURL *, CURLINFO, ...);
+	CURLcode (*perform)(CURL *);
+	const char *(*strerror)(CURLcode);
+	struct curl_slist *(*slist_append)(struct curl_slist *, const char *);
+	void (*slist_free_all)(struct curl_slist *);
+	char why[256]; /* it could not be loaded; "" when it was */
+} lib;
+
+static pthread_once_t lib_once = PTHREAD_ONCE_INIT;
+
+static void load_library(void)
+{
+	static const struct {
+		const char *name;
+		void *slot;
+	} symbols[] = {
+		{ "curl_global_init", &lib.global_init },
+		{ "curl_easy_init", &lib.easy_init },
+		{ "curl_easy_reset", &lib.easy_reset },
+		{ "curl_easy_cleanup", &lib.easy_cleanup },
+		{ "curl_easy_setopt", &lib.setopt },
+		{ "curl_easy_getinfo", &lib.getinfo },
+		{ "curl_easy_perform", &lib.perform },
+		{ "curl_easy_strerror", &lib.strerror },
+		{ "curl_slist_append", &lib.slist_append },
+		{ "curl_slist_free_all", &lib.slist_free_all },
+	};
+	void *so = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
+	bool ok = so != NULL;
+
+	for (size_t i = 0; ok && i < COUNT_OF(symbols); i++) {
+		void *p = dlsym(so, symbols[i].name);
+
+		/* ISO C has no conversion from an object's to a function's address. */
+		memcpy(symbols[i].slot, &p, sizeof(p));
+		ok = p != NULL;
+	}
+	if (!ok)
+		snprintf(lib.why, sizeof(lib.why), "%s", dlerror());
+	else if (lib.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		snprintf(lib.why, sizeof(lib.why), "curl_global_init failed");
+}
+
+/* ---- a client ---- */
+
+struct http_client {
+	CURL *easy;
+	struct http_client_settings settings; /* strings are ours */
+	char why[CURL_ERROR_SIZE];
+};
+
+static char *copy(const char *s)
+{
+	return s ? xstrdup(s) : NULL;
+}
+
+struct http_client *http_client_new(const struct http_client_settings *settings, struct err *err)
+{
+	struct http_client *c = NULL;
+
+	pthread_once(&lib_once, load_library);
+	if (lib.why[0] != '\0') {
+		err_set(err, ERR_UNIMPLEMENTED, "http client: libcurl: %s", lib.why);
+		return NULL;
+	}
+	c = xcalloc(1, sizeof(*c));
+	if (settings != NULL)
+		c->settings = *settings;
+	c->settings.unix_socket = copy(c->settings.unix_socket);
+	c->settings.ca_file = copy(c->settings.ca_file);
+	c->settings.cert_file = copy(c->settings.cert_file);
+	c->settings.key_file = copy(c->settings.key_file);
+	c->easy = lib.easy_init();
+	if (c->easy == NULL) {
+		err_set(err, ERR_INTERNAL, "http client: curl_easy_init failed");
+		http_client_free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void http_client_free(struct http_client *c)
+{
+	if (c == NULL)
+		return;
+	if (c->easy != NULL)
+		lib.easy_cleanup(c->easy);
+	free((char *)(uintptr_t)c->settings.unix_socket);
+	free((char *)(uintptr_t)c->settings.ca_file);
+	free((char *)(uintptr_t)c->settings.cert_file);
+	free((char *)(uintptr_t)c->settings.key_file);
+	free(c);
+}
+
+/* ---- what libcurl calls ---- */
+
+/* The pieces of a body, as a stream. */
+struct upload {
+	const struct bytes *pieces;
+	size_t n, i, at; /* piece, offset in it */
+};
+
+static size_t upload_read(char *to, size_t size, size_t n, void *arg)
+{
+	struct upload *u = arg;
+	size_t room = size * n, done = 0;
+
+	while (u->i < u->n && done < room) {
+		struct bytes piece = u->pieces[u->i];
+		size_t step = MIN(room - done, piece.n - u->at);
+
+		if (step > 0)
+			memcpy(to + done, piece.p + u->at, step);
+		done += step;
+		u->at += step;
+		if (u->at == piece.n) {
+			u->i++;
+			u->at = 0;
+		}
+	}
+	return done;
+}
+
+/* Back to the start: a kept connection turned out to be closed. */
+static int upload_seek(void *arg, curl_off_t offset, int origin)
+{
+	struct upload *u = arg;
+
+	if (offset != 0 || origin != SEEK_SET)
+		return CURL_SEEKFUNC_CANTSEEK;
+	u->i = u->at = 0;
+	return CURL_SEEKFUNC_OK;
+}
+
+static size_t reply_body(char *p, size_t size, size_t n, void *arg)
+{
+	struct http_reply *r = arg;
+
+	return buf_add(&r->body, p, size * n) < 0 ? 0 : size * n;
+}
+
+static size_t reply_header(char *p, size_t size, size_t n, void *arg)
+{
+	struct http_reply *r = arg;
+	size_t len = size * n, end = len;
+	const char *colon = memchr(p, ':', len);
+	size_t value = 0;
+
+	if (len >= 5 && memcmp(p, "HTTP/", 5) == 0)
+		buf_reset(&r->headers); /* those before were of a 100 Continue */
+	if (colon == NULL)
+		return len;
+	value = (size_t)(colon - p) + 1;
+	while (value < end && isspace((unsigned char)p[value]))
+		value++;
+	while (end > value && isspace((unsigned char)p[end - 1]))
+		end--;
+	buf_add(&r->headers, p, (size_t)(colon - p));
+	buf_add_char(&r->headers, '\0');
+	buf_add(&r->headers, p + value, end - value);
+	buf_add_char(&r->headers, '\0');
+	return r->headers.overflow ? 0 : len;
+}
+
+/* ---- errors ---- */
+
+/* Where a URL points, for messages: without user, and without what may be a secret in the query. */
+static void where_of(const char *url, char out[WHERE_MAX], char peer[WHERE_MAX])
+{
+	const char *rest = strstr(url, "://");
+	const char *host = rest ? rest + 3 : url;
+	size_t authority = strcspn(host, "/?#");
+	const char *at = memchr(host, '@', authority);
+	size_t n = strcspn(host, "?#");
+
+	if (at != NULL) {
+		size_t user = (size_t)(at + 1 - host);
+
+		host += user;
+		authority -= user;
+		n -= user;
+	}
+	snprintf(out, WHERE_MAX, "%.*s%.*s", rest ? (int)(rest + 3 - url) : 0, url,
+		 (int)MIN(n, (size_t)WHERE_MAX), host);
+	snprintf(peer, WHERE_MAX, "%.*s", (int)MIN(authority, (size_t)WHERE_MAX), host);
+}
+
+static enum err_kind kind_of(CURLcode rc)
+{
+	switch (rc) {
+	case CURLE_OPERATION_TIMEDOUT:
+		return ERR_TIMEOUT;
+	case CURLE_URL_MALFORMAT:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+	case CURLE_WEIRD_SERVER_REPLY:
+	case CURLE_BAD_CONTENT_ENCODING:
+		return ERR_INVALID;
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CERTPROBLEM:
+		return ERR_PERMISSION;
+	default:
+		return ERR_UNAVAILABLE;
+	}
+}
+
+/* "connection refused" as the system says it, in lower case. */
+static void system_text(long number, char out[64])
+{
+	snprintf(out, 64, "%s", strerror((int)number));
+	out[0] = (char)tolower((unsigned char)out[0]);
+}
+
+static int call_failed(struct http_client *c, const struct http_call *call, const char *method,
+		       const struct http_reply *reply, CURLcode rc, struct err *err)
+{
+	char where[WHERE_MAX], peer[WHERE_MAX], text[64];
+	long number = 0;
+
+	where_of(call->url, where, peer);
+	lib.getinfo(c->easy, CURLINFO_OS_ERRNO, &number);
+	if (reply->body.overflow || reply->headers.overflow)
+		err_set(err, ERR_TOO_LARGE, "answer over %zu bytes",
+			reply->body.overflow ? reply->body.max : (size_t)HEADERS_MAX);
+	else if (rc == CURLE_COULDNT_RESOLVE_HOST)
+		err_set(err, ERR_UNAVAILABLE, "resolve %s: no address", peer);
+	else if (rc == CURLE_COULDNT_CONNECT && number != 0) {
+		system_text(number, text);
+		err_set(err, ERR_UNAVAILABLE, "connect %s: %s",
+			c->settings.unix_socket ? c->settings.unix_socket : peer, text);
+	} else
+		err_set(err, kind_of(rc), "%s: %s", peer, c->why[0] ? c->why : lib.strerror(rc));
+	return err_wrap(err, "%s %s", method, where);
+}
+
+/* ---- a call ---- */
+
+static size_t body_size(const struct http_call *call)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < call->n_body; i++)
+		n += call->body[i].n;
+	return n;
+}
+
+static struct curl_slist *add_header(struct curl_slist *list, const char *line)
+{
+	struct curl_slist *longer = lib.slist_append(list, line);
+
+	if (longer == NULL)
+		abort(); /* out of memory */
+	return longer;
+}
+
+/* What the caller wants sent, and no extras of libcurl's. -1: a line break in a header. */
+static int make_headers(const struct http_call *call, struct curl_slist **list, struct err *err)
+{
+	bool typed = false;
+
+	for (size_t i = 0; i < call->n_headers; i++) {
+		const struct http_header *h = &call->headers[i];
+		char *line = NULL;
+
+		if (strpbrk(h->name, "\r\n:") != NULL || strpbrk(h->value, "\r\n") != NULL)
+			return err_set(err, ERR_INVALID, "header %.64s: line break in it", h->name);
+		typed |= strcasecmp(h->name, "Content-Type") == 0;
+		/* "Name;" is libcurl's way to send one without a value. */
+		line = h->value[0] ? xasprintf("%s: %s", h->name, h->value)
+				   : xasprintf("%s;", h->name);
+		*list = add_header(*list, line);
+		free(line);
+	}
+	*list = add_header(*list, "Expect:");
+	if (!typed)
+		*list = add_header(*list, "Content-Type:");
+	return 0;
+}
+
+static void set_connection(struct http_client *c, const struct http_call *call)
+{
+	const struct http_client_settings *set = &c->settings;
+	long connect_ms = set->connect_timeout_ms ? set->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+	long total_ms = set->timeout_ms ? set->timeout_ms : TIMEOUT_MS;
+
+	lib.easy_reset(c->easy); /* keeps the connections */
+	lib.setopt(c->easy, CURLOPT_URL, call->url);
+	lib.setopt(c->easy, CURLOPT_ERRORBUFFER, c->why);
+	lib.setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
+	lib.setopt(c->easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	lib.setopt(c->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	lib.setopt(c->easy, CURLOPT_USERAGENT, "spanmill/" SPANMILL_VERSION);
+	lib.setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
+	lib.setopt(c->easy, CURLOPT_TIMEOUT_MS,
+		   call->timeout_ms ? (long)call->timeout_ms : total_ms);
+	if (set->unix_socket != NULL)
+		lib.setopt(c->easy, CURLOPT_UNIX_SOCKET_PATH, set->unix_socket);
+	if (set->ca_file != NULL)
+		lib.setopt(c->easy, CURLOPT_CAINFO, set->ca_file);
+	if (set->cert_file != NULL)
+		lib.setopt(c->easy, CURLOPT_SSLCERT, set->cert_file);
+	if (set->key_file != NULL)
+		lib.setopt(c->easy, CURLOPT_SSLKEY, set->key_file);
+	if (set->insecure_skip_verify) {
+		lib.setopt(c->easy, CURLOPT_SSL_VERIFYPEER, 0L);
+		lib.setopt(c->easy, CURLOPT_SSL_VERIFYHOST, 0L);
+	}
+}
+
+static void set_request(struct http_client *c, const struct http_call *call, const char *method,
+			struct upload *u)
+{
+	if (call->accept_compressed)
+		lib.setopt(c->easy, CURLOPT_ACCEPT_ENCODING, "gzip");
+	if (strcmp(method, "HEAD") == 0) {
+		lib.setopt(c->easy, CURLOPT_NOBODY, 1L);
+	} else if (call->n_body > 0 || strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0) {
+		lib.setopt(c->easy, CURLOPT_POST, 1L);
+		lib.setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body_size(call));
+		lib.setopt(c->easy, CURLOPT_READFUNCTION, upload_read);
+		lib.setopt(c->easy, CURLOPT_READDATA, u);
+		lib.setopt(c->easy, CURLOPT_SEEKFUNCTION, upload_seek);
+		lib.setopt(c->easy, CURLOPT_SEEKDATA, u);
+		lib.setopt(c->easy, CURLOPT_CUSTOMREQUEST, method);
+	} else {
+		lib.setopt(c->easy, CURLOPT_CUSTOMREQUEST, method);
+	}
+}
+
+static void set_reply(struct http_client *c, const struct http_call *call, struct http_reply *reply)
+{
+	buf_reset(&reply->headers);
+	buf_reset(&reply->body);
+	reply->status = 0;
+	reply->headers.max = HEADERS_MAX;
+	reply->body.max = call->max_reply ? call->max_reply : REPLY_MAX;
+	lib.setopt(c->easy, CURLOPT_WRITEFUNCTION, reply_body);
+	lib.setopt(c->easy, CURLOPT_WRITEDATA, reply);
+	lib.setopt(c->easy, CURLOPT_HEADERFUNCTION, reply_header);
+	lib.setopt(c->easy, CURLOPT_HEADERDATA, reply);
+}
+
+int http_client_call(struct http_client *c, const struct http_call *call, struct http_reply *reply,
+		     struct err *err)
+{
+	const char *method = call->method ? call->method : call->n_body > 0 ? "POST" : "GET";
+	struct upload u = { .pieces = call->body, .n = call->n_body };
+	struct curl_slist *headers = NULL;
+	CURLcode rc = CURLE_OK;
+	long status = 0;
+	int ret = -1;
+
+	c->why[0] = '\0';
+	set_connection(c, call);
+	set_request(c, call, method, &u);
+	set_reply(c, call, reply);
+	if (make_headers(call, &headers, err) < 0)
+		goto out;
+	lib.setopt(c->easy, CURLOPT_HTTPHEADER, headers);
+	rc = lib.perform(c->easy);
+	if (rc != CURLE_OK) {
+		call_failed(c, call, method, reply, rc, err);
+		goto out;
+	}
+	lib.getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
+	reply->status = (int)status;
+	ret = 0;
+out:
+	lib.slist_free_all(headers);
+	return ret;
+}
+
+const char *http_reply_header(const struct http_reply *reply, const char *name)
+{
+	const char *p = (const char *)reply->headers.p;
+	size_t left = reply->headers.n;
+
+	while (left > 0) {
+		size_t n = strlen(p) + 1;
+		const char *value = p + n;
+		size_t both = n + strlen(value) + 1;
+
+		if (strcasecmp(p, name) == 0)
+			return value;
+		p += both;
+		left -= both;
+	}
+	return NULL;
+}
+
+void http_reply_fini(struct http_reply *reply)
+{
+	buf_fini(&reply->headers);
+	buf_fini(&reply->body);
+	*reply = (struct http_reply)HTTP_REPLY_INIT;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * http_client.h - blocking HTTP requests (libcurl), for the command line tools and for workers.
+ *
+ * libcurl is loaded at the first http_client_new, so a process that asks nobody pays nothing.
+ * One client is one thread's at a time and keeps its connections alive between calls. Redirects are
+ * not followed. A status of 400 and more is an answer, not an error.
+ */
+#ifndef NET_HTTP_CLIENT_H
+#define NET_HTTP_CLIENT_H
+
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "net/http_request.h"
+
+struct http_client;
+
+struct http_client_settings {
+	uint32_t connect_timeout_ms; /* 0: 5 s */
+	uint32_t timeout_ms;         /* of a whole call; 0: 30 s */
+	const char *unix_socket; /* connect to this path instead of the URL's host; may be NULL */
+	const char *ca_file, *cert_file, *key_file; /* TLS; NULL: the system's, none */
+	bool insecure_skip_verify;
+};
+
+struct http_call {
+	const char *method; /* NULL: GET, or POST with a body */
+	const char *url;
+	const struct http_header *headers;
+	size_t n_headers;
+	const struct bytes *body; /* pieces, sent one after another */
+	size_t n_body;
+	uint32_t timeout_ms;    /* 0: the client's */
+	size_t max_reply;       /* bytes of the answer's body, inflated; 0: 64 MiB */
+	bool accept_compressed; /* ask for gzip and inflate it */
+};
+
+struct http_reply {
+	int status;
+	struct buf headers; /* "name\0value\0", use http_reply_header */
+	struct buf body;
+};
+
+#define HTTP_REPLY_INIT                                                                            \
+	{                                                                                          \
+		0, BUF_INIT, BUF_INIT                                                              \
+	}
+
+/* settings are copied; NULL: defaults. NULL and *err (UNIMPLEMENTED) where libcurl is missing. */
+struct http_client *http_client_new(const struct http_client_settings *settings, struct err *err);
+void http_client_free(struct http_client *c); /* NULL is fine */
+
+/* Send and wait. Fills *reply (emptied first; the caller frees it with http_reply_fini in any
+ * case). 0 when an answer came. Errors: UNAVAILABLE (name, connection, cut short), TIMEOUT,
+ * TOO_LARGE (over max_reply), INVALID (URL, not HTTP), PERMISSION (TLS verification); the text
+ * names the method, the URL without user and query, and the peer. */
+int http_client_call(struct http_client *c, const struct http_call *call, struct http_reply *reply,
+		     struct err *err);
+/* The first header of that name (any case), or NULL. */
+const char *http_reply_header(const struct http_reply *reply, const char *name);
+void http_reply_fini(struct http_reply *reply);
+
+#endif

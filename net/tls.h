@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tls.h - TLS on a non-blocking descriptor, for clients and servers.
+ *
+ * A struct tls is one configuration (certificates, verification, ALPN); many connections share it.
+ * struct tls: any thread; struct tls_conn: its loop's.
+ * SPEC: the keys of the Collector's `tls:` blocks (ca_file, cert_file, key_file,
+ * server_name_override, insecure_skip_verify, min_version, max_version, client_ca_file).
+ */
+#ifndef NET_TLS_H
+#define NET_TLS_H
+
+#include "base/base.h"
+#include "base/err.h"
+
+#include <sys/types.h>
+
+struct tls;
+struct tls_conn;
+
+/* NULL or "" = not set. Strings are borrowed until tls_new_* returns. */
+struct tls_settings {
+	const char *ca_file;        /* PEM; client: the server's CA (default: the system's) */
+	const char *cert_file;      /* PEM chain; required for a server */
+	const char *key_file;       /* PEM */
+	const char *client_ca_file; /* server: ask for and verify client certificates */
+	const char *server_name;    /* client: verify this name instead of the address */
+	const char *min_version;    /* "1.0" to "1.3"; default "1.2" */
+	const char *max_version;    /* default: the newest */
+	const char *alpn;           /* "h2" or "http/1.1"; a peer that offers another is refused */
+	bool insecure_skip_verify;  /* client: take any certificate */
+};
+
+/* NULL with err (CONFIG, naming the file) when a file or version is no good. */
+struct tls *tls_new_client(const struct tls_settings *c, struct err *err);
+struct tls *tls_new_server(const struct tls_settings *c, struct err *err);
+/* Connections stay valid. NULL is fine. */
+void tls_free(struct tls *t);
+
+/* A connection on fd, which stays the caller's. Client: `host` is what the certificate must be for
+ * (unless server_name is set) and goes into SNI when it is a name. The handshake happens inside
+ * tls_conn_read and tls_conn_write. */
+struct tls_conn *tls_conn_new(struct tls *t, int fd, const char *host, struct err *err);
+/* Says goodbye when the descriptor takes it at once. NULL is fine. */
+void tls_conn_free(struct tls_conn *c);
+/* Bytes, 0 when it must wait for the descriptor, -1 at the end (err NONE) or on an error. */
+ssize_t tls_conn_read(struct tls_conn *c, uint8_t *to, size_t n, struct err *err);
+ssize_t tls_conn_write(struct tls_conn *c, const uint8_t *from, size_t n, struct err *err);
+/* Does it hold bytes that a read would give without the descriptor? */
+bool tls_conn_has_pending(const struct tls_conn *c);
+/* Did the last read or write stop because the descriptor was not writable? */
+bool tls_conn_wants_write(const struct tls_conn *c);
+
+#endif

@@ -20,23 +20,23 @@ enum grpc_call_state {
 
 struct grpc_call {
 	unsigned refs;
-	struct grpc_session *session; /* NULL once the stream is closed */
+	struct grpc_session *session;  /* NULL once the stream is closed */
 	struct grpc_call *next, *prev; /* in the session's list; next alone in env->spare */
 	int32_t stream_id;
 	enum grpc_call_state state;
 	const struct grpc_route *route;
-	struct buf headers;  /* entries: u16 name length, u16 value length, name, value */
-	size_t header_cost;  /* as RFC 9113 6.5.2 counts */
+	struct buf headers; /* entries: u16 name length, u16 value length, name, value */
+	size_t header_cost; /* as RFC 9113 6.5.2 counts */
 	uint64_t started_ms, answered_ms;
 	uint64_t deadline_ns;
 	enum content_coding coding; /* what grpc-encoding names */
 	uint8_t prefix[5];
 	uint8_t prefix_n;
-	size_t length;       /* of the message, from the prefix */
-	size_t received;     /* of those */
-	size_t unconsumed;   /* received, but not yet given back as stream window */
+	size_t length;     /* of the message, from the prefix */
+	size_t received;   /* of those */
+	size_t unconsumed; /* received, but not yet given back as stream window */
 	struct rcbuf *message;
-	struct buf reply;    /* prefix and message being sent */
+	struct buf reply; /* prefix and message being sent */
 	size_t reply_off;
 	void (*on_cancel)(struct grpc_call *call, void *arg);
 	void *cancel_arg;

@@ -323,7 +323,8 @@ int grpc_server_adopt(struct grpc_server *s, int fd, struct err *err)
 	if (s->n_connections >= s->c.max_connections ||
 	    !budget_charge(s->c.budget, CONNECTION_CHARGE)) {
 		close(fd);
-		return err_set(err, ERR_EXHAUSTED, "too many connections or memory budget is spent");
+		return err_set(err, ERR_EXHAUSTED,
+			       "too many connections or memory budget is spent");
 	}
 	k = xcalloc(1, sizeof(*k));
 	k->server = s;
@@ -454,7 +455,7 @@ struct grpc_server *grpc_server_new(struct loop *l, int fd, const struct grpc_se
 	return s;
 }
 
-static void handle_closed(uv_handle_t *h)
+static void uv_closed(uv_handle_t *h)
 {
 	struct grpc_server *s = h->data;
 
@@ -477,7 +478,7 @@ static void stop_accepting(struct grpc_server *s)
 		return;
 	loop_timer_stop(s->loop, &s->accept_pause);
 	uv_poll_stop(&s->accept_poll);
-	uv_close((uv_handle_t *)&s->accept_poll, handle_closed);
+	uv_close((uv_handle_t *)&s->accept_poll, uv_closed);
 	close(s->fd);
 	s->fd = -1;
 }
@@ -511,7 +512,7 @@ void grpc_server_free(struct grpc_server *s)
 			close_connection(k);
 	}
 	s->freeing = true;
-	uv_close((uv_handle_t *)&s->prepare, handle_closed);
+	uv_close((uv_handle_t *)&s->prepare, uv_closed);
 }
 
 const struct grpc_server_counts *grpc_server_counts(const struct grpc_server *s)

@@ -8,9 +8,9 @@
  *
  * A call's life: the request's headers arrive -> the message's five-byte prefix -> memory for it is
  * granted by the budget or the call is refused -> the whole message is in -> the route's handler is
- * called -> somebody answers, at once or seconds later. When the client goes first, the holder hears
- * on_cancel, and answers have no effect.
- * SPEC: gRPC over HTTP/2; statuses as in INTERFACE "Receivers' answers".
+ * called -> somebody answers, at once or seconds later. When the client goes first, the holder
+ * hears on_cancel, and answers have no effect. SPEC: gRPC over HTTP/2; statuses as in INTERFACE
+ * "Receivers' answers".
  */
 #ifndef NET_GRPC_SERVER_H
 #define NET_GRPC_SERVER_H
@@ -41,22 +41,22 @@ struct grpc_route {
 
 /* 0 = the default in brackets, where there is one. Times in milliseconds. */
 struct grpc_server_settings {
-	size_t max_recv_msg_bytes;       /* of a message, inflated [20 MiB] */
-	uint32_t max_concurrent_streams; /* per connection [256] */
-	uint32_t stream_window_bytes;    /* [1 MiB] */
+	size_t max_recv_msg_bytes;        /* of a message, inflated [20 MiB] */
+	uint32_t max_concurrent_streams;  /* per connection [256] */
+	uint32_t stream_window_bytes;     /* [1 MiB] */
 	uint32_t connection_window_bytes; /* [4 MiB] */
-	size_t max_connections;          /* more are closed at once [10,000] */
-	struct budget *budget;           /* messages and connections are charged to it; NULL = none */
-	uint64_t max_connection_idle_ms; /* without a call; 0 = for ever */
-	uint64_t max_connection_age_ms;  /* +-10 %, then GOAWAY; 0 = for ever */
+	size_t max_connections;           /* more are closed at once [10,000] */
+	struct budget *budget; /* messages and connections are charged to it; NULL = none */
+	uint64_t max_connection_idle_ms;      /* without a call; 0 = for ever */
+	uint64_t max_connection_age_ms;       /* +-10 %, then GOAWAY; 0 = for ever */
 	uint64_t max_connection_age_grace_ms; /* after that GOAWAY; 0 = for ever */
-	uint64_t keepalive_time_ms;      /* silence before a PING [2 h] */
-	uint64_t keepalive_timeout_ms;   /* silence after it [20 s] */
-	uint64_t handshake_timeout_ms;   /* until the client's preface is in [10 s] */
-	uint64_t message_timeout_ms;     /* a request may take this long, and a second more for each
-					  * 64 KiB of it [10 s] */
-	uint32_t retry_after_ms;         /* told to a client that the budget refused [1 s] */
-	struct tls *tls;                 /* NULL = plain; borrowed */
+	uint64_t keepalive_time_ms;           /* silence before a PING [2 h] */
+	uint64_t keepalive_timeout_ms;        /* silence after it [20 s] */
+	uint64_t handshake_timeout_ms;        /* until the client's preface is in [10 s] */
+	uint64_t message_timeout_ms; /* a request may take this long, and a second more for each
+				      * 64 KiB of it [10 s] */
+	uint32_t retry_after_ms;     /* told to a client that the budget refused [1 s] */
+	struct tls *tls;             /* NULL = plain; borrowed */
 };
 
 /* Written on the loop, read anywhere. */
@@ -91,7 +91,8 @@ struct grpc_call *grpc_call_ref(struct grpc_call *call);
 void grpc_call_unref(struct grpc_call *call);
 /* The route's path. */
 const char *grpc_call_path(const struct grpc_call *call);
-/* The first value of a header (lower-case name); p = NULL when there is none. Valid with the call. */
+/* The first value of a header (lower-case name); p = NULL when there is none. Valid with the call.
+ */
 struct bytes grpc_call_header(const struct grpc_call *call, const char *name);
 /* "10.0.0.1:1234". Valid until the client is gone; then "". */
 const char *grpc_call_peer(const struct grpc_call *call);

@@ -129,7 +129,8 @@ static ssize_t read_reply(nghttp2_session *h2, int32_t stream_id, uint8_t *to, s
 {
 	static const nghttp2_nv ok = { (uint8_t *)(uintptr_t) "grpc-status",
 				       (uint8_t *)(uintptr_t) "0", 11, 1,
-				       NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE };
+				       NGHTTP2_NV_FLAG_NO_COPY_NAME |
+					       NGHTTP2_NV_FLAG_NO_COPY_VALUE };
 	struct grpc_call *call = source->ptr;
 	size_t left = call->reply.n - call->reply_off;
 
@@ -452,9 +453,9 @@ static int charge_frame(struct grpc_session *s, const nghttp2_frame *frame)
 	     (frame->hd.length > 0 || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)))
 		return 0;
 	if (elapsed_ms >= 100) {
-		s->frame_tokens = MIN(s->frame_tokens + (int64_t)(MIN(elapsed_ms, 60000) *
-								  FRAME_RATE / 1000),
-				      FRAME_BURST);
+		s->frame_tokens =
+			MIN(s->frame_tokens + (int64_t)(MIN(elapsed_ms, 60000) * FRAME_RATE / 1000),
+			    FRAME_BURST);
 		s->refilled_ms = s->now_ms;
 	}
 	if (s->frame_tokens-- > 0)

@@ -20,9 +20,22 @@ static const char retry_info_type[] = "type.googleapis.com/google.rpc.RetryInfo"
 const char *grpc_status_name(enum grpc_status status)
 {
 	static const char *const names[] = {
-		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-		"ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-		"ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+		"OK",
+		"CANCELLED",
+		"UNKNOWN",
+		"INVALID_ARGUMENT",
+		"DEADLINE_EXCEEDED",
+		"NOT_FOUND",
+		"ALREADY_EXISTS",
+		"PERMISSION_DENIED",
+		"RESOURCE_EXHAUSTED",
+		"FAILED_PRECONDITION",
+		"ABORTED",
+		"OUT_OF_RANGE",
+		"UNIMPLEMENTED",
+		"INTERNAL",
+		"UNAVAILABLE",
+		"DATA_LOSS",
 		"UNAUTHENTICATED",
 	};
 
@@ -58,8 +71,8 @@ enum grpc_status grpc_status_of_err(const struct err *err)
 	case ERR_EXHAUSTED:
 	case ERR_UNAVAILABLE:
 	case ERR_TIMEOUT:
-		/* A spent budget and a deadline that is near are UNAVAILABLE with RetryInfo: clients
-		 * give up on the other two codes. */
+		/* A spent budget and a deadline that is near are UNAVAILABLE with RetryInfo:
+		 * clients give up on the other two codes. */
 		return GRPC_UNAVAILABLE;
 	case ERR_NOT_FOUND:
 		return GRPC_NOT_FOUND;
@@ -225,7 +238,8 @@ void grpc_status_encode_details(enum grpc_status status, const char *message,
 	buf_fini(&st);
 }
 
-/* RetryInfo{1: Duration{1 seconds, 2 nanos}}; negative and absurd durations are cut to [0, 1 day]. */
+/* RetryInfo{1: Duration{1 seconds, 2 nanos}}; negative and absurd durations are cut to [0, 1 day].
+ */
 static int decode_retry_info(struct bytes info, uint32_t *ms)
 {
 	uint64_t seconds = 0, nanos = 0;
@@ -299,12 +313,8 @@ static const struct {
 	char unit;
 	uint64_t ns;
 } units[] = {
-	{ 'n', 1 },
-	{ 'u', NS_PER_US },
-	{ 'm', NS_PER_MS },
-	{ 'S', NS_PER_S },
-	{ 'M', 60 * NS_PER_S },
-	{ 'H', 3600 * NS_PER_S },
+	{ 'n', 1 },        { 'u', NS_PER_US },     { 'm', NS_PER_MS },
+	{ 'S', NS_PER_S }, { 'M', 60 * NS_PER_S }, { 'H', 3600 * NS_PER_S },
 };
 
 int grpc_status_parse_timeout(struct bytes in, uint64_t *timeout_ns)
@@ -316,8 +326,8 @@ int grpc_status_parse_timeout(struct bytes in, uint64_t *timeout_ns)
 	for (size_t i = 0; i < COUNT_OF(units); i++)
 		if ((char)in.p[in.n - 1] == units[i].unit) {
 			/* 99999999 H does not fit: as good as for ever. */
-			*timeout_ns = v > UINT64_MAX / 4 / units[i].ns ? UINT64_MAX / 4
-								       : v * units[i].ns;
+			*timeout_ns =
+				v > UINT64_MAX / 4 / units[i].ns ? UINT64_MAX / 4 : v * units[i].ns;
 			return 0;
 		}
 	return -1;

@@ -3,8 +3,8 @@
  * grpc_status.h - gRPC status codes and the three header values they travel in.
  *
  * Pure functions, any thread.
- * SPEC: gRPC over HTTP/2 (PROTOCOL-HTTP2.md), google.rpc.Status, google.rpc.RetryInfo; the retryable
- * codes are those of the OTLP specification.
+ * SPEC: gRPC over HTTP/2 (PROTOCOL-HTTP2.md), google.rpc.Status, google.rpc.RetryInfo; the
+ * retryable codes are those of the OTLP specification.
  */
 #ifndef NET_GRPC_STATUS_H
 #define NET_GRPC_STATUS_H
@@ -53,8 +53,8 @@ void grpc_status_decode_message(struct bytes in, struct buf *out);
 /* grpc-status-details-bin: base64 of Status{status, message, [RetryInfo{retry_after_ms}]}. */
 void grpc_status_encode_details(enum grpc_status status, const char *message,
 				uint32_t retry_after_ms, struct buf *out);
-/* The RetryInfo of a details header (base64, at most 8 KiB). 1 and *retry_after_ms (0 is "at once"),
- * 0 when there is none, -1 when the header is damaged. */
+/* The RetryInfo of a details header (base64, at most 8 KiB). 1 and *retry_after_ms (0 is "at
+ * once"), 0 when there is none, -1 when the header is damaged. */
 int grpc_status_decode_details(struct bytes in, uint32_t *retry_after_ms);
 
 /* grpc-timeout: up to 8 digits and one of H M S m u n. 0 and nanoseconds, or -1. */

@@ -66,9 +66,10 @@ static int parse_host(const char *endpoint, const char *host, const char *end,
 	}
 	n = (size_t)(end - host);
 	if (!bracketed && memchr(host, ':', n) != NULL)
-		return err_set(err, ERR_CONFIG,
-			       "endpoint \"%s\": too many colons: write an IPv6 address as [::1]:4317",
-			       endpoint);
+		return err_set(
+			err, ERR_CONFIG,
+			"endpoint \"%s\": too many colons: write an IPv6 address as [::1]:4317",
+			endpoint);
 	if (n > LISTEN_HOST_MAX || memchr(host, '[', n) != NULL || memchr(host, ']', n) != NULL)
 		return err_set(err, ERR_CONFIG, "endpoint \"%s\": bad host", endpoint);
 	memcpy(e->host, host, n);
@@ -82,8 +83,8 @@ int listen_parse(const char *endpoint, struct listen_endpoint *e, struct err *er
 
 	memset(e, 0, sizeof(*e));
 	if (str_has_prefix(endpoint, "unix:"))
-		return parse_unix(endpoint, endpoint + 5 + 2 * str_has_prefix(endpoint, "unix://"), e,
-				  err);
+		return parse_unix(endpoint, endpoint + 5 + 2 * str_has_prefix(endpoint, "unix://"),
+				  e, err);
 	if (endpoint[0] == '/')
 		return parse_unix(endpoint, endpoint, e, err);
 	colon = strrchr(endpoint, ':');

@@ -150,8 +150,9 @@ int stream_write(struct stream *s, const struct iovec *iov, size_t n, struct err
 		first.iov_base = (uint8_t *)iov->iov_base + skip;
 		first.iov_len = iov->iov_len - skip;
 		/* A cut first piece goes alone; the gather call takes whole ones. */
-		rc = first.iov_len == 0 ? 0 : send_some(s, skip > 0 ? &first : iov,
-							skip > 0 ? 1 : n, err);
+		rc = first.iov_len == 0
+			     ? 0
+			     : send_some(s, skip > 0 ? &first : iov, skip > 0 ? 1 : n, err);
 		if (rc < 0) {
 			s->dead = true;
 			arm(s);

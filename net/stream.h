@@ -20,12 +20,12 @@ struct stream {
 	struct loop *loop;
 	uv_poll_t poll;
 	int fd;
-	struct tls_conn *tls;   /* NULL: plain */
-	struct buf pending;     /* what the kernel did not take yet */
+	struct tls_conn *tls; /* NULL: plain */
+	struct buf pending;   /* what the kernel did not take yet */
 	size_t pending_off;
-	int events;             /* what the poll is armed for */
-	bool paused;            /* do not ask for readable */
-	bool dead;              /* an error was reported; nothing more goes in or out */
+	int events;  /* what the poll is armed for */
+	bool paused; /* do not ask for readable */
+	bool dead;   /* an error was reported; nothing more goes in or out */
 	bool closing;
 	void (*ready)(struct stream *s, bool readable); /* readable, or no longer blocked */
 	void (*closed)(struct stream *s);

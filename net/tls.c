@@ -106,7 +106,8 @@ static int load_identity(struct tls *t, const struct tls_settings *c, struct err
 	return 0;
 }
 
-/* A server takes its own protocol only; without ALPN from the client it goes on (prior knowledge). */
+/* A server takes its own protocol only; without ALPN from the client it goes on (prior knowledge).
+ */
 static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n,
 		       const unsigned char *in, unsigned in_n, void *arg)
 {
@@ -188,8 +189,7 @@ struct tls *tls_new_server(const struct tls_settings *c, struct err *err)
 			fail(err, ERR_CONFIG, "client_ca_file", c->client_ca_file);
 			goto fail;
 		}
-		SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
-				   NULL);
+		SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	}
 	return t;
 fail:

@@ -154,7 +154,8 @@ static void timers_ring_once_in_order(void **state)
 	loop_stop(ring.loop);
 	assert_int_equal(ring.n, want);
 	for (i = 1; i < ring.n; i++)
-		assert_true(ring.timers[ring.order[i]].due_ms >= ring.timers[ring.order[i - 1]].due_ms);
+		assert_true(ring.timers[ring.order[i]].due_ms >=
+			    ring.timers[ring.order[i - 1]].due_ms);
 	assert_true(ring.last_ns - ring.start_ns >= 160 * NS_PER_MS);
 	loop_free(ring.loop);
 }

@@ -32,7 +32,8 @@ static inline void skip_space(struct json_reader *r)
 	}
 }
 
-/* The first quote, backslash or control character at or after p; *high is set when a byte before it is not ASCII. */
+/* The first quote, backslash or control character at or after p; *high is set when a byte before it
+ * is not ASCII. */
 static inline const uint8_t *scan_string(const uint8_t *p, const uint8_t *end, bool *high)
 {
 #ifdef __SSE2__
@@ -92,7 +93,8 @@ static uint8_t *put_utf8(uint8_t *to, uint32_t c)
 	return to;
 }
 
-/* \uXXXX with *p at the backslash; a surrogate pair is one character, a lone surrogate U+FFFD. NULL: not hex. */
+/* \uXXXX with *p at the backslash; a surrogate pair is one character, a lone surrogate U+FFFD.
+ * NULL: not hex. */
 static uint8_t *unescape_u(const uint8_t **p, const uint8_t *end, uint8_t *to)
 {
 	int hi = hex4(*p + 2, end), lo = -1;
@@ -110,8 +112,8 @@ static uint8_t *unescape_u(const uint8_t **p, const uint8_t *end, uint8_t *to)
 	return put_utf8(to, 0x10000u + ((uint32_t)(hi & 0x3ff) << 10 | (uint32_t)(lo & 0x3ff)));
 }
 
-/* Write the string between p and end, whose quotes are known, to `to`. The bytes written, or -1 with *bad at the
- * escape that is none. */
+/* Write the string between p and end, whose quotes are known, to `to`. The bytes written, or -1
+ * with *bad at the escape that is none. */
 static long unescape(const uint8_t *p, const uint8_t *end, uint8_t *to, const uint8_t **bad)
 {
 	static const char from[] = "\"\\/bfnrt", into[] = "\"\\/\b\f\n\r\t";
@@ -421,7 +423,8 @@ static int64_t read_exponent(const uint8_t *p, const uint8_t *end)
 	return negative ? -v : v;
 }
 
-/* -1: more significant digits than 64 bits can have. Zeros wait in `zeros` until a digit after them needs them. */
+/* -1: more significant digits than 64 bits can have. Zeros wait in `zeros` until a digit after them
+ * needs them. */
 static int read_decimal(struct bytes s, struct decimal *d)
 {
 	const uint8_t *p = s.p, *end = s.p + s.n;
@@ -453,13 +456,14 @@ static int read_decimal(struct bytes s, struct decimal *d)
 /* The text of a number, in quotes or not; n is 0 when v is no number. */
 static struct bytes number_text(const struct json_value *v)
 {
-	const uint8_t *end = v->text.p + v->text.n;
+	const uint8_t *end;
 
 	if (v->kind == JSON_NUMBER)
 		return v->text;
-	if (v->kind != JSON_STRING || v->text.n == 0 || number_end(v->text.p, end) != end)
+	if (v->kind != JSON_STRING || v->text.n == 0)
 		return BYTES_EMPTY;
-	return v->text;
+	end = v->text.p + v->text.n;
+	return number_end(v->text.p, end) == end ? v->text : BYTES_EMPTY;
 }
 
 /* Sign and magnitude. The common case, up to 18 plain digits, is one loop. */

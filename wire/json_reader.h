@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * json_reader.h - a pull reader over one JSON text: the caller asks for the next member or element and gets it.
+ * json_reader.h - a pull reader over one JSON text: the caller asks for the next member or element
+ * and gets it.
  *
- * DESIGN: no tree and no tokens kept. The text is one contiguous run of bytes; the reader is a cursor, a depth and one
- * bit per level that says object or array. A value that is an object or an array comes back *opened*: the caller walks
- * it with json_reader_member or json_reader_element until 0, or leaves it with json_reader_skip. Opening brackets that
- * are never walked is a bug of the caller, caught by an assert.
+ * DESIGN: no tree and no tokens kept. The text is one contiguous run of bytes; the reader is a
+ * cursor, a depth and one bit per level that says object or array. A value that is an object or an
+ * array comes back *opened*: the caller walks it with json_reader_member or json_reader_element
+ * until 0, or leaves it with json_reader_skip. Opening brackets that are never walked is a bug of
+ * the caller, caught by an assert.
  *
  *	json_reader_init(&r, text, arena);
  *	if (json_reader_value(&r, &v, err) < 0 || v.kind != JSON_OBJECT) ...
@@ -16,11 +18,12 @@
  *	}
  *	if (rc < 0 || json_reader_end(&r, err) < 0) ...
  *
- * The grammar is checked in full, also in what is skipped: literals, numbers, escapes, commas, control characters,
- * UTF-8. Members come in the order of the text and duplicates are visible. A lone surrogate (\ud800 by itself, which
- * JavaScript can write) has no UTF-8 form and becomes U+FFFD. \u0000 becomes a NUL byte.
- * OWNERSHIP, THREADS: a string without escapes is a slice of the text; one with escapes is written into the caller's
- * arena (never longer than it is in the text). A reader belongs to one thread.
+ * The grammar is checked in full, also in what is skipped: literals, numbers, escapes, commas,
+ * control characters, UTF-8. Members come in the order of the text and duplicates are visible. A
+ * lone surrogate (\ud800 by itself, which JavaScript can write) has no UTF-8 form and becomes
+ * U+FFFD. \u0000 becomes a NUL byte.
+ * OWNERSHIP, THREADS: a string without escapes is a slice of the text; one with escapes is written
+ * into the caller's arena (never longer than it is in the text). A reader belongs to one thread.
  * LIMITS: max_depth (64 by default, at most JSON_DEPTH_MAX); time and arena are linear in the text.
  * SPEC: RFC 8259. Errors are ERR_INVALID and say `json: byte <offset>: <what>`.
  */
@@ -72,12 +75,12 @@ int json_reader_leave(struct json_reader *r, unsigned depth, struct err *err) MU
 /* Nothing but white space may follow the value. 0 or -1. */
 int json_reader_end(struct json_reader *r, struct err *err) MUST_CHECK;
 
-/* The number, also when written in quotes ("12"), with a fraction or an exponent ("1.5e3"), as an exact integer.
- * 0, or -1: not a number, not integral, or out of range (nothing is rounded). */
+/* The number, also when written in quotes ("12"), with a fraction or an exponent ("1.5e3"), as an
+ * exact integer. 0, or -1: not a number, not integral, or out of range (nothing is rounded). */
 int json_reader_i64(const struct json_value *v, int64_t *out) MUST_CHECK;
 int json_reader_u64(const struct json_value *v, uint64_t *out) MUST_CHECK;
-/* The number, also in quotes, also "NaN", "Infinity", "-Infinity" (proto3 JSON). 0, or -1: not a number, beyond a
- * double's range, or longer than 500 characters. */
+/* The number, also in quotes, also "NaN", "Infinity", "-Infinity" (proto3 JSON). 0, or -1: not a
+ * number, beyond a double's range, or longer than 500 characters. */
 int json_reader_double(const struct json_value *v, double *out) MUST_CHECK;
 /* "an object", "a string", ...: for messages. */
 const char *json_reader_kind_name(enum json_kind kind);

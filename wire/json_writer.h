@@ -9,9 +9,10 @@
  *	json_writer_u64(&w, 7);
  *	json_writer_object_end(&w);		-> {"n":7}
  *
- * No function reports an error: when the buffer has a cap and it was passed, out->overflow is set, what follows is
- * dropped, and the caller checks once at the end. Text that is not UTF-8 is written with U+FFFD for each bad byte, so
- * that the output is always JSON. The writer does not check that brackets balance or that keys stand only in objects.
+ * No function reports an error: when the buffer has a cap and it was passed, out->overflow is set,
+ * what follows is dropped, and the caller checks once at the end. Text that is not UTF-8 is written
+ * with U+FFFD for each bad byte, so that the output is always JSON. The writer does not check that
+ * brackets balance or that keys stand only in objects.
  * OWNERSHIP, THREADS: borrows the buffer; one thread at a time.
  * SPEC: RFC 8259; 64-bit integers, bytes and special doubles as proto3 JSON has them.
  */
@@ -43,7 +44,8 @@ void json_writer_i64(struct json_writer *w, int64_t v);
 /* In quotes, as proto3 JSON writes 64-bit integers. */
 void json_writer_u64_str(struct json_writer *w, uint64_t v);
 void json_writer_i64_str(struct json_writer *w, int64_t v);
-/* The shortest decimal that reads back as v; "NaN", "Infinity", "-Infinity" in quotes; -0.0 keeps its sign. */
+/* The shortest decimal that reads back as v; "NaN", "Infinity", "-Infinity" in quotes; -0.0 keeps
+ * its sign. */
 void json_writer_double(struct json_writer *w, double v);
 void json_writer_str(struct json_writer *w, const char *v);
 void json_writer_bytes(struct json_writer *w, struct bytes v);

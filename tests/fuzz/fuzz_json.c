@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_json.c - whatever the reader takes, the writer must write so that the reader takes it again, equally; skipping
- * must judge as walking does; numbers must not trip.
+ * fuzz_json.c - whatever the reader takes, the writer must write so that the reader takes it again,
+ * equally; skipping must judge as walking does; numbers must not trip.
  */
 #include "base/arena.h"
 #include "base/buf.h"

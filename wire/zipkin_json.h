@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * zipkin_json.h - a Zipkin v2 JSON list of spans to OTLP protobuf bytes.
+ *
+ * One pass over the text with json_reader, one struct zipkin_span reused; the mapping is
+ * zipkin_span.h's. A span that cannot be used is passed over and counted by reason, the first one is
+ * named; a text that is damaged as JSON, or no list, is an error of the whole request.
+ * LIMITS: nesting 64; the output by max_bytes.
+ * SPEC: docs/formats/zipkin.md ("Reading"); zipkin2-api.yaml; INTERFACE "Receivers' answers".
+ */
+#ifndef WIRE_ZIPKIN_JSON_H
+#define WIRE_ZIPKIN_JSON_H
+
+#include "base/arena.h"
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/err.h"
+
+/* Why a span was not taken. */
+enum zipkin_json_reason {
+	ZIPKIN_BAD_TRACE_ID,	/* missing, not hex, too long, all zero */
+	ZIPKIN_BAD_SPAN_ID,
+	ZIPKIN_BAD_PARENT_ID,	/* not hex, too long */
+	ZIPKIN_BAD_JSON_TYPE,	/* a member, or the span itself, is not what it must be */
+	ZIPKIN_BAD_NUMBER,	/* a time is no number */
+	ZIPKIN_BAD_UTF8,
+	ZIPKIN_BAD_MAX
+};
+
+struct zipkin_json_result {
+	size_t n_ok, n_bad;
+	size_t n_bad_by[ZIPKIN_BAD_MAX];
+	char first_bad[200];	/* `[3].id: "not hex"`; empty when n_bad is 0 */
+};
+
+/* "bad_trace_id", ...: for metrics' labels and logs. */
+const char *zipkin_json_reason_name(enum zipkin_json_reason reason);
+
+/* Append the OTLP form (ExportTraceServiceRequest) of the list in `json` to out, at most max_bytes of
+ * it (0: only out's own cap holds), and fill *result. An empty list, and an empty or blank text, is
+ * zero spans. Borrows json; scratch goes to arena, which the caller resets. 0 (also when every span
+ * was bad), or -1 with out as it was: ERR_INVALID (400), ERR_TOO_LARGE (413). Any thread. */
+int zipkin_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
+		       struct zipkin_json_result *result, struct err *err) MUST_CHECK;
+
+#endif

@@ -1,0 +1,817 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * zipkin_span.c - see zipkin_span.h; the mapping itself is docs/formats/zipkin.md.
+ */
+#include "wire/zipkin_span.h"
+
+#include "base/str.h"
+#include "wire/json_reader.h"
+#include "wire/pb.h"
+
+#include <arpa/inet.h>
+
+enum { MAX_LINKS = 128, LINK_JSON_DEPTH = 32 };
+
+/* A run of spans of one scope. */
+struct piece {
+	struct piece *next;
+	size_t off, len;
+};
+
+struct scope_group {
+	struct scope_group *next;
+	struct bytes message;	/* InstrumentationScope, may be empty */
+	struct piece *first, *last;
+	size_t n_bytes;		/* of all pieces */
+};
+
+struct zipkin_span_resource {
+	struct zipkin_span_resource *next;
+	struct bytes message;	/* Resource */
+	struct scope_group *first, *last, *recent;
+	uint32_t number;
+};
+
+/* ------------------------------------------------------------------ resource keys */
+
+/* Tags that describe where a span was made, by first letter: what the Collector moves to the resource
+ * (semantic conventions 1.6 to 1.12), but for service.name, which stands by itself. */
+#define KEY(s) { (const uint8_t *)(s), sizeof(s) - 1 }
+static const struct bytes resource_keys[] = {
+	KEY("aws.ecs.cluster.arn"), KEY("aws.ecs.container.arn"), KEY("aws.ecs.launchtype"),
+	KEY("aws.ecs.task.arn"), KEY("aws.ecs.task.family"), KEY("aws.ecs.task.revision"),
+	KEY("aws.eks.cluster.arn"), KEY("aws.log.group.arns"), KEY("aws.log.group.names"),
+	KEY("aws.log.stream.arns"), KEY("aws.log.stream.names"),
+	KEY("cloud.account.id"), KEY("cloud.availability_zone"), KEY("cloud.platform"),
+	KEY("cloud.provider"), KEY("cloud.region"), KEY("container.id"),
+	KEY("container.image.name"), KEY("container.image.tag"), KEY("container.name"),
+	KEY("container.runtime"),
+	KEY("deployment.environment"), KEY("device.id"), KEY("device.manufacturer"),
+	KEY("device.model.identifier"), KEY("device.model.name"),
+	KEY("faas.id"), KEY("faas.instance"), KEY("faas.max_memory"), KEY("faas.name"),
+	KEY("faas.version"),
+	KEY("host.arch"), KEY("host.id"), KEY("host.image.id"), KEY("host.image.name"),
+	KEY("host.image.version"), KEY("host.name"), KEY("host.type"),
+	KEY("k8s.cluster.name"), KEY("k8s.container.name"), KEY("k8s.container.restart_count"),
+	KEY("k8s.cronjob.name"), KEY("k8s.cronjob.uid"), KEY("k8s.daemonset.name"),
+	KEY("k8s.daemonset.uid"), KEY("k8s.deployment.name"), KEY("k8s.deployment.uid"),
+	KEY("k8s.job.name"), KEY("k8s.job.uid"), KEY("k8s.namespace.name"), KEY("k8s.node.name"),
+	KEY("k8s.node.uid"), KEY("k8s.pod.name"), KEY("k8s.pod.uid"), KEY("k8s.replicaset.name"),
+	KEY("k8s.replicaset.uid"), KEY("k8s.statefulset.name"), KEY("k8s.statefulset.uid"),
+	KEY("opencensus.exporterversion"), KEY("opencensus.resourcetype"),
+	KEY("opencensus.starttime"), KEY("os.description"), KEY("os.name"), KEY("os.type"),
+	KEY("os.version"),
+	KEY("process.command"), KEY("process.command_args"), KEY("process.command_line"),
+	KEY("process.executable.name"), KEY("process.executable.path"), KEY("process.owner"),
+	KEY("process.pid"), KEY("process.runtime.description"), KEY("process.runtime.name"),
+	KEY("process.runtime.version"),
+	KEY("service.instance.id"), KEY("service.namespace"), KEY("service.version"),
+	KEY("telemetry.auto.version"), KEY("telemetry.sdk.language"), KEY("telemetry.sdk.name"),
+	KEY("telemetry.sdk.version"),
+	KEY("webengine.description"), KEY("webengine.name"), KEY("webengine.version"),
+};
+#undef KEY
+
+enum { N_RESOURCE_KEYS = COUNT_OF(resource_keys) };
+
+/* The key's place in resource_keys, or -1. Most tags end at the first letter or the length. */
+static int find_resource_key(struct bytes key)
+{
+	static const struct { uint8_t from, to; } by_letter[26] = {
+		['a' - 'a'] = { 0, 11 }, ['c' - 'a'] = { 11, 21 }, ['d' - 'a'] = { 21, 26 },
+		['f' - 'a'] = { 26, 31 }, ['h' - 'a'] = { 31, 38 }, ['k' - 'a'] = { 38, 58 },
+		['o' - 'a'] = { 58, 65 }, ['p' - 'a'] = { 65, 75 }, ['s' - 'a'] = { 75, 78 },
+		['t' - 'a'] = { 78, 82 }, ['w' - 'a'] = { 82, 85 },
+	};
+	unsigned letter = key.n > 6 ? (unsigned)key.p[0] - 'a' : 26;
+
+	_Static_assert(N_RESOURCE_KEYS == 85, "by_letter must follow resource_keys");
+	if (letter >= 26)
+		return -1;
+	for (int i = by_letter[letter].from; i < by_letter[letter].to; i++)
+		if (bytes_eq(key, resource_keys[i]))
+			return i;
+	return -1;
+}
+
+/* ------------------------------------------------------------------ one span's tags, sorted out */
+
+struct sorted_tags {
+	struct bytes trace_state, span_kind, status_code, description, error;
+	struct bytes scope_name, scope_version, library_name, library_version;
+	struct bytes service_name, name_source;
+	struct zipkin_span_tag *kind_tag, *error_tag, *status_tag;
+	bool has_peer_service, has_service_peer_name;
+	uint64_t has_resource[(N_RESOURCE_KEYS + 63) / 64];
+	size_t n_links;		/* one above the highest number seen */
+	/* Not cleared: has_resource and n_links say what counts. */
+	struct bytes resource[N_RESOURCE_KEYS];
+	struct zipkin_span_tag *links[MAX_LINKS];
+};
+
+static void sort_otel_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
+{
+	static const char prefix[] = "otlp.link.";
+	struct bytes k = t->key;
+	uint64_t number = 0;
+
+	t->taken = true;
+	if (bytes_eq_str(k, "otel.status_code")) {
+		s->status_code = t->value;
+		s->status_tag = t;
+	} else if (bytes_eq_str(k, "otel.status_description")) {
+		s->description = t->value;
+	} else if (bytes_eq_str(k, "otel.scope.name")) {
+		s->scope_name = t->value;
+	} else if (bytes_eq_str(k, "otel.scope.version")) {
+		s->scope_version = t->value;
+	} else if (bytes_eq_str(k, "otel.library.name")) {
+		s->library_name = t->value;
+	} else if (bytes_eq_str(k, "otel.library.version")) {
+		s->library_version = t->value;
+	} else if (bytes_eq_str(k, "otlp.service.name.source") && t->value.n > 0) {
+		s->name_source = t->value;
+	} else {
+		t->taken = false;
+	}
+	if (k.n > sizeof(prefix) - 1 && memcmp(k.p, prefix, sizeof(prefix) - 1) == 0 &&
+	    str_to_u64((struct bytes){ k.p + sizeof(prefix) - 1, k.n - sizeof(prefix) + 1 }, &number) == 0 &&
+	    number < MAX_LINKS) {
+		while (s->n_links <= number)
+			s->links[s->n_links++] = NULL;
+		s->links[number] = t;
+	}
+}
+
+/* Keys that an endpoint's values replace: only the taken ones matter, and only when they are there. */
+static bool is_endpoint_key(const struct zipkin_span *sp, struct bytes k)
+{
+	if (sp->local.ip_len > 0 && bytes_eq_str(k, "network.local.address"))
+		return true;
+	if (sp->local.port > 0 && bytes_eq_str(k, "net.host.port"))
+		return true;
+	if (sp->remote.ip_len > 0 && bytes_eq_str(k, "network.peer.address"))
+		return true;
+	return sp->remote.port > 0 && bytes_eq_str(k, "net.peer.port");
+}
+
+static void sort_tag(struct sorted_tags *s, const struct zipkin_span *sp, struct zipkin_span_tag *t)
+{
+	struct bytes k = t->key;
+	int at = -1;
+
+	t->taken = false;
+	if (k.n == 0)
+		return;
+	if (k.p[0] == 'e' && bytes_eq_str(k, "error")) {
+		s->error_tag = t;
+	} else if (k.p[0] == 'n') {
+		t->taken = is_endpoint_key(sp, k);
+	} else if (k.n > 5 && (memcmp(k.p, "otel.", 5) == 0 || memcmp(k.p, "otlp.", 5) == 0)) {
+		sort_otel_tag(s, t);
+	} else if (bytes_eq_str(k, "w3c.tracestate")) {
+		s->trace_state = t->value;
+		t->taken = true;
+	} else if (bytes_eq_str(k, "span.kind")) {
+		s->kind_tag = t;
+	} else if (bytes_eq_str(k, "peer.service")) {
+		s->has_peer_service = true;
+	} else if (bytes_eq_str(k, "service.peer.name")) {
+		s->has_service_peer_name = true;
+	} else if (bytes_eq_str(k, "service.name")) {
+		s->service_name = t->value;
+		t->taken = true;
+	} else if ((at = find_resource_key(k)) >= 0) {
+		s->resource[at] = t->value;
+		s->has_resource[at >> 6] |= UINT64_C(1) << (at & 63);
+		t->taken = true;
+	}
+}
+
+/* ------------------------------------------------------------------ OTLP fields */
+
+/* KeyValue with a string, as field `number`: one bound check, no bytes moved. */
+static void put_attr(struct buf *b, uint32_t number, struct bytes key, struct bytes value)
+{
+	size_t any = 1 + pb_varint_size(value.n) + value.n;
+	size_t pair = 1 + pb_varint_size(key.n) + key.n + 1 + pb_varint_size(any) + any;
+	uint8_t *p = buf_reserve(b, 11 + pair), *from = p;
+
+	if (p == NULL)
+		return;
+	p += pb_varint_write(p, (uint64_t)number << 3 | PB_LEN);
+	p += pb_varint_write(p, pair);
+	*p++ = 0x0a;
+	p += pb_varint_write(p, key.n);
+	if (key.n > 0)
+		memcpy(p, key.p, key.n);
+	p += key.n;
+	*p++ = 0x12;
+	p += pb_varint_write(p, any);
+	*p++ = 0x0a;
+	p += pb_varint_write(p, value.n);
+	if (value.n > 0)
+		memcpy(p, value.p, value.n);
+	b->n += (size_t)(p + value.n - from);
+}
+
+enum { ANY_STRING = 1, ANY_BOOL = 2, ANY_INT = 3, ANY_DOUBLE = 4, ANY_ARRAY = 5, ANY_KVLIST = 6 };
+
+/* KeyValue with a bool or an int. */
+static void put_attr_uint(struct buf *b, uint32_t number, const char *key, uint32_t member, uint64_t v)
+{
+	size_t pair = pb_begin(b, number), any;
+
+	pb_put_str(b, 1, key);
+	any = pb_begin(b, 2);
+	pb_put_uint(b, member, v);
+	pb_end(b, any);
+	pb_end(b, pair);
+}
+
+static int put_json_value(struct buf *b, struct json_reader *r, const struct json_value *v);
+
+/* The members of an opened object as KeyValues, field `number`; null is left out. */
+static int put_json_members(struct buf *b, uint32_t number, struct json_reader *r)
+{
+	struct json_value v;
+	int rc = 0;
+
+	while ((rc = json_reader_member(r, &v, NULL)) > 0) {
+		size_t pair, any;
+
+		if (v.kind == JSON_NULL)
+			continue;
+		pair = pb_begin(b, number);
+		pb_put_bytes(b, 1, v.key);
+		any = pb_begin(b, 2);
+		if (put_json_value(b, r, &v) < 0)
+			return -1;
+		pb_end(b, any);
+		pb_end(b, pair);
+	}
+	return rc;
+}
+
+static int put_json_elements(struct buf *b, struct json_reader *r)
+{
+	struct json_value v;
+	int rc = 0;
+
+	while ((rc = json_reader_element(r, &v, NULL)) > 0) {
+		size_t any = pb_begin(b, 1);
+
+		if (put_json_value(b, r, &v) < 0)
+			return -1;
+		pb_end(b, any);
+	}
+	return rc;
+}
+
+static int put_json_number(struct buf *b, const struct json_value *v)
+{
+	bool is_plain = memchr(v->text.p, '.', v->text.n) == NULL;
+	int64_t i = 0;
+	double d = 0;
+
+	if (is_plain && json_reader_i64(v, &i) == 0)
+		pb_put_uint(b, ANY_INT, (uint64_t)i);
+	else if (json_reader_double(v, &d) == 0)
+		pb_put_double(b, ANY_DOUBLE, d);
+	else
+		return -1;
+	return 0;
+}
+
+/* The content of an AnyValue. */
+static int put_json_value(struct buf *b, struct json_reader *r, const struct json_value *v)
+{
+	size_t mark = 0;
+	int rc = 0;
+
+	switch (v->kind) {
+	case JSON_NULL:
+		return 0;
+	case JSON_TRUE:
+	case JSON_FALSE:
+		pb_put_uint(b, ANY_BOOL, v->kind == JSON_TRUE);
+		return 0;
+	case JSON_NUMBER:
+		return put_json_number(b, v);
+	case JSON_STRING:
+		pb_put_bytes(b, ANY_STRING, v->text);
+		return 0;
+	default:
+		mark = pb_begin(b, v->kind == JSON_ARRAY ? ANY_ARRAY : ANY_KVLIST);
+		rc = v->kind == JSON_ARRAY ? put_json_elements(b, r) : put_json_members(b, 1, r);
+		pb_end(b, mark);
+		return rc;
+	}
+}
+
+/* A JSON object in a tag or annotation as attributes, field `number`. -1: it is none. */
+static int put_json_attrs(struct zipkin_span_batch *b, uint32_t number, struct bytes text)
+{
+	struct json_reader r;
+	struct json_value v;
+
+	json_reader_init(&r, text, b->arena);
+	r.max_depth = LINK_JSON_DEPTH;
+	if (json_reader_value(&r, &v, NULL) < 0 || v.kind != JSON_OBJECT)
+		return -1;
+	if (put_json_members(&b->spans, number, &r) < 0)
+		return -1;
+	return json_reader_end(&r, NULL);
+}
+
+/* Cut `s` at its first '|': the part before it; *s is what follows. False: there is none. */
+static bool cut_first(struct bytes *s, struct bytes *part)
+{
+	const uint8_t *bar = s->n ? memchr(s->p, '|', s->n) : NULL;
+
+	if (bar == NULL)
+		return false;
+	*part = (struct bytes){ s->p, (size_t)(bar - s->p) };
+	*s = (struct bytes){ bar + 1, s->n - part->n - 1 };
+	return true;
+}
+
+/* Cut `s` at its last '|': the part after it; *s is what stands before. */
+static bool cut_last(struct bytes *s, struct bytes *part)
+{
+	const uint8_t *bar = s->n ? memrchr(s->p, '|', s->n) : NULL;
+
+	if (bar == NULL)
+		return false;
+	*part = (struct bytes){ bar + 1, s->n - (size_t)(bar - s->p) - 1 };
+	s->n = (size_t)(bar - s->p);
+	return true;
+}
+
+static int to_dropped_count(struct bytes text, uint32_t *out)
+{
+	uint64_t v = 0;
+
+	if (str_to_u64(text, &v) < 0 || v > UINT32_MAX)
+		return -1;
+	*out = (uint32_t)v;
+	return 0;
+}
+
+/* trace id|span id|trace state|attributes as JSON|dropped count. -1: not this; nothing is written. */
+static int put_link(struct zipkin_span_batch *b, struct bytes text)
+{
+	struct bytes trace_hex, span_hex, state, dropped;
+	size_t before = b->spans.n, mark;
+	uint8_t trace_id[16], span_id[8];
+	uint32_t n_dropped = 0;
+
+	if (!cut_first(&text, &trace_hex) || !cut_first(&text, &span_hex) ||
+	    !cut_first(&text, &state) || !cut_last(&text, &dropped))
+		return -1;
+	if (str_unhex(trace_hex, trace_id, 16) < 0 || str_unhex(span_hex, span_id, 8) < 0 ||
+	    to_dropped_count(dropped, &n_dropped) < 0)
+		return -1;
+	mark = pb_begin(&b->spans, 13);
+	pb_put_bytes(&b->spans, 1, (struct bytes){ trace_id, 16 });
+	pb_put_bytes(&b->spans, 2, (struct bytes){ span_id, 8 });
+	if (state.n > 0)
+		pb_put_bytes(&b->spans, 3, state);
+	if (put_json_attrs(b, 4, text) < 0) {
+		b->spans.n = before;
+		return -1;
+	}
+	if (n_dropped > 0)
+		pb_put_uint(&b->spans, 5, n_dropped);
+	pb_end(&b->spans, mark);
+	return 0;
+}
+
+/* name|attributes as JSON|dropped count, inside an open event. -1: not this; nothing is written. */
+static int put_event_text(struct zipkin_span_batch *b, struct bytes text)
+{
+	struct bytes name, dropped;
+	size_t before = b->spans.n;
+	uint32_t n_dropped = 0;
+
+	if (!cut_first(&text, &name) || !cut_last(&text, &dropped) ||
+	    to_dropped_count(dropped, &n_dropped) < 0)
+		return -1;
+	if (name.n > 0)
+		pb_put_bytes(&b->spans, 2, name);
+	if (put_json_attrs(b, 3, text) < 0) {
+		b->spans.n = before;
+		return -1;
+	}
+	if (n_dropped > 0)
+		pb_put_uint(&b->spans, 4, n_dropped);
+	return 0;
+}
+
+/* Microseconds to nanoseconds; the end of time where 64 bits end. */
+static uint64_t to_ns(uint64_t us)
+{
+	return us > UINT64_MAX / 1000 ? UINT64_MAX : us * 1000;
+}
+
+static void put_event(struct zipkin_span_batch *b, const struct zipkin_span_annotation *a)
+{
+	size_t mark = pb_begin(&b->spans, 11);
+
+	pb_put_fixed64(&b->spans, 1, to_ns(a->timestamp_us));
+	if (put_event_text(b, a->value) < 0 && a->value.n > 0)
+		pb_put_bytes(&b->spans, 2, a->value);
+	pb_end(&b->spans, mark);
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+	uint8_t any = 0;
+
+	for (size_t i = 0; i < n; i++)
+		any |= p[i];
+	return any == 0;
+}
+
+static void put_ids(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
+{
+	pb_put_bytes(b, 1, (struct bytes){ sp->trace_id, 16 });
+	pb_put_bytes(b, 2, (struct bytes){ sp->id, 8 });
+	if (s->trace_state.n > 0)
+		pb_put_bytes(b, 3, s->trace_state);
+	if (!is_zero(sp->parent_id, 8) && memcmp(sp->parent_id, sp->id, 8) != 0)
+		pb_put_bytes(b, 4, (struct bytes){ sp->parent_id, 8 });
+}
+
+static uint32_t kind_of(const struct zipkin_span *sp, struct sorted_tags *s)
+{
+	if (sp->kind != ZIPKIN_KIND_NONE || s->kind_tag == NULL ||
+	    !str_eq_nocase(s->kind_tag->value, "internal"))
+		return (uint32_t)sp->kind;
+	s->kind_tag->taken = true;
+	return 1;
+}
+
+static void put_times(struct buf *b, const struct zipkin_span *sp)
+{
+	uint64_t start = to_ns(sp->timestamp_us), end;
+
+	if (__builtin_add_overflow(start, to_ns(sp->duration_us), &end))
+		end = UINT64_MAX;
+	if (start > 0)
+		pb_put_fixed64(b, 7, start);
+	if (end > 0)
+		pb_put_fixed64(b, 8, end);
+}
+
+/* The address as text. inet_ntop needs 150 ns for an IPv4 address, and most spans have two. */
+static struct bytes ip_text(const struct zipkin_span_endpoint *ep, char text[INET6_ADDRSTRLEN])
+{
+	char *to = text;
+
+	if (ep->ip_len == 16)
+		return bytes_str(inet_ntop(AF_INET6, ep->ip, text, INET6_ADDRSTRLEN));
+	for (int i = 0; i < 4; i++) {
+		unsigned v = ep->ip[i];
+
+		if (i > 0)
+			*to++ = '.';
+		if (v >= 100)
+			*to++ = (char)('0' + v / 100);
+		if (v >= 10)
+			*to++ = (char)('0' + v / 10 % 10);
+		*to++ = (char)('0' + v % 10);
+	}
+	return (struct bytes){ (const uint8_t *)text, (size_t)(to - text) };
+}
+
+static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	if (sp->local.ip_len > 0)
+		put_attr(b, 9, BYTES_LIT("network.local.address"), ip_text(&sp->local, text));
+	if (sp->local.port > 0)
+		put_attr_uint(b, 9, "net.host.port", ANY_INT, sp->local.port);
+	if (sp->remote.service.n > 0 && !s->has_peer_service)
+		put_attr(b, 9, BYTES_LIT("peer.service"), sp->remote.service);
+	if (sp->remote.service.n > 0 && !s->has_service_peer_name)
+		put_attr(b, 9, BYTES_LIT("service.peer.name"), sp->remote.service);
+	if (sp->remote.ip_len > 0)
+		put_attr(b, 9, BYTES_LIT("network.peer.address"), ip_text(&sp->remote, text));
+	if (sp->remote.port > 0)
+		put_attr_uint(b, 9, "net.peer.port", ANY_INT, sp->remote.port);
+}
+
+static void put_attrs(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
+{
+	for (size_t i = 0; i < sp->n_tags; i++)
+		if (!sp->tags[i].taken)
+			put_attr(b, 9, sp->tags[i].key, sp->tags[i].value);
+	put_endpoints(b, sp, s);
+	if (sp->timestamp_us == 0)
+		put_attr_uint(b, 9, "otel.zipkin.absentField.startTime", ANY_BOOL, 1);
+	if (sp->debug)
+		put_attr_uint(b, 9, "zipkin.debug", ANY_BOOL, 1);
+	if (sp->shared)
+		put_attr_uint(b, 9, "zipkin.shared", ANY_BOOL, 1);
+}
+
+struct status {
+	uint32_t code;		/* 0 unset, 1 ok, 2 error */
+	struct bytes message;
+};
+
+/* The status that the tags make; takes the tags that say no more than it. */
+static struct status status_of(struct sorted_tags *s)
+{
+	struct status st = { 0, s->description };
+	struct bytes code = s->status_code;
+
+	if (str_eq_nocase(code, "error") || str_eq_nocase(code, "status_code_error"))
+		st.code = 2;
+	else if (str_eq_nocase(code, "ok") || str_eq_nocase(code, "status_code_ok"))
+		st.code = 1;
+	else if (s->status_tag && !str_eq_nocase(code, "unset") &&
+		 !str_eq_nocase(code, "status_code_unset"))
+		s->status_tag->taken = false;	/* not understood: it stays an attribute */
+	if (s->error_tag == NULL || str_eq_nocase(s->error_tag->value, "false"))
+		return st;
+	st.code = 2;
+	if (str_eq_nocase(s->error_tag->value, "true"))
+		s->error_tag->taken = true;
+	else if (st.message.n == 0)
+		st.message = s->error_tag->value;
+	return st;
+}
+
+static void put_status(struct buf *b, const struct status *st)
+{
+	size_t mark;
+
+	if (st->code == 0 && st->message.n == 0)
+		return;
+	mark = pb_begin(b, 15);
+	if (st->message.n > 0)
+		pb_put_bytes(b, 2, st->message);
+	if (st->code > 0)
+		pb_put_uint(b, 3, st->code);
+	pb_end(b, mark);
+}
+
+/* Links stand behind the attributes, but only a link that decodes is no attribute: write them first,
+ * into the batch's scratch, and say which tags they took. */
+static void put_links(struct zipkin_span_batch *b, struct sorted_tags *s, struct buf *out)
+{
+	size_t start = b->spans.n;
+
+	for (size_t i = 0; i < s->n_links && s->links[i] != NULL; i++)
+		s->links[i]->taken = put_link(b, s->links[i]->value) == 0;
+	if (b->spans.overflow)
+		return;
+	buf_add(out, b->spans.p + start, b->spans.n - start);
+	b->spans.n = start;
+}
+
+static void put_span(struct zipkin_span_batch *b, const struct zipkin_span *sp, struct sorted_tags *s)
+{
+	struct buf *out = &b->spans;
+	uint32_t kind = kind_of(sp, s);
+	struct status st = status_of(s);
+	size_t mark = pb_begin(out, 2);
+
+	buf_reset(&b->key);
+	if (s->n_links > 0)
+		put_links(b, s, &b->key);
+	put_ids(out, sp, s);
+	if (sp->name.n > 0)
+		pb_put_bytes(out, 5, sp->name);
+	if (kind > 0)
+		pb_put_uint(out, 6, kind);
+	put_times(out, sp);
+	put_attrs(out, sp, s);
+	for (size_t i = 0; i < sp->n_annotations; i++)
+		put_event(b, &sp->annotations[i]);
+	buf_add_bytes(out, buf_bytes(&b->key));
+	put_status(out, &st);
+	pb_end(out, mark);
+}
+
+/* ------------------------------------------------------------------ groups */
+
+/* The Resource message of a span, in a fixed order, so that equal ones are equal bytes. */
+static void write_resource(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
+{
+	struct bytes name_key = s->name_source.n > 0 ? s->name_source : BYTES_LIT("service.name");
+	struct bytes name = s->service_name.n > 0 ? s->service_name : sp->local.service;
+
+	if (name.n > 0)
+		put_attr(b, 1, name_key, name);
+	for (size_t w = 0; w < COUNT_OF(s->has_resource); w++) {
+		for (uint64_t bits = s->has_resource[w]; bits != 0; bits &= bits - 1) {
+			int i = (int)(w * 64) + __builtin_ctzll(bits);
+
+			put_attr(b, 1, resource_keys[i], s->resource[i]);
+		}
+	}
+}
+
+static void write_scope(struct buf *b, const struct sorted_tags *s)
+{
+	struct bytes name = s->scope_name.n > 0 ? s->scope_name : s->library_name;
+	struct bytes version = s->scope_version.n > 0 ? s->scope_version : s->library_version;
+
+	if (name.n > 0)
+		pb_put_bytes(b, 1, name);
+	if (version.n > 0)
+		pb_put_bytes(b, 2, version);
+}
+
+static struct bytes arena_copy(struct arena *a, struct bytes s)
+{
+	return (struct bytes){ arena_dup(a, s.p, s.n), s.n };
+}
+
+static struct zipkin_span_resource *find_resource(struct zipkin_span_batch *b, const struct zipkin_span *sp,
+						  const struct sorted_tags *s)
+{
+	struct zipkin_span_resource *rs;
+	struct bytes message;
+
+	buf_reset(&b->key);
+	buf_add_char(&b->key, 'r');
+	write_resource(&b->key, sp, s);
+	message = (struct bytes){ b->key.p + 1, b->key.n - 1 };
+	if (b->recent != NULL && bytes_eq(b->recent->message, message))
+		return b->recent;
+	rs = map_find(&b->groups, buf_bytes(&b->key));
+	if (rs == NULL) {
+		rs = arena_zalloc(b->arena, sizeof(*rs));
+		rs->message = arena_copy(b->arena, message);
+		rs->number = b->last ? b->last->number + 1 : 0;
+		map_set(&b->groups, buf_bytes(&b->key), rs);
+		if (b->last != NULL)
+			b->last->next = rs;
+		else
+			b->first = rs;
+		b->last = rs;
+	}
+	b->recent = rs;
+	return rs;
+}
+
+static struct scope_group *find_scope(struct zipkin_span_batch *b, struct zipkin_span_resource *rs,
+				      const struct sorted_tags *s)
+{
+	enum { HEAD = 1 + sizeof(rs->number) };
+	struct scope_group *sg;
+	struct bytes message;
+
+	buf_reset(&b->key);
+	buf_add_char(&b->key, 's');
+	buf_add(&b->key, &rs->number, sizeof(rs->number));
+	write_scope(&b->key, s);
+	message = (struct bytes){ b->key.p + HEAD, b->key.n - HEAD };
+	if (rs->recent != NULL && bytes_eq(rs->recent->message, message))
+		return rs->recent;
+	sg = map_find(&b->groups, buf_bytes(&b->key));
+	if (sg == NULL) {
+		sg = arena_zalloc(b->arena, sizeof(*sg));
+		sg->message = arena_copy(b->arena, message);
+		map_set(&b->groups, buf_bytes(&b->key), sg);
+		if (rs->last != NULL)
+			rs->last->next = sg;
+		else
+			rs->first = sg;
+		rs->last = sg;
+	}
+	rs->recent = sg;
+	return sg;
+}
+
+static void add_piece(struct arena *a, struct scope_group *sg, size_t off, size_t len)
+{
+	struct piece *p = sg->last;
+
+	sg->n_bytes += len;
+	if (p != NULL && p->off + p->len == off) {
+		p->len += len;
+		return;
+	}
+	p = arena_alloc(a, sizeof(*p));
+	*p = (struct piece){ .off = off, .len = len };
+	if (sg->last != NULL)
+		sg->last->next = p;
+	else
+		sg->first = p;
+	sg->last = p;
+}
+
+/* ------------------------------------------------------------------ public */
+
+void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
+{
+	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+	char copy[INET6_ADDRSTRLEN];
+	uint8_t ip[16];
+
+	if (text.n == 0 || text.n >= sizeof(copy))
+		return;
+	memcpy(copy, text.p, text.n);
+	copy[text.n] = '\0';
+	if (strlen(copy) != text.n)
+		return;
+	if (inet_pton(AF_INET, copy, ip) == 1) {
+		if (ep->ip_len == 16)
+			return;
+		memcpy(ep->ip, ip, 4);
+		ep->ip_len = 4;
+	} else if (inet_pton(AF_INET6, copy, ip) == 1) {
+		bool is_v4 = memcmp(ip, mapped, 12) == 0;
+
+		if (is_v4 && ep->ip_len == 16)
+			return;
+		memcpy(ep->ip, is_v4 ? ip + 12 : ip, is_v4 ? 4 : 16);
+		ep->ip_len = is_v4 ? 4 : 16;
+	}
+}
+
+void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes)
+{
+	*b = (struct zipkin_span_batch){ .arena = arena, .spans = BUF_INIT_MAX(max_bytes) };
+}
+
+void zipkin_span_batch_add(struct zipkin_span_batch *b, struct zipkin_span *sp)
+{
+	struct sorted_tags s;
+	size_t off = b->spans.n;
+	struct scope_group *sg;
+
+	memset(&s, 0, offsetof(struct sorted_tags, resource));
+	for (size_t i = 0; i < sp->n_tags; i++)
+		sort_tag(&s, sp, &sp->tags[i]);
+	put_span(b, sp, &s);
+	if (b->spans.overflow)
+		return;
+	sg = find_scope(b, find_resource(b, sp, &s), &s);
+	add_piece(b->arena, sg, off, b->spans.n - off);
+}
+
+static size_t field_size(size_t n)
+{
+	return 1 + pb_varint_size(n) + n;
+}
+
+static size_t scope_spans_size(const struct scope_group *sg)
+{
+	return (sg->message.n > 0 ? field_size(sg->message.n) : 0) + sg->n_bytes;
+}
+
+static void put_head(struct buf *out, uint32_t number, size_t n)
+{
+	pb_put_tag(out, number, PB_LEN);
+	pb_put_varint(out, n);
+}
+
+static void write_resource_spans(const struct zipkin_span_batch *b, const struct zipkin_span_resource *rs,
+				 struct buf *out)
+{
+	size_t n = field_size(rs->message.n);
+
+	for (const struct scope_group *sg = rs->first; sg != NULL; sg = sg->next)
+		n += field_size(scope_spans_size(sg));
+	put_head(out, 1, n);
+	pb_put_bytes(out, 1, rs->message);
+	for (const struct scope_group *sg = rs->first; sg != NULL; sg = sg->next) {
+		put_head(out, 2, scope_spans_size(sg));
+		if (sg->message.n > 0)
+			pb_put_bytes(out, 1, sg->message);
+		for (const struct piece *p = sg->first; p != NULL; p = p->next)
+			buf_add(out, b->spans.p + p->off, p->len);
+	}
+}
+
+int zipkin_span_batch_encode(struct zipkin_span_batch *b, struct buf *out, struct err *err)
+{
+	size_t start = out->n, max = b->spans.max;
+	bool overflow = b->spans.overflow, outer = out->overflow;
+
+	out->overflow = false;
+	for (const struct zipkin_span_resource *rs = b->first; rs != NULL && !overflow; rs = rs->next) {
+		write_resource_spans(b, rs, out);
+		overflow = out->overflow || (max > 0 && out->n - start > max);
+	}
+	out->overflow = outer;
+	if (!overflow)
+		return 0;
+	out->n = start;
+	return err_set(err, ERR_TOO_LARGE, "zipkin: spans are larger than %zu bytes as OTLP",
+		       max > 0 ? max : out->max);
+}
+
+void zipkin_span_batch_fini(struct zipkin_span_batch *b)
+{
+	buf_fini(&b->spans);
+	buf_fini(&b->key);
+	map_fini(&b->groups);
+}

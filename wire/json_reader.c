@@ -12,7 +12,8 @@
 #include <emmintrin.h>
 #endif
 
-static int damaged(const struct json_reader *r, const uint8_t *at, const char *what, struct err *err)
+static int damaged(const struct json_reader *r, const uint8_t *at, const char *what,
+		   struct err *err)
 {
 	size_t off = (size_t)(at - r->start);
 
@@ -143,8 +144,8 @@ static long unescape(const uint8_t *p, const uint8_t *end, uint8_t *to, const ui
 }
 
 /* A string with escapes: find its end first, so that the arena gives no more than the text has. */
-static int read_escaped(struct json_reader *r, const uint8_t *from, const uint8_t *p, struct bytes *out,
-			bool *high, struct err *err)
+static int read_escaped(struct json_reader *r, const uint8_t *from, const uint8_t *p,
+			struct bytes *out, bool *high, struct err *err)
 {
 	const uint8_t *bad = p;
 	uint8_t *to;
@@ -164,7 +165,8 @@ static int read_escaped(struct json_reader *r, const uint8_t *from, const uint8_
 }
 
 /* The string whose opening quote is at the cursor. */
-static inline int read_string(struct json_reader *r, struct json_value *v, struct bytes *out, struct err *err)
+static inline int read_string(struct json_reader *r, struct json_value *v, struct bytes *out,
+			      struct err *err)
 {
 	const uint8_t *from = r->p + 1, *p;
 	bool high = false;
@@ -239,8 +241,8 @@ static int read_number(struct json_reader *r, struct json_value *v, struct err *
 	return 0;
 }
 
-static int read_word(struct json_reader *r, const char *word, enum json_kind kind, struct json_value *v,
-		     struct err *err)
+static int read_word(struct json_reader *r, const char *word, enum json_kind kind,
+		     struct json_value *v, struct err *err)
 {
 	size_t n = strlen(word);
 
@@ -251,13 +253,14 @@ static int read_word(struct json_reader *r, const char *word, enum json_kind kin
 	return 0;
 }
 
-static int open_bracket(struct json_reader *r, enum json_kind kind, struct json_value *v, struct err *err)
+static int open_bracket(struct json_reader *r, enum json_kind kind, struct json_value *v,
+			struct err *err)
 {
 	uint8_t bit = (uint8_t)(1u << (r->depth & 7));
 
 	if (r->depth >= r->max_depth)
-		return err_set(err, ERR_INVALID, "json: byte %zu: nested deeper than %u levels", v->off,
-			       r->max_depth);
+		return err_set(err, ERR_INVALID, "json: byte %zu: nested deeper than %u levels",
+			       v->off, r->max_depth);
 	if (kind == JSON_OBJECT)
 		r->is_object[r->depth >> 3] |= bit;
 	else
@@ -334,7 +337,8 @@ static inline int next_item(struct json_reader *r, uint8_t close, struct err *er
 	if (r->first)
 		return 1;
 	if (r->p == r->end || *r->p != ',')
-		return damaged(r, r->p, close == '}' ? "expected ',' or '}'" : "expected ',' or ']'", err);
+		return damaged(r, r->p,
+			       close == '}' ? "expected ',' or '}'" : "expected ',' or ']'", err);
 	r->p++;
 	skip_space(r);
 	return 1;
@@ -378,7 +382,8 @@ int json_reader_leave(struct json_reader *r, unsigned depth, struct err *err)
 	struct json_value v;
 
 	while (r->depth > depth) {
-		int rc = in_object(r) ? json_reader_member(r, &v, err) : json_reader_element(r, &v, err);
+		int rc = in_object(r) ? json_reader_member(r, &v, err) :
+					json_reader_element(r, &v, err);
 
 		if (rc < 0)
 			return -1;
@@ -543,7 +548,9 @@ int json_reader_double(const struct json_value *v, double *out)
 
 const char *json_reader_kind_name(enum json_kind kind)
 {
-	static const char *const names[] = { "null", "false", "true", "a number", "a string", "an array", "an object" };
+	static const char *const names[] = {
+		"null", "false", "true", "a number", "a string", "an array", "an object"
+	};
 
 	return names[kind];
 }

@@ -36,7 +36,9 @@
 
 enum { JSON_DEPTH_DEFAULT = 64, JSON_DEPTH_MAX = 512 };
 
-enum json_kind { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+enum json_kind {
+	JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT
+};
 
 struct json_value {
 	struct bytes key;	/* unescaped; of the member, empty elsewhere */
@@ -51,7 +53,7 @@ struct json_reader {
 	struct arena *arena;
 	unsigned depth;		/* brackets open now */
 	unsigned max_depth;	/* may be set after init, at most JSON_DEPTH_MAX */
-	bool keep_bad_utf8;	/* may be set after init: malformed UTF-8 is flagged, not an error */
+	bool keep_bad_utf8;	/* may be set after init: malformed UTF-8 is only flagged */
 	bool first;		/* nothing read since the last opening bracket */
 	uint8_t is_object[JSON_DEPTH_MAX / 8];
 };

@@ -45,7 +45,8 @@ static int wrong(struct decoder *d, const struct otlp_json_field *f, const struc
 		 const char *want)
 {
 	if (v->kind == JSON_STRING || v->kind == JSON_NUMBER)
-		return err_set(d->err, ERR_INVALID, "otlp json: byte %zu: %s: expected %s, got %s%.*s%s",
+		return err_set(d->err, ERR_INVALID,
+			       "otlp json: byte %zu: %s: expected %s, got %s%.*s%s",
 			       v->off, f->name, want, v->kind == JSON_STRING ? "\"" : "",
 			       (int)MIN(v->text.n, (size_t)40), (const char *)v->text.p,
 			       v->kind == JSON_STRING ? "\"" : "");
@@ -91,8 +92,8 @@ static void put_id(struct decoder *d, uint32_t number, struct bytes hex)
 		pb_put_bytes(d->out, number, BYTES_LIT("\0"));
 }
 
-static int put_base64(struct decoder *d, const struct otlp_json_field *f, const struct json_value *v,
-		      bool keep_zero)
+static int put_base64(struct decoder *d, const struct otlp_json_field *f,
+		      const struct json_value *v, bool keep_zero)
 {
 	uint8_t *raw = arena_alloc(d->r.arena, 3 * (v->text.n / 4) + 3);
 	long n = str_unbase64(v->text, raw);
@@ -136,13 +137,15 @@ static int put_enum(struct decoder *d, const struct otlp_json_field *f, const st
 	return 0;
 }
 
-static int put_unsigned(struct decoder *d, const struct otlp_json_field *f, const struct json_value *v)
+static int put_unsigned(struct decoder *d, const struct otlp_json_field *f,
+			const struct json_value *v)
 {
 	bool is_long = f->type == OTLP_FIXED64;
 	uint64_t n = 0;
 
 	if (json_reader_u64(v, &n) < 0 || (!is_long && n > UINT32_MAX))
-		return wrong(d, f, v, is_long ? "an unsigned integer" : "an unsigned 32-bit integer");
+		return wrong(d, f, v,
+			     is_long ? "an unsigned integer" : "an unsigned 32-bit integer");
 	if (n == 0)
 		return 0;
 	if (is_long)
@@ -178,7 +181,8 @@ static int put_oneof_scalar(struct decoder *d, const struct otlp_json_field *f,
 }
 
 /* One nested message; null is an empty one. */
-static int put_message(struct decoder *d, const struct otlp_json_field *f, const struct json_value *v)
+static int put_message(struct decoder *d, const struct otlp_json_field *f,
+		       const struct json_value *v)
 {
 	size_t mark = pb_begin(d->out, f->number);
 
@@ -307,7 +311,8 @@ static int decode_message(struct decoder *d, const struct otlp_json_message *m)
 	size_t first_run = d->n_runs, start = d->out->n;
 
 	if (m->oneof && ++d->any_depth > OTLP_JSON_ANY_DEPTH)
-		return err_set(d->err, ERR_INVALID, "otlp json: byte %zu: values nested deeper than %d",
+		return err_set(d->err, ERR_INVALID,
+			       "otlp json: byte %zu: values nested deeper than %d",
 			       (size_t)(d->r.p - d->r.start), OTLP_JSON_ANY_DEPTH);
 	if (decode_members(d, m, first_run, start) < 0)
 		return -1;
@@ -346,8 +351,8 @@ int otlp_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, s
 		out->max = start + max_bytes;
 	rc = decode_text(&d);
 	if (rc == 0 && out->overflow)
-		rc = err_set(err, ERR_TOO_LARGE, "otlp json: protobuf form is larger than %zu bytes",
-			     out->max - start);
+		rc = err_set(err, ERR_TOO_LARGE,
+			     "otlp json: protobuf form is larger than %zu bytes", out->max - start);
 	if (rc < 0)
 		out->n = start;
 	out->max = outer_max;

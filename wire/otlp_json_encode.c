@@ -3,9 +3,9 @@
  * otlp_json_encode.c - see otlp_json_encode.h.
  *
  * DESIGN: a message is walked once to see which fields it has, then once more for each of those, in
- * the order of the table; walking steps over payloads, so this costs the number of fields, not their
- * bytes. A sub-message in several pieces is the list of these pieces (a merge in protobuf is a
- * concatenation), so every message here is a list of parts.
+ * the order of the table; walking steps over payloads, so this costs the number of fields, not
+ * their bytes. A sub-message in several pieces is the list of these pieces (a merge in protobuf is
+ * a concatenation), so every message here is a list of parts.
  */
 #include "wire/otlp_json_encode.h"
 
@@ -75,7 +75,8 @@ static enum pb_wire wire_of(const struct otlp_json_field *f)
 }
 
 /* The next occurrence of `number` with the wire type of f; others are not ours to judge. */
-static int walk_to(struct walk *k, const struct otlp_json_field *f, uint32_t number, struct pb_field *pf)
+static int walk_to(struct walk *k, const struct otlp_json_field *f, uint32_t number,
+		   struct pb_field *pf)
 {
 	int rc;
 
@@ -110,7 +111,8 @@ static void encode_enum(struct encoder *e, const struct otlp_json_field *f, int3
 		json_writer_i64(e->w, v);
 }
 
-static void encode_scalar(struct encoder *e, const struct otlp_json_field *f, const struct pb_field *pf)
+static void encode_scalar(struct encoder *e, const struct otlp_json_field *f,
+			  const struct pb_field *pf)
 {
 	double x = 0;
 
@@ -162,15 +164,15 @@ static bool is_zero(const struct otlp_json_field *f, const struct pb_field *pf)
 }
 
 /* A sub-message whose pieces are spread over its parent: gather them. */
-static int encode_merged(struct encoder *e, const struct otlp_json_field *f, struct walk k, size_t n,
-			 uint32_t number)
+static int encode_merged(struct encoder *e, const struct otlp_json_field *f, struct walk k,
+			 size_t n, uint32_t number)
 {
 	struct bytes *pieces = NULL;
 	struct pb_field pf;
 
 	if (n > MAX_PIECES)
-		return err_set(e->err, ERR_INVALID, "otlp protobuf: %s: in more than %d pieces", f->name,
-			       MAX_PIECES);
+		return err_set(e->err, ERR_INVALID, "otlp protobuf: %s: in more than %d pieces",
+			       f->name, MAX_PIECES);
 	pieces = arena_alloc(&e->scratch, n * sizeof(*pieces));
 	for (size_t i = 0; i < n; i++) {
 		if (walk_to(&k, f, number, &pf) <= 0)
@@ -180,8 +182,8 @@ static int encode_merged(struct encoder *e, const struct otlp_json_field *f, str
 	return encode_message(e, f->message, (struct parts){ pieces, n });
 }
 
-static int encode_one(struct encoder *e, const struct otlp_json_field *f, struct walk k, uint32_t number,
-		      bool keep_zero)
+static int encode_one(struct encoder *e, const struct otlp_json_field *f, struct walk k,
+		      uint32_t number, bool keep_zero)
 {
 	struct walk again = k;
 	struct pb_field pf, last = { 0 };
@@ -310,7 +312,8 @@ int otlp_json_encode(const struct bytes *parts, size_t n_parts, enum otlp_json_d
 	rc = otlp_json_encode_list(&w, "resourceSpans", parts, n_parts, dialect, err);
 	json_writer_object_end(&w);
 	if (rc == 0 && out->overflow)
-		rc = err_set(err, ERR_TOO_LARGE, "otlp json: larger than %zu bytes", out->max - start);
+		rc = err_set(err, ERR_TOO_LARGE, "otlp json: larger than %zu bytes",
+			     out->max - start);
 	if (rc < 0)
 		out->n = start;
 	out->max = outer_max;

@@ -12,8 +12,8 @@
  *
  * Nothing is unpacked: fields are found by walking the bytes. Their order in the input does not
  * matter: lists are gathered, the last of a scalar wins, pieces of one sub-message are merged, as
- * protobuf wants. Unknown fields have no JSON name and are left out. ResourceSpans field 1000 (proto
- * v0.15 to v0.18) is read when field 2 is absent.
+ * protobuf wants. Unknown fields have no JSON name and are left out. ResourceSpans field 1000
+ * (proto v0.15 to v0.18) is read when field 2 is absent.
  * LIMITS: AnyValues at most 64 deep (ERR_INVALID); the output by max_bytes (ERR_TOO_LARGE).
  * SPEC: OTLP "JSON Protobuf Encoding"; reference/tempo-api.md 2.1.
  */
@@ -29,8 +29,8 @@ enum otlp_json_dialect { OTLP_JSON, OTLP_JSON_TEMPO };
 
 /* Append {"resourceSpans":[...]} to out, or {} when there is none, at most max_bytes of it (0: only
  * out's own cap holds). Each part is the bytes of a TracesData or ExportTraceServiceRequest, or any
- * run of its fields, so a list of single ResourceSpans (tag and length included) will do; the parts'
- * lists are joined. Borrows. 0, or -1 with out as it was. Any thread. */
+ * run of its fields, so a list of single ResourceSpans (tag and length included) will do; the
+ * parts' lists are joined. Borrows. 0, or -1 with out as it was. Any thread. */
 int otlp_json_encode(const struct bytes *parts, size_t n_parts, enum otlp_json_dialect dialect,
 		     size_t max_bytes, struct buf *out, struct err *err) MUST_CHECK;
 
@@ -39,6 +39,7 @@ int otlp_json_encode(const struct bytes *parts, size_t n_parts, enum otlp_json_d
  * buffer, which the caller checks (overflow). 0, or -1 when the bytes are damaged; what was written
  * so far then stays in the buffer. */
 int otlp_json_encode_list(struct json_writer *w, const char *key, const struct bytes *parts,
-			  size_t n_parts, enum otlp_json_dialect dialect, struct err *err) MUST_CHECK;
+			  size_t n_parts, enum otlp_json_dialect dialect,
+			  struct err *err) MUST_CHECK;
 
 #endif

@@ -2,9 +2,9 @@
  *
  * otlp_json_schema.h - the trace messages of OTLP as tables: JSON key, field number, type.
  *
- * DESIGN: one table drives both directions (otlp_json_decode, otlp_json_encode), so they cannot drift
- * apart. protobuf-c's descriptors would do, but decoding through them unpacks a tree first.
- * A message's fields stand in field-number order: the order in which both directions write.
+ * DESIGN: one table drives both directions (otlp_json_decode, otlp_json_encode), so they cannot
+ * drift apart. protobuf-c's descriptors would do, but decoding through them unpacks a tree first. A
+ * message's fields stand in field-number order: the order in which both directions write.
  * OWNERSHIP, THREADS: constant data, any thread.
  * SPEC: opentelemetry-proto trace/v1, common/v1, resource/v1; OTLP "JSON Protobuf Encoding".
  */

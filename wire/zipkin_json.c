@@ -2,8 +2,9 @@
  *
  * zipkin_json.c - see zipkin_json.h.
  *
- * DESIGN: each reader below returns 0 (fine), SPAN_BAD (this span is of no use; the reason is noted)
- * or -1 (the text is damaged). After SPAN_BAD the rest of the span is passed over, still checked.
+ * DESIGN: each reader below returns 0 (fine), SPAN_BAD (this span is of no use; the reason is
+ * noted) or -1 (the text is damaged). After SPAN_BAD the rest of the span is passed over, still
+ * checked.
  */
 #include "wire/zipkin_json.h"
 
@@ -133,7 +134,8 @@ static enum zipkin_span_kind to_kind(struct bytes s)
 	return ZIPKIN_KIND_NONE;
 }
 
-/* Microseconds. Negative is absent (0), what is between 0 and 1 is 1, a fraction is cut. -1: no number. */
+/* Microseconds. Negative is absent (0), what is between 0 and 1 is 1, a fraction is cut. -1: no
+ * number. */
 static int to_us(const struct json_value *v, uint64_t *us)
 {
 	double x = 0;
@@ -167,7 +169,8 @@ static int read_name(struct decoder *d, const struct json_value *v)
 	return 0;
 }
 
-/* An object with known members; what is not understood in it is left out, not held against the span. */
+/* An object with known members; what is not understood in it is left out, not held against the
+ * span. */
 static int read_endpoint(struct decoder *d, const char *field, const struct json_value *v,
 			 struct zipkin_span_endpoint *ep)
 {
@@ -187,7 +190,9 @@ static int read_endpoint(struct decoder *d, const char *field, const struct json
 			   m.kind == JSON_STRING) {
 			zipkin_span_endpoint_ip(ep, m.text);
 		} else if (JSON_KEY_IS(&m, "port")) {
-			ep->port = json_reader_u64(&m, &port) == 0 && port <= 65535 ? (uint16_t)port : 0;
+			ep->port = 0;
+			if (json_reader_u64(&m, &port) == 0 && port <= 65535)
+				ep->port = (uint16_t)port;
 			if (json_reader_skip(&d->r, &m, d->err) < 0)
 				return -1;
 		} else if (json_reader_skip(&d->r, &m, d->err) < 0) {
@@ -286,7 +291,7 @@ static int read_annotations(struct decoder *d, const struct json_value *v)
 	return rc;
 }
 
-/* One member of a span. Keys by length first: most need one comparison. */
+/* One member of a span; commonest keys first. */
 static int read_member(struct decoder *d, const struct json_value *v)
 {
 	if (JSON_KEY_IS(v, "tags"))

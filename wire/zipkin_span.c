@@ -34,8 +34,8 @@ struct zipkin_span_resource {
 
 /* ------------------------------------------------------------------ resource keys */
 
-/* Tags that describe where a span was made, by first letter: what the Collector moves to the resource
- * (semantic conventions 1.6 to 1.12), but for service.name, which stands by itself. */
+/* Tags that describe where a span was made, by first letter: what the Collector moves to the
+ * resource (semantic conventions 1.6 to 1.12), but for service.name, which stands by itself. */
 #define KEY(s) { (const uint8_t *)(s), sizeof(s) - 1 }
 static const struct bytes resource_keys[] = {
 	KEY("aws.ecs.cluster.arn"), KEY("aws.ecs.container.arn"), KEY("aws.ecs.launchtype"),
@@ -135,7 +135,8 @@ static void sort_otel_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
 		t->taken = false;
 	}
 	if (k.n > sizeof(prefix) - 1 && memcmp(k.p, prefix, sizeof(prefix) - 1) == 0 &&
-	    str_to_u64((struct bytes){ k.p + sizeof(prefix) - 1, k.n - sizeof(prefix) + 1 }, &number) == 0 &&
+	    str_to_u64((struct bytes){ k.p + sizeof(prefix) - 1, k.n - sizeof(prefix) + 1 },
+		       &number) == 0 &&
 	    number < MAX_LINKS) {
 		while (s->n_links <= number)
 			s->links[s->n_links++] = NULL;
@@ -143,7 +144,8 @@ static void sort_otel_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
 	}
 }
 
-/* Keys that an endpoint's values replace: only the taken ones matter, and only when they are there. */
+/* Keys that an endpoint's values replace: only the taken ones matter, and only when they
+ * are there. */
 static bool is_endpoint_key(const struct zipkin_span *sp, struct bytes k)
 {
 	if (sp->local.ip_len > 0 && bytes_eq_str(k, "network.local.address"))
@@ -218,7 +220,8 @@ static void put_attr(struct buf *b, uint32_t number, struct bytes key, struct by
 enum { ANY_STRING = 1, ANY_BOOL = 2, ANY_INT = 3, ANY_DOUBLE = 4, ANY_ARRAY = 5, ANY_KVLIST = 6 };
 
 /* KeyValue with a bool or an int. */
-static void put_attr_uint(struct buf *b, uint32_t number, const char *key, uint32_t member, uint64_t v)
+static void put_attr_uint(struct buf *b, uint32_t number, const char *key, uint32_t member,
+			  uint64_t v)
 {
 	size_t pair = pb_begin(b, number), any;
 
@@ -358,7 +361,8 @@ static int to_dropped_count(struct bytes text, uint32_t *out)
 	return 0;
 }
 
-/* trace id|span id|trace state|attributes as JSON|dropped count. -1: not this; nothing is written. */
+/* trace id|span id|trace state|attributes as JSON|dropped count. -1: not this; nothing
+ * is written. */
 static int put_link(struct zipkin_span_batch *b, struct bytes text)
 {
 	struct bytes trace_hex, span_hex, state, dropped;
@@ -559,8 +563,8 @@ static void put_status(struct buf *b, const struct status *st)
 	pb_end(b, mark);
 }
 
-/* Links stand behind the attributes, but only a link that decodes is no attribute: write them first,
- * into the batch's scratch, and say which tags they took. */
+/* Links stand behind the attributes, but only a link that decodes is no attribute: write them
+ * first, into the batch's scratch, and say which tags they took. */
 static void put_links(struct zipkin_span_batch *b, struct sorted_tags *s, struct buf *out)
 {
 	size_t start = b->spans.n;
@@ -573,7 +577,8 @@ static void put_links(struct zipkin_span_batch *b, struct sorted_tags *s, struct
 	b->spans.n = start;
 }
 
-static void put_span(struct zipkin_span_batch *b, const struct zipkin_span *sp, struct sorted_tags *s)
+static void put_span(struct zipkin_span_batch *b, const struct zipkin_span *sp,
+		     struct sorted_tags *s)
 {
 	struct buf *out = &b->spans;
 	uint32_t kind = kind_of(sp, s);
@@ -632,7 +637,8 @@ static struct bytes arena_copy(struct arena *a, struct bytes s)
 	return (struct bytes){ arena_dup(a, s.p, s.n), s.n };
 }
 
-static struct zipkin_span_resource *find_resource(struct zipkin_span_batch *b, const struct zipkin_span *sp,
+static struct zipkin_span_resource *find_resource(struct zipkin_span_batch *b,
+						  const struct zipkin_span *sp,
 						  const struct sorted_tags *s)
 {
 	struct zipkin_span_resource *rs;
@@ -773,8 +779,8 @@ static void put_head(struct buf *out, uint32_t number, size_t n)
 	pb_put_varint(out, n);
 }
 
-static void write_resource_spans(const struct zipkin_span_batch *b, const struct zipkin_span_resource *rs,
-				 struct buf *out)
+static void write_resource_spans(const struct zipkin_span_batch *b,
+				 const struct zipkin_span_resource *rs, struct buf *out)
 {
 	size_t n = field_size(rs->message.n);
 
@@ -797,7 +803,7 @@ int zipkin_span_batch_encode(struct zipkin_span_batch *b, struct buf *out, struc
 	bool overflow = b->spans.overflow, outer = out->overflow;
 
 	out->overflow = false;
-	for (const struct zipkin_span_resource *rs = b->first; rs != NULL && !overflow; rs = rs->next) {
+	for (const struct zipkin_span_resource *rs = b->first; rs && !overflow; rs = rs->next) {
 		write_resource_spans(b, rs, out);
 		overflow = out->overflow || (max > 0 && out->n - start > max);
 	}

@@ -7,8 +7,9 @@
  *
  *	"resource bytes" -> resource -> scope -> [off,len] [off,len] ..  of  spans: |..|....|..|
  *
- * At the end the pieces are copied together: one ResourceSpans per distinct resource, one ScopeSpans
- * per distinct scope in it, both in order of first appearance, spans in order of arrival.
+ * At the end the pieces are copied together: one ResourceSpans per distinct resource, one
+ * ScopeSpans per distinct scope in it, both in order of first appearance, spans in order of
+ * arrival.
  * OWNERSHIP, THREADS: a batch borrows an arena for its tables; one thread at a time.
  * LIMITS: max_bytes bounds spans and result alike.
  * SPEC: docs/formats/zipkin.md is the mapping, and where it differs from the Collector's.
@@ -71,22 +72,23 @@ struct zipkin_span_batch {
 	struct arena *arena;
 	struct buf spans;	/* ScopeSpans.spans fields, in order of arrival */
 	struct buf key;		/* scratch: the resource or scope being looked up */
-	struct map groups;	/* resource bytes, and resource and scope bytes, to what collects them */
+	struct map groups;	/* resource bytes, and scope bytes in it, to what collects them */
 	struct zipkin_span_resource *first, *last;	/* in order of appearance */
-	struct zipkin_span_resource *recent;		/* the last span's: the next is likely the same */
+	struct zipkin_span_resource *recent;		/* the last span's: likely the next's */
 };
 
-/* Text to address: IPv4 or IPv6, whichever it is; an IPv4-mapped one becomes IPv4. IPv6 is kept when
- * both were there. Text that is neither is ignored. */
+/* Text to address: IPv4 or IPv6, whichever it is; an IPv4-mapped one becomes IPv4. IPv6 is kept
+ * when both were there. Text that is neither is ignored. */
 void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text);
 
 /* max_bytes: of the spans' OTLP form, 0 for no limit. */
 void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes);
-/* Write one span. Ids must be right (trace id and id not all zero) and text UTF-8: the reader judges.
- * Only the cap can be in the way, which zipkin_span_batch_encode reports. */
+/* Write one span. Ids must be right (trace id and id not all zero) and text UTF-8: the reader
+ * judges. Only the cap can be in the way, which zipkin_span_batch_encode reports. */
 void zipkin_span_batch_add(struct zipkin_span_batch *b, struct zipkin_span *sp);
 /* Append the ExportTraceServiceRequest to out. 0, or -1 with out as it was: ERR_TOO_LARGE. */
-int zipkin_span_batch_encode(struct zipkin_span_batch *b, struct buf *out, struct err *err) MUST_CHECK;
+int zipkin_span_batch_encode(struct zipkin_span_batch *b, struct buf *out,
+			     struct err *err) MUST_CHECK;
 void zipkin_span_batch_fini(struct zipkin_span_batch *b);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_otlp_json.c - the input as JSON: what decodes must encode, and decode again to text that stays
- * the same. The input as protobuf: what encodes must be JSON.
+ * fuzz_otlp_json.c - the input as JSON: what decodes must encode, and decode again to text that
+ * stays the same. The input as protobuf: what encodes must be JSON.
  */
 #include "base/arena.h"
 #include "base/buf.h"
@@ -54,7 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int dialect = OTLP_JSON; dialect <= OTLP_JSON_TEMPO; dialect++) {
 		struct buf text = BUF_INIT;
 
-		if (otlp_json_encode(&in, 1, (enum otlp_json_dialect)dialect, 1000000, &text, NULL) == 0)
+		if (otlp_json_encode(&in, 1, (enum otlp_json_dialect)dialect, 1000000, &text,
+				     NULL) == 0)
 			check_is_json(buf_bytes(&text));
 		buf_fini(&text);
 	}

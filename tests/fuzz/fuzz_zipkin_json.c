@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_zipkin_json.c - whatever is taken must be OTLP that encodes, with as many spans as were counted;
- * a cap must only ever shorten the answer to an error.
+ * fuzz_zipkin_json.c - whatever is taken must be OTLP that encodes, with as many spans as were
+ * counted; a cap must only ever shorten the answer to an error.
  */
 #include "base/arena.h"
 #include "base/buf.h"

@@ -18,7 +18,8 @@
 #include <cmocka.h>
 
 /* Copy everything the reader gives to the writer: what any caller does, and a check of both. */
-static int copy_value(struct json_reader *r, const struct json_value *v, struct json_writer *w, struct err *err)
+static int copy_value(struct json_reader *r, const struct json_value *v, struct json_writer *w,
+		      struct err *err)
 {
 	struct json_value inner;
 	int rc = 0;
@@ -58,7 +59,8 @@ static int copy_value(struct json_reader *r, const struct json_value *v, struct 
 }
 
 /* Read all of `in` (walked, or only skipped) into out. */
-static int copy_text(struct bytes in, bool walk, unsigned max_depth, struct buf *out, struct err *err)
+static int copy_text(struct bytes in, bool walk, unsigned max_depth, struct buf *out,
+		     struct err *err)
 {
 	struct arena a = ARENA_INIT;
 	struct json_writer w = JSON_WRITER(out);
@@ -88,7 +90,8 @@ static const struct { const char *in, *out; } good[] = {
 	{ "0.5e+10", "0.5e+10" },
 	{ "[1E5,-1.25e-3]", "[1E5,-1.25e-3]" },
 	{ "\"\"", "\"\"" },
-	{ "\"plain text that is longer than sixteen bytes\"", "\"plain text that is longer than sixteen bytes\"" },
+	{ "\"plain text that is longer than sixteen bytes\"",
+	  "\"plain text that is longer than sixteen bytes\"" },
 	{ "\"q\\\"b\\\\s\\/n\\n\\t\\b\\f\\r\"", "\"q\\\"b\\\\s/n\\n\\t\\b\\f\\r\"" },
 	{ "\"\\u0041\\u00e9\\u20ac\"", "\"A\xc3\xa9\xe2\x82\xac\"" },
 	{ "\"\\uD83D\\uDE00\"", "\"\xf0\x9f\x98\x80\"" },
@@ -99,7 +102,8 @@ static const struct { const char *in, *out; } good[] = {
 	{ "\"\\u0000\\u001f\"", "\"\\u0000\\u001f\"" },
 	{ "{\"k\\u0065y\":1}", "{\"key\":1}" },
 	{ "\"\x7f\"", "\"\x7f\"" },
-	{ "\"caf\xc3\xa9 on a line longer than sixteen\"", "\"caf\xc3\xa9 on a line longer than sixteen\"" },
+	{ "\"caf\xc3\xa9 on a line longer than sixteen\"",
+	  "\"caf\xc3\xa9 on a line longer than sixteen\"" },
 };
 
 static void reader_and_writer_agree(void **state)
@@ -231,18 +235,21 @@ static void depth_is_bounded(void **state)
 	assert_string_equal(err.msg, "json: byte 64: nested deeper than 64 levels");
 	memset(text, '[', 512);
 	memset(text + 512, ']', 512);
-	assert_int_equal(copy_text((struct bytes){ (uint8_t *)text, 1024 }, false, JSON_DEPTH_MAX, &out, &err), 0);
+	assert_int_equal(copy_text((struct bytes){ (uint8_t *)text, 1024 }, false, JSON_DEPTH_MAX,
+				   &out, &err), 0);
 	buf_fini(&out);
 }
 
 static void every_truncation_is_damage(void **state)
 {
-	static const char text[] = "{\"a\":[1,-2.5e3,\"x\\u00e9\\ud83d\\ude00\",true,null,{\"b\":{\"c\":[]}}],\"d\":false}";
+	static const char text[] = "{\"a\":[1,-2.5e3,\"x\\u00e9\\ud83d\\ude00\",true,null,"
+		"{\"b\":{\"c\":[]}}],\"d\":false}";
 	struct buf out = BUF_INIT;
 
 	(void)state;
 	for (size_t n = 0; n < sizeof(text) - 1; n++) {
-		uint8_t *copy = xmalloc(n + 1);		/* so that a sanitizer sees a byte read too far */
+		/* so that a sanitizer sees a byte read too far */
+		uint8_t *copy = xmalloc(n + 1);
 
 		memcpy(copy, text, n);
 		assert_int_equal(copy_text((struct bytes){ copy, n }, true, 64, &out, NULL), -1);
@@ -303,7 +310,8 @@ static void integers_are_exact_or_refused(void **state)
 
 static void text_in_quotes_that_is_no_number_is_refused(void **state)
 {
-	static const char *const texts[] = { "", " 1", "1 ", "0x1", "inf", "nan", "1e", "--1", "1,2", "+1", "true" };
+	static const char *const texts[] = { "", " 1", "1 ", "0x1", "inf", "nan", "1e", "--1",
+		"1,2", "+1", "true" };
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(texts); i++) {
@@ -318,7 +326,8 @@ static void text_in_quotes_that_is_no_number_is_refused(void **state)
 
 static void doubles_survive_both_ways(void **state)
 {
-	static const double plain[] = { 0, -0.0, 1, -0.5, 0.1, 1e300, 5e-324, 1.7976931348623157e308, 123456.789 };
+	static const double plain[] = { 0, -0.0, 1, -0.5, 0.1, 1e300, 5e-324,
+		1.7976931348623157e308, 123456.789 };
 	struct rng rng;
 
 	(void)state;
@@ -396,7 +405,8 @@ static void writer_forms(void **state)
 	assert_string_equal(buf_cstr(&out),
 		"{\"a\":[18446744073709551615,-9223372036854775808,\"18446744073709551615\","
 		"\"-9223372036854775808\",\"01ab\",\"Aas=\",\"\",\"\",\"NaN\",0.1,{}],"
-		"\"b\":\"bad \xef\xbf\xbd\xef\xbf\xbd caf\xc3\xa9 \xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}");
+		"\"b\":\"bad \xef\xbf\xbd\xef\xbf\xbd caf\xc3\xa9 "
+		"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"}");
 	buf_fini(&out);
 }
 

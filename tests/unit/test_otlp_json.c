@@ -54,8 +54,10 @@ static struct bytes quoted(const char *text, struct buf *b)
 }
 
 static const char *const pairs[] = {
-	"otlp/jaeger-cassandra-otel_traces_01.json", "otlp/derived/jaeger-cassandra-otel_traces_01.pb",
-	"otlp/jaeger-integration-example_trace.json", "otlp/derived/jaeger-integration-example_trace.pb",
+	"otlp/jaeger-cassandra-otel_traces_01.json",
+		"otlp/derived/jaeger-cassandra-otel_traces_01.pb",
+	"otlp/jaeger-integration-example_trace.json",
+		"otlp/derived/jaeger-integration-example_trace.pb",
 	"otlp/jaeger-integration-scope_attributes_trace.json",
 	"otlp/derived/jaeger-integration-scope_attributes_trace.pb",
 	"otlp/jaeger-memory-otel_traces_01.json", "otlp/derived/jaeger-memory-otel_traces_01.pb",
@@ -86,7 +88,8 @@ static void golden_json_becomes_golden_protobuf(void **state)
 	buf_fini(&got);
 }
 
-/* The .pb beside this one was derived with its snake_case ids read as base64: no pattern to go by. */
+/* The .pb beside this one was derived with its snake_case ids read as base64: no pattern to
+ * go by. */
 static void snake_case_request(void **state)
 {
 	struct buf json = BUF_INIT, pb = BUF_INIT, text = BUF_INIT;
@@ -96,10 +99,12 @@ static void snake_case_request(void **state)
 		decode_ok(buf_bytes(&json), &pb);
 		encode_ok(buf_bytes(&pb), OTLP_JSON, &text);
 		assert_non_null(strstr(buf_cstr(&text),
-			"{\"traceId\":\"5b8efff798038103d269b633813fc60c\",\"spanId\":\"2222222222222222\","
+			"{\"traceId\":\"5b8efff798038103d269b633813fc60c\""
+			",\"spanId\":\"2222222222222222\","
 			"\"parentSpanId\":\"1111111111111111\",\"name\":\"child-span\",\"kind\":3,"
 			"\"startTimeUnixNano\":\"1650917400100000000\","
-			"\"endTimeUnixNano\":\"1650917400900000000\",\"attributes\":[{\"key\":\"db.system\","
+			"\"endTimeUnixNano\":\"1650917400900000000\",\"attributes\":["
+			"{\"key\":\"db.system\","
 			"\"value\":{\"stringValue\":\"postgresql\"}}],"
 			"\"status\":{\"message\":\"db timeout\",\"code\":2}}"));
 	}
@@ -150,9 +155,11 @@ static const struct { const char *name, *json, *same; } equal[] = {
 	{ "unknown enum number", "{'kind':77}", "{'kind':77.0}" },
 	{ "numbers in quotes", "{'flags':'257','startTimeUnixNano':'1e9'}",
 	  "{'flags':257,'startTimeUnixNano':1000000000}" },
-	{ "null is absent", "{'name':null,'kind':null,'attributes':null,'status':null,'flags':null}", "{}" },
+	{ "null is absent",
+	  "{'name':null,'kind':null,'attributes':null,'status':null,'flags':null}", "{}" },
 	{ "unknown keys", "{'name':'x','zzz':[{'a':[1,2,{}]}],'':0}", "{'name':'x'}" },
-	{ "order", "{'status':{'code':2,'message':'m'},'kind':2,'attributes':[{'value':{'intValue':1},"
+	{ "order",
+	  "{'status':{'code':2,'message':'m'},'kind':2,'attributes':[{'value':{'intValue':1},"
 	  "'key':'k'}],'name':'n'}",
 	  "{'name':'n','kind':2,'attributes':[{'key':'k','value':{'intValue':'1'}}],"
 	  "'status':{'message':'m','code':2}}" },
@@ -197,13 +204,16 @@ static const struct { const char *json, *msg; } bad[] = {
 	{ "", "json: byte 0: expected a value, found the end" },
 	{ "[]", "otlp json: expected an object, got an array" },
 	{ "{}x", "json: byte 2: expected nothing after the value, found 'x'" },
-	{ "{'resourceSpans':{}}", "otlp json: byte 17: resourceSpans: expected an array, got an object" },
+	{ "{'resourceSpans':{}}",
+	  "otlp json: byte 17: resourceSpans: expected an array, got an object" },
 	{ "{'resourceSpans':[1]}", "otlp json: byte 18: resourceSpans: expected an object, got 1" },
 	{ "{'resourceSpans':[{'resource':'x'}]}",
 	  "otlp json: byte 30: resource: expected an object, got \"x\"" },
-	{ "{'resourceSpans':[{'schemaUrl':1}]}", "otlp json: byte 31: schemaUrl: expected a string, got 1" },
+	{ "{'resourceSpans':[{'schemaUrl':1}]}",
+	  "otlp json: byte 31: schemaUrl: expected a string, got 1" },
 	{ "{'resourceSpans':[{'resource':{'droppedAttributesCount':-1}}]}",
-	  "otlp json: byte 56: droppedAttributesCount: expected an unsigned 32-bit integer, got -1" },
+	  "otlp json: byte 56: droppedAttributesCount: expected an unsigned 32-bit integer"
+	  ", got -1" },
 	{ "{'resourceSpans':[{'resource':{'attributes':[{'value':{'intValue':1.5}}]}}]}",
 	  "otlp json: byte 66: intValue: expected a 64-bit integer, got 1.5" },
 	{ "{'resourceSpans':[{'resource':{'attributes':[{'value':{'bytesValue':'?'}}]}}]}",
@@ -249,7 +259,8 @@ static struct bytes dig(struct bytes in, const uint32_t *path)
 	return in;
 }
 
-/* Bad ids must reach the protobuf index in a shape that it rejects: never empty, never a right length. */
+/* Bad ids must reach the protobuf index in a shape that it rejects: never empty, never a right
+ * length. */
 static void bad_ids_keep_a_wrong_length(void **state)
 {
 	static const struct { const char *json; size_t want; } cases[] = {
@@ -263,8 +274,10 @@ static void bad_ids_keep_a_wrong_length(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {
-		snprintf(json, sizeof(json), "{'resourceSpans':[{'scopeSpans':[{'spans':[{'spanId':%s,"
-			 "'parentSpanId':%s,'traceId':%s}]}]}]}", cases[i].json, cases[i].json, cases[i].json);
+		snprintf(json, sizeof(json),
+			 "{'resourceSpans':[{'scopeSpans':[{'spans':[{'spanId':%s,"
+			 "'parentSpanId':%s,'traceId':%s}]}]}]}", cases[i].json, cases[i].json,
+				cases[i].json);
 		buf_reset(&out);
 		decode_ok(quoted(json, &text), &out);
 		for (uint32_t field = 1; field <= 4; field += field) {
@@ -272,7 +285,8 @@ static void bad_ids_keep_a_wrong_length(void **state)
 			size_t n = dig(buf_bytes(&out), path).n;
 
 			if (n != cases[i].want)
-				fail_msg("%s: id of %zu bytes, want %zu", cases[i].json, n, cases[i].want);
+				fail_msg("%s: id of %zu bytes, want %zu", cases[i].json, n,
+					 cases[i].want);
 		}
 	}
 	buf_fini(&text);
@@ -285,7 +299,8 @@ static void bad_utf8_is_passed_on_for_the_index_to_judge(void **state)
 	struct buf out = BUF_INIT;
 
 	(void)state;
-	decode_ok(BYTES_LIT("{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"name\":\"a\xff\"}]}]}]}"),
+	decode_ok(BYTES_LIT("{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":["
+		"{\"name\":\"a\xff\"}]}]}]}"),
 		  &out);
 	assert_true(bytes_eq(dig(buf_bytes(&out), path), BYTES_LIT("a\xff")));
 	buf_fini(&out);
@@ -294,12 +309,16 @@ static void bad_utf8_is_passed_on_for_the_index_to_judge(void **state)
 static void old_names_count_when_the_new_bring_nothing(void **state)
 {
 	static const struct { const char *json, *scope; } cases[] = {
-		{ "{'instrumentationLibrarySpans':[{'instrumentationLibrary':{'name':'old'}}]}", "old" },
-		{ "{'scopeSpans':[],'instrumentation_library_spans':[{'scope':{'name':'old'}}]}", "old" },
-		{ "{'instrumentationLibrarySpans':[{'scope':{'name':'old'}}],'scopeSpans':[]}", "old" },
+		{ "{'instrumentationLibrarySpans':[{'instrumentationLibrary':{'name':'old'}}]}",
+		  "old" },
+		{ "{'scopeSpans':[],'instrumentation_library_spans':[{'scope':{'name':'old'}}]}",
+		  "old" },
+		{ "{'instrumentationLibrarySpans':[{'scope':{'name':'old'}}],'scopeSpans':[]}",
+		  "old" },
 		{ "{'instrumentationLibrarySpans':[{'scope':{'name':'old'}}],"
 		  "'scopeSpans':[{'scope':{'name':'new'}}]}", "new" },
-		{ "{'scopeSpans':[{'instrumentationLibrary':{'name':'old'},'scope':{'name':'new'}}]}", "new" },
+		{ "{'scopeSpans':[{'instrumentationLibrary':{'name':'old'},'scope':"
+		  "{'name':'new'}}]}", "new" },
 	};
 	const uint32_t path[] = { 1, 2, 1, 1, 0 };
 	struct buf text = BUF_INIT, out = BUF_INIT;
@@ -327,7 +346,8 @@ static void old_names_count_when_the_new_bring_nothing(void **state)
 	buf_fini(&out);
 }
 
-/* Every case of that suite's hostile inputs: taken or refused, never a crash, and equal when repeated. */
+/* Every case of that suite's hostile inputs: taken or refused, never a crash, and equal when
+ * repeated. */
 static void foreign_bad_inputs_do_not_crash(void **state)
 {
 	struct buf file = BUF_INIT, out = BUF_INIT;
@@ -350,7 +370,8 @@ static void foreign_bad_inputs_do_not_crash(void **state)
 			if (!is_input)
 				continue;
 			buf_reset(&out);
-			n_taken += decode((struct bytes){ file.p + from, (size_t)(r.p - r.start) - from }, &out,
+			n_taken += decode((struct bytes){ file.p + from,
+				(size_t)(r.p - r.start) - from }, &out,
 					  NULL) == 0;
 			n++;
 		}
@@ -362,10 +383,12 @@ static void foreign_bad_inputs_do_not_crash(void **state)
 	buf_fini(&out);
 }
 
-static void nest(struct buf *b, const char *open, const char *inside, const char *close, size_t depth)
+static void nest(struct buf *b, const char *open, const char *inside, const char *close,
+		 size_t depth)
 {
 	buf_reset(b);
-	buf_add_str(b, "{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"k\",\"value\":");
+	buf_add_str(b,
+		    "{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"k\",\"value\":");
 	for (size_t i = 0; i < depth; i++)
 		buf_add_str(b, open);
 	buf_add_str(b, inside);
@@ -409,11 +432,16 @@ static void depth_is_64_values(void **state)
 }
 
 static const char whole[] =
-	"{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"a\",\"value\":{\"kvlistValue\":{\"values\":"
-	"[{\"key\":\"x\",\"value\":{\"arrayValue\":{\"values\":[{\"doubleValue\":\"NaN\"},{\"doubleValue\":-0.0},"
-	"{\"bytesValue\":\"AQI=\"},{}]}}}]}}}]},\"scopeSpans\":[{\"scope\":{\"name\":\"s\"},\"spans\":[{\"traceId\":"
-	"\"000102030405060708090a0b0c0d0e0f\",\"spanId\":\"0001020304050607\",\"name\":\"n \\u00e9\",\"kind\":2,"
-	"\"startTimeUnixNano\":\"18446744073709551615\",\"links\":[{\"traceId\":\"\"}],\"status\":{\"code\":2},"
+	"{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"a\",\"value\":"
+	"{\"kvlistValue\":{\"values\":"
+	"[{\"key\":\"x\",\"value\":{\"arrayValue\":{\"values\":[{\"doubleValue\":\"NaN\"},"
+	"{\"doubleValue\":-0.0},"
+	"{\"bytesValue\":\"AQI=\"},{}]}}}]}}}]},\"scopeSpans\":[{\"scope\":{\"name\":\"s\"}"
+	",\"spans\":[{\"traceId\":"
+	"\"000102030405060708090a0b0c0d0e0f\",\"spanId\":\"0001020304050607\""
+	",\"name\":\"n \\u00e9\",\"kind\":2,"
+	"\"startTimeUnixNano\":\"18446744073709551615\",\"links\":[{\"traceId\":\"\"}]"
+	",\"status\":{\"code\":2},"
 	"\"flags\":4294967295}]}]}]}";
 
 static void every_truncation_is_refused(void **state)
@@ -496,13 +524,15 @@ static void the_cap_holds_both_ways(void **state)
 static void two_dialects(void **state)
 {
 	struct buf pb = BUF_INIT, out = BUF_INIT, text = BUF_INIT;
+	struct json_writer w = JSON_WRITER(&out);
 	struct bytes parts[2];
 
 	(void)state;
 	decode_ok(quoted("{'resourceSpans':[{'scopeSpans':[{'spans':[{'traceId':"
 			 "'000102030405060708090a0b0c0d0e0f','kind':3,'startTimeUnixNano':1,"
 			 "'attributes':[{'key':'e','value':{}},{'key':'z','value':{'intValue':0}},"
-			 "{'key':'b','value':{'bytesValue':''}},{'key':'a','value':{'arrayValue':{}}}],"
+			 "{'key':'b','value':{'bytesValue':''}},{'key':'a','value':"
+			 "{'arrayValue':{}}}],"
 			 "'status':{}},{'kind':9,'status':{'code':2}}]}]}]}", &text), &pb);
 	encode_ok(buf_bytes(&pb), OTLP_JSON, &out);
 	assert_string_equal(buf_cstr(&out), (const char *)quoted(
@@ -526,6 +556,13 @@ static void two_dialects(void **state)
 	buf_reset(&out);
 	assert_int_equal(otlp_json_encode(NULL, 0, OTLP_JSON_TEMPO, 0, &out, NULL), 0);
 	assert_string_equal(buf_cstr(&out), "{}");
+	buf_reset(&out);
+	json_writer_object(&w);
+	assert_int_equal(otlp_json_encode_list(&w, "batches", parts, 2, OTLP_JSON_TEMPO, NULL), 0);
+	json_writer_key(&w, "status");
+	json_writer_str(&w, "PARTIAL");
+	json_writer_object_end(&w);
+	assert_string_equal(buf_cstr(&out), "{\"batches\":[{},{}],\"status\":\"PARTIAL\"}");
 	buf_fini(&text);
 	buf_fini(&pb);
 	buf_fini(&out);

@@ -18,7 +18,8 @@
 
 #include <cmocka.h>
 
-static int decode(struct bytes json, struct buf *pb, struct zipkin_json_result *res, struct err *err)
+static int decode(struct bytes json, struct buf *pb, struct zipkin_json_result *res,
+		  struct err *err)
 {
 	struct arena a = ARENA_INIT;
 	int rc = zipkin_json_decode(json, 0, &a, pb, res, err);
@@ -70,7 +71,8 @@ static const struct { const char *in, *out; } spans[] = {
 	{ ",'tags':{'w3c.tracestate':'a=b','x':'y'}", ",'traceState':'a=b','attributes':[x=y]" },
 	{ ",'tags':{'n':7,'b':true,'z':null,'o':{},'a':[1],'f':-1.50e3,'e':''}",
 	  ",'attributes':[n=7,b=true,f=-1.50e3,e=]" },
-	{ ",'tags':{'span.kind':'internal','x':'y'}", ",'kind':'SPAN_KIND_INTERNAL','attributes':[x=y]" },
+	{ ",'tags':{'span.kind':'internal','x':'y'}",
+	  ",'kind':'SPAN_KIND_INTERNAL','attributes':[x=y]" },
 	{ ",'tags':{'span.kind':'odd'}", ",'attributes':[span.kind=odd]" },
 	{ ",'tags':{'span.kind':'internal'},'kind':'CLIENT'",
 	  ",'kind':'SPAN_KIND_CLIENT','attributes':[span.kind=internal]" },
@@ -78,7 +80,8 @@ static const struct { const char *in, *out; } spans[] = {
 	{ ",'tags':{'otel.status_code':'OK'}", ",'status':{'code':'STATUS_CODE_OK'}" },
 	{ ",'tags':{'otel.status_code':'ERROR','otel.status_description':'d'}",
 	  ",'status':{'message':'d','code':'STATUS_CODE_ERROR'}" },
-	{ ",'tags':{'otel.status_code':'STATUS_CODE_ERROR'}", ",'status':{'code':'STATUS_CODE_ERROR'}" },
+	{ ",'tags':{'otel.status_code':'STATUS_CODE_ERROR'}",
+	  ",'status':{'code':'STATUS_CODE_ERROR'}" },
 	{ ",'tags':{'otel.status_code':'Unset'}", "" },
 	{ ",'tags':{'otel.status_code':'odd'}", ",'attributes':[otel.status_code=odd]" },
 	{ ",'tags':{'error':'true'}", ",'status':{'code':'STATUS_CODE_ERROR'}" },
@@ -97,11 +100,14 @@ static const struct { const char *in, *out; } spans[] = {
 	  ",'attributes':[peer.service=mine,service.peer.name=db]" },
 	{ ",'localEndpoint':{'ipv4':'1.2.3.4','ipv6':'7::0.128.128.127','port':'80'}",
 	  ",'attributes':[network.local.address=7::80:807f,net.host.port#80]" },
-	{ ",'localEndpoint':{'ipv6':'::ffff:1.2.3.4'}", ",'attributes':[network.local.address=1.2.3.4]" },
+	{ ",'localEndpoint':{'ipv6':'::ffff:1.2.3.4'}",
+	  ",'attributes':[network.local.address=1.2.3.4]" },
 	{ ",'localEndpoint':{'ipv6':'1.2.3.4'}", ",'attributes':[network.local.address=1.2.3.4]" },
 	{ ",'localEndpoint':{'ipv4':'::1'}", ",'attributes':[network.local.address=::1]" },
-	{ ",'localEndpoint':{'ipv4':'no.1.2.3','port':65536,'x':[{}]},'remoteEndpoint':{'port':-1}", "" },
-	{ ",'localEndpoint':{'ipv4':'1.2.3.4'},'tags':{'network.local.address':'x','net.peer.port':'y'}",
+	{ ",'localEndpoint':{'ipv4':'no.1.2.3','port':65536,'x':[{}]},'remoteEndpoint':{'port':-1}",
+	  "" },
+	{ ",'localEndpoint':{'ipv4':'1.2.3.4'},'tags':{'network.local.address':'x'"
+	  ",'net.peer.port':'y'}",
 	  ",'attributes':[net.peer.port=y,network.local.address=1.2.3.4]" },
 	{ ",'localEndpoint':{},'remoteEndpoint':null", "" },
 	/* flags */
@@ -111,17 +117,20 @@ static const struct { const char *in, *out; } spans[] = {
 	{ ",'annotations':[{'timestamp':2,'value':'ev'},{'value':'x'},{'timestamp':3},7,null,"
 	  "{'timestamp':'4','value':''}]", ",'events':[{'timeUnixNano':'2000','name':'ev'},"
 	  "{'timeUnixNano':'4000'}]" },
-	{ ",'annotations':[{'timestamp':2,'value':'n|{\\'i\\':1,\\'d\\':1.5,\\'s\\':\\'a|b\\',\\'n\\':null}|3'}]",
+	{ ",'annotations':[{'timestamp':2,'value':'n|{\\'i\\':1,\\'d\\':1.5,\\'s\\':\\'a|b\\'"
+	  ",\\'n\\':null}|3'}]",
 	  ",'events':[{'timeUnixNano':'2000','name':'n','attributes':[i#1,d~1.5,s=a|b],"
 	  "'droppedAttributesCount':3}]" },
-	{ ",'annotations':[{'timestamp':2,'value':'a|b|c'},{'timestamp':2,'value':'a|{\\'x\\':|0'}]",
+	{ ",'annotations':[{'timestamp':2,'value':'a|b|c'},{'timestamp':2,'value':'a|"
+	  "{\\'x\\':|0'}]",
 	  ",'events':[{'timeUnixNano':'2000','name':'a|b|c'},"
 	  "{'timeUnixNano':'2000','name':'a|{\\'x\\':|0'}]" },
 	/* links */
 	{ ",'tags':{'otlp.link.1':'bad','otlp.link.0':'00000000000000000000000000000001|"
 	  "0000000000000002|s=t|{\\'k\\':[1,{\\'m\\':true}]}|4'}",
 	  ",'attributes':[otlp.link.1=bad],'links':[{'traceId':'AAAAAAAAAAAAAAAAAAAAAQ==',"
-	  "'spanId':'AAAAAAAAAAI=','traceState':'s=t','attributes':[{'key':'k','value':{'arrayValue':"
+	  "'spanId':'AAAAAAAAAAI=','traceState':'s=t','attributes':[{'key':'k','value':"
+	  "{'arrayValue':"
 	  "{'values':[{'intValue':'1'},{'kvlistValue':{'values':[m?true]}}]}}}],"
 	  "'droppedAttributesCount':4}]" },
 	{ ",'tags':{'otlp.link.1':'00000000000000000000000000000001|0000000000000002||{}|0'}",
@@ -154,7 +163,8 @@ static void expand(const char *in, struct buf *out)
 		}
 		v = strcspn(key + n + 1, key[n] == '=' && strstr(key, "||{}|0]") ? "]" : ",]");
 		buf_printf(out, "{'key':'%.*s','value':{'%sValue':%s%.*s%s}}", (int)n, key,
-			   member[hit - sign], hit[0] == '=' || hit[0] == '#' ? "'" : "", (int)v, key + n + 1,
+			   member[hit - sign], hit[0] == '=' || hit[0] == '#' ? "'" : "", (int)v,
+				key + n + 1,
 			   hit[0] == '=' || hit[0] == '#' ? "'" : "");
 		in = key + n + 1 + v;
 	}
@@ -167,7 +177,8 @@ static void spans_are_mapped(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(spans); i++) {
-		const char *name = strstr(spans[i].out, ",'name':"), *kind = strstr(spans[i].out, ",'kind':");
+		const char *name = strstr(spans[i].out, ",'name':"),
+			*kind = strstr(spans[i].out, ",'kind':");
 		const char *tail = spans[i].out;
 		const char *got;
 
@@ -176,7 +187,8 @@ static void spans_are_mapped(void **state)
 			tail = strchr(kind + 8, '\'') + 1 + strcspn(kind + 9, "'") + 1;
 		else if (name == spans[i].out && name != NULL)
 			tail = spans[i].out + strlen(spans[i].out);
-		while (strncmp(tail, ",'parentSpanId", 14) == 0 || strncmp(tail, ",'traceState", 12) == 0)
+		while (strncmp(tail, ",'parentSpanId", 14) == 0 ||
+		       strncmp(tail, ",'traceState", 12) == 0)
 			tail += 1 + strcspn(tail + 1, ",") ;
 		buf_reset(&raw);
 		buf_printf(&raw, "[{'traceId':'1','id':'ab','timestamp':1%s}]", spans[i].in);
@@ -185,7 +197,8 @@ static void spans_are_mapped(void **state)
 		got = as_text(buf_bytes(&json), &text, &res);
 		assert_int_equal(res.n_ok, 1);
 		buf_reset(&want);
-		buf_add_str(&want, "{'resourceSpans':[{'resource':{},'scopeSpans':[{'spans':[{'traceId':"
+		buf_add_str(&want,
+			    "{'resourceSpans':[{'resource':{},'scopeSpans':[{'spans':[{'traceId':"
 			    "'AAAAAAAAAAAAAAAAAAAAAQ==','spanId':'AAAAAAAAAKs='");
 		buf_add(&want, spans[i].out, (size_t)(tail - spans[i].out));
 		buf_add_str(&want, ",'startTimeUnixNano':'1000','endTimeUnixNano':'1000'");
@@ -226,7 +239,8 @@ static void times_in_every_form(void **state)
 		const char *got;
 
 		snprintf(raw, sizeof(raw), "[{'traceId':'1','id':'1',%s}]", times[i].in);
-		got = strstr(as_text(quoted(raw, &json), &text, &res), "'spanId':'AAAAAAAAAAE=',") + 24;
+		got = strstr(as_text(quoted(raw, &json), &text, &res),
+			     "'spanId':'AAAAAAAAAAE=',") + 24;
 		if (strncmp(got, times[i].out, strlen(times[i].out)) != 0)
 			fail_msg("%s: got %s", times[i].in, got);
 	}
@@ -236,7 +250,8 @@ static void times_in_every_form(void **state)
 
 static const struct { const char *in, *msg; enum zipkin_json_reason reason; } bad_spans[] = {
 	{ "{'traceId':'1','id':'not hex'}", "[1].id: \"not hex\"", ZIPKIN_BAD_SPAN_ID },
-	{ "{'traceId':'1','id':'12345678901234567'}", "[1].id: \"12345678901234567\"", ZIPKIN_BAD_SPAN_ID },
+	{ "{'traceId':'1','id':'12345678901234567'}", "[1].id: \"12345678901234567\"",
+	  ZIPKIN_BAD_SPAN_ID },
 	{ "{'traceId':'1','id':'0'}", "[1].id: \"0\"", ZIPKIN_BAD_SPAN_ID },
 	{ "{'traceId':'1','id':null}", "[1].id: missing", ZIPKIN_BAD_SPAN_ID },
 	{ "{'traceId':'1','id':7}", "[1].id: 7", ZIPKIN_BAD_SPAN_ID },
@@ -246,12 +261,17 @@ static const struct { const char *in, *msg; enum zipkin_json_reason reason; } ba
 	{ "{'traceId':'123456789012345678901234567890123','id':'1'}",
 	  "[1].traceId: \"123456789012345678901234567890123\"", ZIPKIN_BAD_TRACE_ID },
 	{ "{'traceId':['1'],'id':'1'}", "[1].traceId: an array", ZIPKIN_BAD_TRACE_ID },
-	{ "{'traceId':'1','id':'1','parentId':'BADID'}", "[1].parentId: \"BADID\"", ZIPKIN_BAD_PARENT_ID },
-	{ "{'traceId':'1','id':'1','tags':[{'a':[]}]}", "[1].tags: an array", ZIPKIN_BAD_JSON_TYPE },
-	{ "{'traceId':'1','id':'1','annotations':{}}", "[1].annotations: an object", ZIPKIN_BAD_JSON_TYPE },
-	{ "{'traceId':'1','id':'1','localEndpoint':'x'}", "[1].localEndpoint: \"x\"", ZIPKIN_BAD_JSON_TYPE },
+	{ "{'traceId':'1','id':'1','parentId':'BADID'}", "[1].parentId: \"BADID\"",
+	  ZIPKIN_BAD_PARENT_ID },
+	{ "{'traceId':'1','id':'1','tags':[{'a':[]}]}", "[1].tags: an array",
+	  ZIPKIN_BAD_JSON_TYPE },
+	{ "{'traceId':'1','id':'1','annotations':{}}", "[1].annotations: an object",
+	  ZIPKIN_BAD_JSON_TYPE },
+	{ "{'traceId':'1','id':'1','localEndpoint':'x'}", "[1].localEndpoint: \"x\"",
+	  ZIPKIN_BAD_JSON_TYPE },
 	{ "{'traceId':'1','id':'1','name':{}}", "[1].name: an object", ZIPKIN_BAD_JSON_TYPE },
-	{ "{'traceId':'1','id':'1','timestamp':true}", "[1].timestamp: true", ZIPKIN_BAD_JSON_TYPE },
+	{ "{'traceId':'1','id':'1','timestamp':true}", "[1].timestamp: true",
+	  ZIPKIN_BAD_JSON_TYPE },
 	{ "{'traceId':'1','id':'1','duration':'1s'}", "[1].duration: \"1s\"", ZIPKIN_BAD_NUMBER },
 	{ "{'traceId':'1','id':'1','tags':{'a':'\xff'}}", "[1].tags: \"?\"", ZIPKIN_BAD_UTF8 },
 	{ "{'traceId':'1','id':'1','name':'\xff'}", "[1]: \"?\"", ZIPKIN_BAD_UTF8 },
@@ -268,7 +288,8 @@ static void a_bad_span_costs_only_itself(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(bad_spans); i++) {
-		snprintf(raw, sizeof(raw), "[{'traceId':'1','id':'1'},%s,{'traceId':'1','id':'3'},%s]",
+		snprintf(raw, sizeof(raw),
+			 "[{'traceId':'1','id':'1'},%s,{'traceId':'1','id':'3'},%s]",
 			 bad_spans[i].in, bad_spans[i].in);
 		as_text(quoted(raw, &json), &text, &res);
 		assert_string_equal(res.first_bad, bad_spans[i].msg);
@@ -316,7 +337,8 @@ static void spans_are_grouped_in_order(void **state)
 	struct zipkin_json_result res;
 
 	(void)state;
-	as_text(quoted("[{'traceId':'1','id':'1','timestamp':1,'localEndpoint':{'serviceName':'a'}},"
+	as_text(quoted("[{'traceId':'1','id':'1','timestamp':1,'localEndpoint':"
+		"{'serviceName':'a'}},"
 		       "{'traceId':'1','id':'2','timestamp':1,'localEndpoint':{'serviceName':'b'},"
 		       "'tags':{'host.name':'h','service.version':'1'}},"
 		       "{'traceId':'1','id':'3','timestamp':1,'localEndpoint':{'serviceName':'a'},"
@@ -339,8 +361,9 @@ static void spans_are_grouped_in_order(void **state)
 		"{'resource':{'attributes':[" ATTR("service.name", "a") "]},'scopeSpans':["
 		"{'spans':[" SPAN("E") "," SPAN("Q") "]},"
 		"{'scope':{'name':'l','version':'0'},'spans':[" SPAN("M") "]}]},"
-		"{'resource':{'attributes':[" ATTR("service.name", "b") "," ATTR("host.name", "h") ","
-		ATTR("service.version", "1") "]},'scopeSpans':[{'spans':[" SPAN("I") "," SPAN("U") "]}]},"
+		"{'resource':{'attributes':[" ATTR("service.name", "b") ","
+		ATTR("host.name", "h") "," ATTR("service.version", "1") "]},"
+		"'scopeSpans':[{'spans':[" SPAN("I") "," SPAN("U") "]}]},"
 		"{'resource':{'attributes':[" ATTR("faas.name", "f") "]},'scopeSpans':[{'spans':["
 		SPAN("Y") "]}]}]}");
 	buf_fini(&json);
@@ -351,15 +374,20 @@ static const struct { const char *file; size_t n_ok, n_bad; const char *has; } g
 	{ "lens-ascend.json", 8, 0, "zipkin.shared" },
 	{ "lens-envoy.json", 1, 0, "{'resource':{}" },
 	{ "lens-messaging-kafka.json", 28, 0, "SPAN_KIND_PRODUCER" },
-	{ "lens-messaging.json", 4, 0, "{'key':'network.peer.address','value':{'stringValue':'::1'}}" },
+	{ "lens-messaging.json", 4, 0,
+	  "{'key':'network.peer.address','value':{'stringValue':'::1'}}" },
 	{ "lens-simple-db-p6.json", 5, 0, "{'key':'peer.service'" },
 	{ "lens-skew.json", 4, 0, "zipkin.shared" },
-	{ "lens-smartthings-mobile-web-install.json", 1041, 0, "otel.zipkin.absentField.startTime" },
+	{ "lens-smartthings-mobile-web-install.json", 1041, 0,
+	  "otel.zipkin.absentField.startTime" },
 	{ "lens-smartthings-oauth-authorization.json", 175, 0, "zipkin.shared" },
-	{ "sample1.json", 9, 0, "{'key':'network.local.address','value':{'stringValue':'7::80:807f'}}" },
+	{ "sample1.json", 9, 0,
+	  "{'key':'network.local.address','value':{'stringValue':'7::80:807f'}}" },
 	{ "sample2.json", 1, 0, "{'resource':{}" },
-	{ "contrib-sample3.json", 1, 0, "'status':{'message':'Something failed','code':'STATUS_CODE_ERROR'}" },
-	{ "jaeger-zipkin_v2_01.json", 1, 0, "'spanId':'AAAAAAAAAAI=','parentSpanId':'AAAAAAAAAAE='" },
+	{ "contrib-sample3.json", 1, 0,
+	  "'status':{'message':'Something failed','code':'STATUS_CODE_ERROR'}" },
+	{ "jaeger-zipkin_v2_01.json", 1, 0,
+	  "'spanId':'AAAAAAAAAAI=','parentSpanId':'AAAAAAAAAAE='" },
 	{ "jaeger-zipkin_v2_03.json", 1, 0, "SPAN_KIND_PRODUCER" },
 	{ "zipkin_v2_single.json", 1, 0, "SPAN_KIND_CLIENT" },
 	{ "zipkin_v2_notimestamp.json", 1, 0, "otel.zipkin.absentField.startTime" },
@@ -392,7 +420,8 @@ static void golden_lists(void **state)
 			continue;
 		got = as_text(buf_bytes(&json), &text, &res);
 		if (res.n_ok != golden[i].n_ok || res.n_bad != golden[i].n_bad)
-			fail_msg("%s: %zu good, %zu bad: %s", golden[i].file, res.n_ok, res.n_bad, res.first_bad);
+			fail_msg("%s: %zu good, %zu bad: %s", golden[i].file, res.n_ok, res.n_bad,
+				 res.first_bad);
 		assert_int_equal(count(got, "{'traceId':"), res.n_ok);
 		if (strstr(got, golden[i].has) == NULL)
 			fail_msg("%s: no %s in %.2000s", golden[i].file, golden[i].has, got);
@@ -409,12 +438,17 @@ static void golden_lists(void **state)
 }
 
 static const char whole[] =
-	"[{\"traceId\":\"5af7183fb1d4cf5f\",\"parentId\":\"6b221d5bc9e6496c\",\"id\":\"352bff9a74ca9ad2\","
-	"\"kind\":\"CLIENT\",\"name\":\"get /api\",\"timestamp\":1556604172355737,\"duration\":1431,"
+	"[{\"traceId\":\"5af7183fb1d4cf5f\",\"parentId\":\"6b221d5bc9e6496c\""
+	",\"id\":\"352bff9a74ca9ad2\","
+	"\"kind\":\"CLIENT\",\"name\":\"get /api\",\"timestamp\":1556604172355737"
+	",\"duration\":1431,"
 	"\"localEndpoint\":{\"serviceName\":\"backend\",\"ipv4\":\"192.168.99.1\",\"port\":3306},"
-	"\"remoteEndpoint\":{\"ipv6\":\"::1\",\"port\":58648},\"annotations\":[{\"timestamp\":1556604172355738,"
-	"\"value\":\"n|{\\\"a\\\":[1,{\\\"b\\\":2}]}|0\"}],\"tags\":{\"http.method\":\"GET\",\"error\":\"x\","
-	"\"otlp.link.0\":\"5af7183fb1d4cf5f5af7183fb1d4cf5f|352bff9a74ca9ad2||{\\\"k\\\":1.5}|1\"},\"shared\":true},"
+	"\"remoteEndpoint\":{\"ipv6\":\"::1\",\"port\":58648},\"annotations\":["
+	"{\"timestamp\":1556604172355738,"
+	"\"value\":\"n|{\\\"a\\\":[1,{\\\"b\\\":2}]}|0\"}],\"tags\":{\"http.method\":\"GET\""
+	",\"error\":\"x\","
+	"\"otlp.link.0\":\"5af7183fb1d4cf5f5af7183fb1d4cf5f|352bff9a74ca9ad2||"
+	"{\\\"k\\\":1.5}|1\"},\"shared\":true},"
 	"{\"traceId\":\"1\",\"id\":\"2\",\"localEndpoint\":{\"serviceName\":\"other\"}}]";
 
 static void every_truncation_is_refused(void **state)
@@ -478,7 +512,9 @@ static void hostile_shapes(void **state)
 	assert_string_equal(err.msg, "json: byte 64: nested deeper than 64 levels");
 	/* An annotation whose own JSON is 10,000 deep is just a text. */
 	buf_reset(&json);
-	buf_add_str(&json, "[{\"traceId\":\"1\",\"id\":\"1\",\"annotations\":[{\"timestamp\":1,\"value\":\"n|{");
+	buf_add_str(&json,
+		    "[{\"traceId\":\"1\",\"id\":\"1\",\"annotations\":[{\"timestamp\":1"
+		    ",\"value\":\"n|{");
 	for (int i = 0; i < 10000; i++)
 		buf_add_str(&json, "\\\"a\\\":{");
 	buf_add_str(&json, "|0\"}]}]");
@@ -488,7 +524,9 @@ static void hostile_shapes(void **state)
 	buf_reset(&json);
 	buf_add_char(&json, '[');
 	for (int i = 0; i < 20000; i++)
-		buf_printf(&json, "%s{\"traceId\":\"1\",\"id\":\"1\",\"localEndpoint\":{\"serviceName\":\"s%d\"}}",
+		buf_printf(&json,
+			   "%s{\"traceId\":\"1\",\"id\":\"1\",\"localEndpoint\":"
+			   "{\"serviceName\":\"s%d\"}}",
 			   i ? "," : "", i);
 	buf_add_char(&json, ']');
 	buf_reset(&pb);
@@ -520,7 +558,8 @@ static void speed(void **state)
 		assert_int_equal(zipkin_json_decode(buf_bytes(&json), 0, &a, &pb, &res, NULL), 0);
 		best = MIN(best, clock_mono_ns() - t);
 	}
-	printf("%.0f ns per span of %zu bytes\n", (double)best / (double)res.n_ok, json.n / res.n_ok);
+	printf("%.0f ns per span of %zu bytes\n", (double)best / (double)res.n_ok,
+	       json.n / res.n_ok);
 	arena_fini(&a);
 	buf_fini(&json);
 	buf_fini(&pb);

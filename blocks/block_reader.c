@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * block_reader.c - see block_reader.h: lookups.
+ */
+#include "blocks/block_reader.h"
+
+#include "base/mem.h"
+#include "blocks/block.h"
+#include "blocks/block_reader_internal.h"
+#include "blocks/bloom.h"
+
+#include <stdio.h>
+
+enum { BLOOM_MAX = 64 * 1024 * 1024 };
+
+struct block_reader *block_reader_new(struct backend *be, const struct block_meta *m,
+				      const struct block_reader_options *o, struct err *err)
+{
+	struct block_reader *r = NULL;
+
+	if (block_meta_check_v2(m, err) < 0) {
+		err_wrap(err, "block %s", m->id);
+		return NULL;
+	}
+	r = xcalloc(1, sizeof(*r));
+	r->be = be;
+	r->meta = *m;
+	r->max_page_bytes = o && o->max_page_bytes ? o->max_page_bytes : 64 * MIB;
+	r->read_ahead_bytes = o && o->read_ahead_bytes ? o->read_ahead_bytes : 4 * MIB;
+	r->codec = codec_new(m->encoding, 0);
+	r->index_page = UINT32_MAX;
+	return r;
+}
+
+void block_reader_free(struct block_reader *r)
+{
+	if (r == NULL)
+		return;
+	codec_free(r->codec);
+	buf_fini(&r->raw);
+	buf_fini(&r->page);
+	buf_fini(&r->index);
+	free(r);
+}
+
+const struct block_meta *block_reader_meta(const struct block_reader *r)
+{
+	return &r->meta;
+}
+
+size_t block_reader_stored_max(const struct block_reader *r)
+{
+	return r->max_page_bytes + r->max_page_bytes / 8 + 64 * KIB;
+}
+
+int block_reader_unpack(struct block_reader *r, struct bytes page, struct bytes *body,
+			struct err *err)
+{
+	struct bytes packed = { NULL, 0 };
+
+	buf_reset(&r->page);
+	if (page_split(page, 0, NULL, &packed, err) < 0)
+		return -1;
+	if (codec_id(r->codec) == CODEC_NONE && packed.n <= r->max_page_bytes)
+		*body = packed;
+	else if (codec_decompress(r->codec, packed, r->max_page_bytes, &r->page, err) < 0)
+		return -1;
+	else
+		*body = buf_bytes(&r->page);
+	if (body->n == 0)
+		return err_set(err, ERR_CORRUPT, "page has no objects");
+	return 0;
+}
+
+static int block_object_key(const struct block_reader *r, const char *name,
+			    char key[BACKEND_KEY_MAX + 1], struct err *err)
+{
+	return block_key(key, r->meta.tenant, r->meta.id, name, err);
+}
+
+int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *out,
+			    struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1], name[24];
+	size_t base = out->n;
+
+	snprintf(name, sizeof(name), "bloom-%u", shard);
+	if (block_object_key(r, name, key, err) < 0 ||
+	    backend_read(r->be, key, BLOOM_MAX, out, err) < 0)
+		return -1;
+	if (bloom_check((struct bytes){ out->p + base, out->n - base }, err) < 0)
+		return err_wrap(err, "block %s: %s", r->meta.id, name);
+	return 0;
+}
+
+int block_reader_read_index_page(struct block_reader *r, uint32_t page, struct buf *out,
+				 struct err *err)
+{
+	uint32_t size = r->meta.index_page_size;
+	char key[BACKEND_KEY_MAX + 1];
+	size_t base = out->n;
+
+	if (block_object_key(r, "index", key, err) < 0 ||
+	    backend_read_range(r->be, key, (uint64_t)page * size, size, out, err) < 0)
+		return -1;
+	if (block_index_page_check((struct bytes){ out->p + base, size }, size,
+				   block_index_on_page(r->meta.records, size, page), err) < 0)
+		return err_wrap(err, "block %s: index page %u", r->meta.id, page);
+	return 0;
+}
+
+/* Index page `page` in r->index; kept for the next lookup. */
+static int load_index_page(struct block_reader *r, uint32_t page, struct err *err)
+{
+	if (r->index_page == page)
+		return 0;
+	r->index_page = UINT32_MAX;
+	buf_reset(&r->index);
+	if (block_reader_read_index_page(r, page, &r->index, err) < 0)
+		return -1;
+	r->index_page = page;
+	return 0;
+}
+
+int block_reader_locate(struct block_reader *r, const uint8_t id[PAGE_ID],
+			struct block_index_record *rec, struct err *err)
+{
+	uint32_t n = r->meta.records, size = r->meta.index_page_size;
+	uint32_t lo = 0, hi = block_index_pages(n, size), on = 0;
+
+	/* The first index page whose last record is not below id. */
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (load_index_page(r, mid, err) < 0)
+			return -1;
+		on = block_index_on_page(n, size, mid);
+		block_index_page_record(buf_bytes(&r->index), on - 1, rec);
+		if (memcmp(rec->id, id, PAGE_ID) >= 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	if (lo == block_index_pages(n, size))
+		return 0;
+	if (load_index_page(r, lo, err) < 0)
+		return -1;
+	on = block_index_on_page(n, size, lo);
+	return block_index_page_search(buf_bytes(&r->index), on, id, rec);
+}
+
+int block_reader_page(struct block_reader *r, const struct block_index_record *rec,
+		      struct bytes *body, struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1];
+
+	buf_reset(&r->raw);
+	if (rec->len > block_reader_stored_max(r))
+		return err_set(err, ERR_TOO_LARGE,
+			       "block %s: data at %llu: page of %u bytes, pages may inflate to %zu",
+			       r->meta.id, (unsigned long long)rec->start, rec->len,
+			       r->max_page_bytes);
+	if (block_object_key(r, "data", key, err) < 0 ||
+	    backend_read_range(r->be, key, rec->start, rec->len, &r->raw, err) < 0)
+		return -1;
+	if (block_reader_unpack(r, buf_bytes(&r->raw), body, err) < 0)
+		return err_wrap(err, "block %s: data at %llu", r->meta.id,
+				(unsigned long long)rec->start);
+	return 0;
+}
+
+/* 1 = maybe here, 0 = not, -1. Uses r->raw. */
+static int ask_bloom(struct block_reader *r, const uint8_t id[PAGE_ID], struct err *err)
+{
+	uint32_t shard = bloom_shard_of(id, block_meta_bloom_shards(&r->meta));
+
+	buf_reset(&r->raw);
+	if (block_reader_read_bloom(r, shard, &r->raw, err) < 0)
+		return -1;
+	return bloom_test(buf_bytes(&r->raw), id, err);
+}
+
+int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct buf *out,
+		      struct err *err)
+{
+	struct page_object o = { NULL, { NULL, 0 } };
+	struct block_index_record rec;
+	struct bytes body;
+	int ret = ask_bloom(r, id, err);
+
+	if (ret == 1)
+		ret = block_reader_locate(r, id, &rec, err);
+	if (ret != 1)
+		return ret;
+	if (block_reader_page(r, &rec, &body, err) < 0)
+		return -1;
+	ret = page_find(body, id, rec.id, &o, err);
+	if (ret < 0)
+		return err_wrap(err, "block %s: data at %llu", r->meta.id,
+				(unsigned long long)rec.start);
+	if (ret == 1 && buf_add_bytes(out, o.data) < 0)
+		return err_set(err, ERR_TOO_LARGE,
+			       "block %s: object of %zu bytes: the limit is %zu", r->meta.id,
+			       o.data.n, out->max);
+	return ret;
+}
+
+int block_reader_data_size(struct block_reader *r, uint64_t *size, struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1];
+
+	if (block_object_key(r, "data", key, err) < 0 || backend_size(r->be, key, size, err) < 0)
+		return -1;
+	if (r->meta.size != 0 && r->meta.size != *size)
+		return err_set(err, ERR_CORRUPT,
+			       "block %s: data has %llu bytes, meta.json says %llu", r->meta.id,
+			       (unsigned long long)*size, (unsigned long long)r->meta.size);
+	return 0;
+}

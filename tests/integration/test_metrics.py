@@ -41,7 +41,11 @@ def test_names_and_counts(make_mill):
 
 
 def test_exposition_is_well_formed(shared_mill):
-    answer = requests.get(shared_mill.url("metrics", "/metrics"), timeout=5)
+    check_exposition(shared_mill)
+
+
+def check_exposition(mill):
+    answer = requests.get(mill.url("metrics", "/metrics"), timeout=5)
     assert answer.headers["Content-Type"].startswith("text/plain")
     typed = set()
     for line in answer.text.splitlines():
@@ -49,13 +53,13 @@ def test_exposition_is_well_formed(shared_mill):
             name = line.split()[2]
             assert name not in typed, f"{name} has two TYPE lines"
             typed.add(name)
-    for name, _, _ in shared_mill.metrics():
+    for name, _, _ in mill.metrics():
         base = name
         for tail in ("_bucket", "_sum", "_count"):
             if name.endswith(tail) and name[: -len(tail)] in typed:
                 base = name[: -len(tail)]
         assert base in typed, f"{name} has no TYPE line"
-    series = [(n, tuple(sorted(labels.items()))) for n, labels, _ in shared_mill.metrics()]
+    series = [(n, tuple(sorted(labels.items()))) for n, labels, _ in mill.metrics()]
     assert len(series) == len(set(series)), "a series is there twice"
 
 
@@ -127,3 +131,30 @@ def test_memory_limiter_refuses_retryably(make_mill):
     assert big.ByteSize() > 12 * 2**20
     assert otlp.send_http(mill, big).status_code == 413
     assert otlp.send_http(mill, otlp.request()).status_code == 200
+
+
+def test_two_of_a_kind_share_one_head(make_mill, next_hop):
+    """Two samplers and two exporters: one TYPE line per metric, a series for each."""
+    hop = next_hop()
+
+    def config(ports):
+        out = forwarder(ports, hop.target)
+        out["processors"] = {
+            "probabilistic_sampler/a": {"sampling_percentage": 99},
+            "probabilistic_sampler/b": {"sampling_percentage": 98},
+        }
+        out["exporters"]["otlp/two"] = out["exporters"]["otlp"]
+        traces = out["service"]["pipelines"]["traces"]
+        traces["processors"] = ["probabilistic_sampler/a", "probabilistic_sampler/b"]
+        traces["exporters"] = ["otlp", "otlp/two"]
+        return out
+
+    mill = make_mill(config)
+    otlp.send_grpc(mill, otlp.request(n_traces=50))
+    check_exposition(mill)
+    sent = {
+        labels["exporter"]
+        for name, labels, _ in mill.metrics()
+        if name == "otelcol_exporter_sent_spans"
+    }
+    assert sent == {"otlp", "otlp/two"}

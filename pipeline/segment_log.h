@@ -60,11 +60,11 @@ struct segment_position {
 struct segment_log_found {
 	uint64_t first_lsn;		/* lowest LSN still wanted; next_lsn when empty */
 	uint64_t next_lsn;		/* what the next record gets, at least */
-	uint64_t records, bytes;	/* wanted records, and the bytes they and their framing take;
-					 * exact with verify or where there is no damage */
+	uint64_t records, bytes;	/* wanted records, and bytes of their segments */
 	uint64_t lost;			/* records known to be damaged, by LSN gaps */
-	uint64_t torn_bytes;		/* cut off the end of the last segment */
-	uint32_t segments, quarantined;	/* files in use; files moved to DIR/quarantine now */
+	uint64_t torn_bytes;		/* no whole record, at the end of the last segment */
+	uint32_t segments;		/* files in use */
+	uint32_t quarantined;		/* files moved away now */
 };
 
 /* One append, owned by the caller and untouched by him from segment_log_append to done(). */
@@ -116,8 +116,8 @@ void segment_append_bytes(struct segment_append *a, struct bytes payload);
  * -1: refused at once, done() will not be called: EXHAUSTED "log full: ..." or "disk full: ...",
  * TOO_LARGE, INTERNAL after close began. */
 int segment_log_append(struct segment_log *log, struct segment_append *a, struct err *err);
-/* Wait until everything appended before the call has had its done(). -1: some of it failed (the
- * last error). */
+/* Wait until everything appended before the call has had its done(). -1: something failed during
+ * the wait (*err is the last failure); what failed before it was told to its done() only. */
 int segment_log_flush(struct segment_log *log, struct err *err);
 
 /* Append the payload of one record to *out. Any thread. -1: NOT_FOUND (freed), CORRUPT, IO; *out

@@ -13,7 +13,7 @@
 enum segment_check_verdict {
 	SEGMENT_GOOD,
 	SEGMENT_DAMAGED,	/* some records are lost */
-	SEGMENT_TORN,		/* cut in a write: normal after a crash */
+	SEGMENT_TORN,		/* cut inside a write, normal after a crash */
 	SEGMENT_NO_HEADER,	/* but its records can be read */
 	SEGMENT_FOREIGN,	/* of another log, or renamed */
 	SEGMENT_UNREADABLE,	/* no header and no record */

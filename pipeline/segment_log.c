@@ -88,7 +88,8 @@ static size_t take_freed(struct segment_log *log, struct segment out[COLLECT_AT_
 		n++;
 	}
 	log->n_segs -= n;
-	memmove(log->segs, log->segs + n, log->n_segs * sizeof(*log->segs));
+	if (n > 0)
+		memmove(log->segs, log->segs + n, log->n_segs * sizeof(*log->segs));
 	pthread_mutex_unlock(&log->lock);
 	return n;
 }

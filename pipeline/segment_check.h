@@ -30,7 +30,7 @@ struct segment_check_line {
 
 struct segment_check_report {
 	char id[37];		/* "" when not known */
-	uint64_t low_water;	/* records below are freed, though they may be there; 0: no cursor */
+	uint64_t low_water;	/* records below are freed; 0: no cursor */
 	uint64_t segments, unreadable;
 	uint64_t records;	/* good ones, freed or not */
 	uint64_t lost, torn_bytes, bytes;

@@ -57,7 +57,7 @@ struct segment_log {
 	uint64_t appended, failed, lost, quarantined, fsyncs, fsync_ns_last, fsync_ns_max;
 
 	/* the writer's */
-	uint64_t full_until_ns;		/* the disk was full: refuse till then */
+	int fd;			/* of the last segment; -1: the next record opens a new one */
 	uint32_t salt;
 	uint64_t capacity;		/* of the file, for records */
 	uint64_t next_number;

@@ -58,6 +58,9 @@ $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: %.proto
 	@mkdir -p $(B)/gen
 	protoc-c --c_out=$(B)/gen -I. $<
 
+# Generated headers are no by-products: make would delete them once the library is there.
+.SECONDARY: $(PROTO_C) $(PROTO_C:.c=.h)
+
 .PHONY: deps-check
 deps-check:
 	@pkg-config --exists $(PKGS) || { echo "missing libraries: run 'make deps' first"; exit 1; }

@@ -75,6 +75,7 @@ static struct batch *batch_alloc(const struct sizes *s, struct budget *budget, c
 	b->sources = carve(&at, s->n_sources * sizeof(struct rcbuf *));
 	b->origins = carve(&at, s->n_origins * sizeof(struct batch_origin));
 	b->whole = carve(&at, s->n_whole * sizeof(struct bytes));
+	assert(strlen(tenant) <= TENANT_MAX);
 	memcpy(b->tenant, tenant, strlen(tenant) + 1);
 	return b;
 }
@@ -98,6 +99,28 @@ void batch_unref(struct batch *b)
 
 /* ---- birth ---- */
 
+/* Charge what the arena grew by since `before`; it is in memory already, so this cannot be refused. */
+static void charge_arena(struct batch *b, size_t before)
+{
+	size_t grown = b->arena.bytes - before;
+
+	budget_force(b->budget, grown);
+	b->index_bytes += grown;
+}
+
+static int charge_index(const struct rcbuf *request, const struct sizes *s, struct budget *budget, struct err *err)
+{
+	size_t n = batch_bytes(s);
+
+	if (budget != NULL && (int64_t)(n + request->charged) > budget->limit)
+		return err_set(err, ERR_TOO_LARGE, "request: %zu bytes and an index of %zu over the memory limit of %lld",
+			       request->charged, n, (long long)budget->limit);
+	if (!budget_charge(budget, n))
+		return err_set(err, ERR_EXHAUSTED, "memory budget: no room for the index of %u spans",
+			       s->tables.n_spans);
+	return 0;
+}
+
 struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct budget *budget,
 			      struct otlp_result *result, struct err *err)
 {
@@ -105,11 +128,9 @@ struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct 
 	struct sizes s = { .n_sources = 1, .n_origins = 1, .n_whole = 1 };
 	struct batch *b = NULL;
 
-	if (otlp_count(bytes, &s.tables, err) < 0)
-		goto fail;
-	if (!budget_charge(budget, batch_bytes(&s))) {
-		err_set(err, ERR_EXHAUSTED, "memory budget: no room for the index of %u spans", s.tables.n_spans);
-		goto fail;
+	if (otlp_count(bytes, &s.tables, err) < 0 || charge_index(request, &s, budget, err) < 0) {
+		rcbuf_unref(request);
+		return NULL;
 	}
 	b = batch_alloc(&s, budget, tenant);
 	b->sources[b->n_sources++] = request;
@@ -117,12 +138,10 @@ struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct 
 		batch_unref(b);
 		return NULL;
 	}
+	charge_arena(b, 0);
 	if (result->is_whole && b->tables.n_spans > 0)
 		b->whole[b->n_whole++] = bytes;
 	return b;
-fail:
-	rcbuf_unref(request);
-	return NULL;
 }
 
 void batch_bind(struct batch *b, struct origin *o)
@@ -133,65 +152,97 @@ void batch_bind(struct batch *b, struct origin *o)
 
 /* ---- settling ---- */
 
-/* In a fan-out: mark the spans of one origin, the last n_bad of them PERMANENT, the others with `v`. */
-static void mark_spans(struct batch *b, uint32_t origin, uint32_t n_bad, enum verdict v,
-		       enum drop_reason reason)
-{
-	struct origin *o = b->origins[origin].origin;
+/* What a settling does to one origin; marks are asked for once, because another thread may fan out other spans of the
+ * origin meanwhile. */
+struct tally {
+	uint32_t n_bad;		/* of its spans here: PERMANENT */
+	bool has_marks;
+};
 
-	if (atomic_load_explicit(&o->marks, memory_order_acquire) == NULL)
-		return;
-	for (uint32_t i = b->tables.n_spans; i-- > 0;) {
+/* A tally per origin, or NULL when no origin has marks and none needs one. Free it. Origins without spans here may be
+ * gone. */
+static struct tally *tallies_new(const struct batch *b, bool always)
+{
+	struct tally *v = NULL;
+
+	for (uint32_t i = 0; i < b->n_origins; i++) {
+		bool has_marks = b->origins[i].n_spans > 0 && origin_has_marks(b->origins[i].origin);
+
+		if (v == NULL && (has_marks || (always && i == 0)))
+			v = xcalloc(b->n_origins, sizeof(*v));
+		if (v != NULL)
+			v[i].has_marks = has_marks;
+	}
+	return v;
+}
+
+static void settle_some(struct batch *b, uint32_t i, const struct tally *v, uint32_t n, enum verdict verdict,
+			enum drop_reason reason, const struct err *err)
+{
+	if (v != NULL && v[i].has_marks)
+		origin_settle_marked(b->origins[i].origin, n, verdict, err);
+	else
+		origin_settle(b->origins[i].origin, n, verdict, reason, err);
+}
+
+/* Returns the spans whose log answers for them (HELD only). */
+static uint32_t settle_all(struct batch *b, enum verdict verdict, enum drop_reason reason, const struct err *err)
+{
+	struct tally *v = tallies_new(b, false);
+	uint32_t n_first = 0;
+
+	for (uint32_t i = 0; v != NULL && i < b->tables.n_spans; i++) {
 		const struct span_ref *sp = &b->tables.spans[i];
 
-		if (sp->origin != origin)
-			continue;
-		origin_mark(o, sp->ordinal, n_bad > 0 ? VERDICT_PERMANENT : v, reason);
-		n_bad -= n_bad > 0;
+		if (v[sp->origin].has_marks)
+			n_first += origin_mark(b->origins[sp->origin].origin, sp->ordinal, verdict, reason);
 	}
+	for (uint32_t i = 0; i < b->n_origins; i++) {
+		uint32_t n = b->origins[i].n_spans;
+
+		n_first += v == NULL || !v[i].has_marks ? n : 0;
+		settle_some(b, i, v, n, verdict, reason, err);
+	}
+	free(v);
+	return n_first;
 }
 
 void batch_settle(struct batch *b, enum verdict v, enum drop_reason reason, const struct err *err)
 {
-	if (b->is_detached)
-		return;
-	for (uint32_t i = 0; i < b->n_origins; i++) {
-		if (b->origins[i].n_spans == 0)
-			continue;
-		mark_spans(b, i, 0, v, reason);
-		origin_settle(b->origins[i].origin, b->origins[i].n_spans, v, reason, err);
-	}
+	settle_all(b, v, reason, err);
+}
+
+uint32_t batch_hold(struct batch *b)
+{
+	return settle_all(b, VERDICT_HELD, DROP_REASON_MAX, NULL);
 }
 
 void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err *err)
 {
-	uint32_t left = MIN(n_rejected, b->tables.n_spans);
+	uint32_t n_spans = b->tables.n_spans, n_good = n_spans - MIN(n_rejected, n_spans);
+	struct tally *v = tallies_new(b, true);
 
-	if (b->is_detached)
-		return;
-	for (uint32_t i = 0; i < b->n_origins; i++) {
-		uint32_t n = b->origins[i].n_spans, bad = MIN(left, n);
-		struct origin *o = b->origins[i].origin;
+	/* Which spans were refused is not said: the last ones stand for them. */
+	for (uint32_t i = 0; v != NULL && i < n_spans; i++) {
+		const struct span_ref *sp = &b->tables.spans[i];
+		bool is_bad = i >= n_good;
 
-		if (n == 0)
-			continue;
-		left -= bad;
-		/* Which spans were refused is not said: the last ones stand for them. */
-		mark_spans(b, i, bad, VERDICT_DELIVERED, DROP_REJECTED);
-		/* The first call must not pay the last debt: the origin could be gone before the second. */
-		if (n > bad && bad > 0) {
-			origin_settle(o, bad, VERDICT_PERMANENT, DROP_REJECTED, err);
-			origin_settle(o, n - bad, VERDICT_DELIVERED, DROP_REJECTED, NULL);
-		} else {
-			origin_settle(o, n, bad ? VERDICT_PERMANENT : VERDICT_DELIVERED, DROP_REJECTED,
-				      err);
-		}
+		v[sp->origin].n_bad += is_bad;
+		if (v[sp->origin].has_marks)
+			origin_mark(b->origins[sp->origin].origin, sp->ordinal,
+				    is_bad ? VERDICT_PERMANENT : VERDICT_DELIVERED, DROP_REJECTED);
 	}
+	/* An origin may be gone after the call that pays its last debt, but a call for no spans does not look at it. */
+	for (uint32_t i = 0; i < b->n_origins; i++) {
+		settle_some(b, i, v, v[i].n_bad, VERDICT_PERMANENT, DROP_REJECTED, err);
+		settle_some(b, i, v, b->origins[i].n_spans - v[i].n_bad, VERDICT_DELIVERED, DROP_REJECTED, NULL);
+	}
+	free(v);
 }
 
 bool batch_is_withdrawn(const struct batch *b)
 {
-	if (b->is_detached || b->n_origins == 0)
+	if (b->n_origins == 0 || b->tables.n_spans == 0)
 		return false;
 	for (uint32_t i = 0; i < b->n_origins; i++)
 		if (b->origins[i].n_spans > 0 && !origin_is_withdrawn(b->origins[i].origin))
@@ -245,6 +296,7 @@ static struct batch *batch_like(struct batch *b, uint32_t n_spans)
 	to->tables.n_scopes = b->tables.n_scopes;
 	to->tables.n_resources = b->tables.n_resources;
 	to->tables.n_heads = b->tables.n_heads;
+	to->tables.n_extras = b->tables.n_extras;
 	memcpy(to->tables.scopes, b->tables.scopes, b->tables.n_scopes * sizeof(struct scope_ref));
 	memcpy(to->tables.resources, b->tables.resources,
 	       b->tables.n_resources * sizeof(struct resource_ref));
@@ -261,7 +313,7 @@ static struct batch *batch_like(struct batch *b, uint32_t n_spans)
 static void add_span(struct batch *to, const struct span_ref *sp)
 {
 	to->tables.spans[to->tables.n_spans++] = *sp;
-	if (!to->is_detached)
+	if (to->n_origins > 0)
 		to->origins[sp->origin].n_spans++;
 }
 
@@ -269,19 +321,20 @@ static void add_span(struct batch *to, const struct span_ref *sp)
 static void settle_dropped(struct batch *b, const struct batch *kept, const uint8_t *keep,
 			   enum drop_reason reason)
 {
-	if (b->is_detached)
-		return;
-	for (uint32_t i = 0; i < b->tables.n_spans; i++) {
+	struct tally *v = tallies_new(b, false);
+
+	for (uint32_t i = 0; v != NULL && i < b->tables.n_spans; i++) {
 		const struct span_ref *sp = &b->tables.spans[i];
 
-		if (!keep[i])
+		if (!keep[i] && v[sp->origin].has_marks)
 			origin_mark(b->origins[sp->origin].origin, sp->ordinal, VERDICT_DROPPED, reason);
 	}
 	for (uint32_t i = 0; i < b->n_origins; i++) {
 		uint32_t n = b->origins[i].n_spans - (kept ? kept->origins[i].n_spans : 0);
 
-		origin_settle(b->origins[i].origin, n, VERDICT_DROPPED, reason, NULL);
+		settle_some(b, i, v, n, VERDICT_DROPPED, reason, NULL);
 	}
+	free(v);
 }
 
 struct batch *batch_filter(struct batch *b, const uint8_t *keep, enum drop_reason reason)
@@ -304,49 +357,52 @@ struct batch *batch_filter(struct batch *b, const uint8_t *keep, enum drop_reaso
 	return kept;
 }
 
-static void append_batch(struct batch *to, struct batch *b)
+/* b's tables behind those of `to`, which has the extras of all already. */
+static void append_tables(struct batch *to, const struct batch *b)
 {
 	struct span_tables *t = &to->tables;
-	uint32_t scope0 = t->n_scopes, resource0 = t->n_resources, head0 = t->n_heads;
-	uint32_t origin0 = to->n_origins;
+	const struct span_tables *from = &b->tables;
+	uint32_t resource0 = t->n_resources, head0 = t->n_heads - from->n_extras;
 
-	for (uint32_t i = 0; i < b->n_origins; i++)
-		to->origins[to->n_origins++] = (struct batch_origin){ b->origins[i].origin, 0 };
-	for (uint32_t i = 0; i < b->tables.n_heads; i++)
-		t->heads[t->n_heads++] = b->tables.heads[i];
-	for (uint32_t i = 0; i < b->tables.n_resources; i++) {
-		t->resources[t->n_resources] = b->tables.resources[i];
+	for (uint32_t i = from->n_extras; i < from->n_heads; i++)
+		t->heads[t->n_heads++] = from->heads[i];
+	for (uint32_t i = 0; i < from->n_resources; i++) {
+		t->resources[t->n_resources] = from->resources[i];
 		t->resources[t->n_resources++].head += head0;
 	}
-	for (uint32_t i = 0; i < b->tables.n_scopes; i++) {
+	for (uint32_t i = 0; i < from->n_scopes; i++) {
 		struct scope_ref *s = &t->scopes[t->n_scopes++];
 
-		*s = b->tables.scopes[i];
+		*s = from->scopes[i];
 		s->resource += resource0;
 		s->head += head0;
 	}
+}
+
+static void append_batch(struct batch *to, struct batch *b)
+{
+	uint32_t scope0 = to->tables.n_scopes, origin0 = to->n_origins;
+
+	assert(b->is_detached == to->is_detached && strcmp(b->tenant, to->tenant) == 0);
+	append_tables(to, b);
+	for (uint32_t i = 0; i < b->n_origins; i++)
+		to->origins[to->n_origins++] = b->origins[i];
 	for (uint32_t i = 0; i < b->tables.n_spans; i++) {
-		struct span_ref *sp = &t->spans[t->n_spans++];
+		struct span_ref *sp = &to->tables.spans[to->tables.n_spans++];
 
 		*sp = b->tables.spans[i];
 		sp->scope += scope0;
 		sp->origin += origin0;
-		if (!to->is_detached)
-			to->origins[sp->origin].n_spans++;
 	}
 	share_sources(to, b);
 	if (needs_pin(b))
 		to->sources[to->n_sources++] = pin_batch(b);
 }
 
-struct batch *batch_concat(struct batch **v, size_t n)
+static struct sizes sum_sizes(struct batch **v, size_t n)
 {
 	struct sizes s = { 0 };
-	bool whole = true;
-	struct batch *to;
 
-	if (n == 1)
-		return v[0];
 	for (size_t i = 0; i < n; i++) {
 		s.tables.n_spans += v[i]->tables.n_spans;
 		s.tables.n_scopes += v[i]->tables.n_scopes;
@@ -355,11 +411,27 @@ struct batch *batch_concat(struct batch **v, size_t n)
 		s.n_sources += v[i]->n_sources + needs_pin(v[i]);
 		s.n_origins += v[i]->n_origins;
 		s.n_whole += v[i]->n_whole;
-		whole &= v[i]->n_whole > 0;
 	}
+	return s;
+}
+
+struct batch *batch_concat(struct batch **v, size_t n)
+{
+	struct sizes s = sum_sizes(v, n);
+	bool whole = true;
+	struct batch *to;
+
+	if (n == 1)
+		return v[0];
 	budget_force(v[0]->budget, batch_bytes(&s));
 	to = batch_alloc(&s, v[0]->budget, v[0]->tenant);
 	to->is_detached = v[0]->is_detached;
+	for (size_t i = 0; i < n; i++) {
+		whole &= v[i]->n_whole > 0;
+		for (uint32_t k = 0; k < v[i]->tables.n_extras; k++)
+			to->tables.heads[to->tables.n_extras++] = v[i]->tables.heads[k];
+	}
+	to->tables.n_heads = to->tables.n_extras;
 	for (size_t i = 0; i < n; i++) {
 		append_batch(to, v[i]);
 		for (uint32_t k = 0; whole && k < v[i]->n_whole; k++)
@@ -374,6 +446,7 @@ void batch_split(struct batch *b, uint32_t n, struct batch **head, struct batch 
 	assert(n > 0 && n < b->tables.n_spans);
 	*head = batch_like(b, n);
 	*tail = batch_like(b, b->tables.n_spans - n);
+	(*tail)->tables.n_extras = 0;
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)
 		add_span(i < n ? *head : *tail, &b->tables.spans[i]);
 	batch_unref(b);
@@ -414,75 +487,90 @@ struct batch *batch_detached(struct batch *b)
 
 /* ---- edits ---- */
 
-enum { SPAN_TRACE_STATE = 3, MAX_PIECES = 255 };
+enum { SPAN_TRACE_STATE = 3, PIECES_MAX = 16, VALUE_MAX = 1 << 20 };
 
-/* The span's bytes as it stands, without its trace_state fields, as slices; returns their number. */
-static uint32_t cut_field(const struct span_ref *sp, uint32_t number, struct bytes *pieces)
+/* The Span without its trace_state fields, as slices. Returns their number, or PIECES_MAX + 1 when that is not enough. */
+static unsigned cut_trace_state(const struct span_ref *sp, struct bytes pieces[PIECES_MAX])
 {
 	struct bytes one = { sp->p, sp->len };
 	const struct bytes *in = sp->pieces ? sp->pieces : &one;
-	uint32_t n_in = sp->pieces ? sp->n_pieces : 1, n = 0;
+	unsigned n_in = sp->pieces ? sp->n_pieces : 1, n = 0;
 	struct pb_field f;
 
-	for (uint32_t i = 0; i < n_in; i++)
+	/* The index saw none: nothing to look for. */
+	if (sp->state == NULL && n_in <= PIECES_MAX) {
+		memcpy(pieces, in, n_in * sizeof(*pieces));
+		return n_in;
+	}
+	for (unsigned i = 0; i < n_in; i++)
 		for (struct bytes rest = in[i]; pb_next(&rest, &f) > 0;) {
-			struct bytes *last = n ? &pieces[n - 1] : NULL;
-
-			if (f.number == number)
+			if (f.number == SPAN_TRACE_STATE)
 				continue;
-			if (last && last->p + last->n == f.raw.p)
-				last->n += f.raw.n;
+			if (n > 0 && pieces[n - 1].p + pieces[n - 1].n == f.raw.p)
+				pieces[n - 1].n += f.raw.n;
+			else if (n == PIECES_MAX)
+				return PIECES_MAX + 1;
 			else
 				pieces[n++] = f.raw;
 		}
 	return n;
 }
 
-/* How many slices cut_field can make: fields of that number plus the pieces there are. */
-static uint32_t count_cuts(const struct span_ref *sp, uint32_t number)
+/* The same in one piece, for a hostile Span with many such fields. */
+static struct bytes copy_without_trace_state(const struct span_ref *sp, struct arena *arena)
 {
+	uint8_t *copy = arena_alloc(arena, sp->len), *at = copy;
 	struct bytes one = { sp->p, sp->len };
 	const struct bytes *in = sp->pieces ? sp->pieces : &one;
-	uint32_t n_in = sp->pieces ? sp->n_pieces : 1, n = n_in;
+	unsigned n_in = sp->pieces ? sp->n_pieces : 1;
 	struct pb_field f;
 
-	for (uint32_t i = 0; i < n_in; i++)
+	for (unsigned i = 0; i < n_in; i++)
 		for (struct bytes rest = in[i]; pb_next(&rest, &f) > 0;)
-			n += f.number == number;
-	return n;
+			if (f.number != SPAN_TRACE_STATE) {
+				memcpy(at, f.raw.p, f.raw.n);
+				at += f.raw.n;
+			}
+	return (struct bytes){ copy, (size_t)(at - copy) };
+}
+
+/* A trace_state field in the arena; *text gets where the value lies. */
+static struct bytes new_field(struct arena *arena, struct bytes value, struct bytes *text)
+{
+	size_t head = 1 + pb_varint_size(value.n);
+	uint8_t *field = arena_alloc(arena, head + value.n);
+
+	field[0] = SPAN_TRACE_STATE << 3 | PB_LEN;
+	pb_varint_write(field + 1, value.n);
+	memcpy(field + head, value.p, value.n);
+	*text = (struct bytes){ field + head, value.n };
+	return (struct bytes){ field, head + value.n };
 }
 
 void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value)
 {
 	struct span_ref *sp = &b->tables.spans[i];
-	uint32_t room = count_cuts(sp, SPAN_TRACE_STATE) + 1, n;
-	struct bytes *pieces = arena_alloc(&b->arena, room * sizeof(*pieces));
-	struct buf field = BUF_INIT;
-	uint32_t len = 0;
+	struct bytes pieces[PIECES_MAX + 1], text = BYTES_EMPTY;
+	size_t before = b->arena.bytes;
+	unsigned n = cut_trace_state(sp, pieces);
 
-	n = cut_field(sp, SPAN_TRACE_STATE, pieces);
-	if (value.n > 0) {
-		pb_put_bytes(&field, SPAN_TRACE_STATE, value);
-		pieces[n++] = (struct bytes){ arena_dup(&b->arena, field.p, field.n), field.n };
-	}
-	buf_fini(&field);
-	for (uint32_t k = 0; k < n; k++)
-		len += (uint32_t)pieces[k].n;
-	/* A hostile span with hundreds of trace_state fields: join the slices rather than refuse the edit. */
-	if (n > MAX_PIECES) {
-		uint8_t *joined = arena_alloc(&b->arena, len), *at = joined;
-
-		for (uint32_t k = 0; k < n; k++) {
-			memcpy(at, pieces[k].p, pieces[k].n);
-			at += pieces[k].n;
-		}
-		pieces[0] = (struct bytes){ joined, len };
+	assert(value.n < VALUE_MAX);
+	if (n > PIECES_MAX) {
+		pieces[0] = copy_without_trace_state(sp, &b->arena);
 		n = 1;
 	}
-	sp->pieces = pieces;
+	if (value.n > 0)
+		pieces[n++] = new_field(&b->arena, value, &text);
+	sp->len = 0;
+	for (unsigned k = 0; k < n; k++)
+		sp->len += (uint32_t)pieces[k].n;
+	sp->pieces = arena_dup(&b->arena, pieces, n * sizeof(*pieces));
 	sp->n_pieces = (uint8_t)n;
-	sp->len = len;
+	sp->state = text.p;
+	sp->state_len = (uint32_t)text.n;
+	span_read_sampling(sp);
 	b->n_whole = 0;
+	charge_arena(b, before);
 }
 
 void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)

@@ -2,8 +2,9 @@
  *
  * origin.c - see origin.h.
  *
- * A mark byte: bit 0 delivered, bit 1 held, high nibble the first drop reason + 1. Marks are made by the first fan-out,
- * before any branch runs, so that no verdict of a branch can miss them.
+ * A mark byte: bit 0 delivered, bit 1 held, high nibble the first drop reason + 1; 0 for a span that met its verdict
+ * before the fan-out, or outside it, and stands in the tallies. Marks are made by the first fan-out, before any branch
+ * runs, so that no verdict of a branch can miss them.
  *
  * Withdrawal races with the last verdict: both move `withdrawn` from OPEN, one wins, and the loser follows it.
  */
@@ -47,7 +48,7 @@ void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra)
 {
 	_Atomic uint8_t *none = NULL, *marks;
 
-	if (extra == 0)
+	if (extra == 0 || n == 0)
 		return;
 	if (atomic_load(&o->marks) == NULL) {
 		marks = xcalloc(o->n_spans, sizeof(*marks));
@@ -57,61 +58,76 @@ void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra)
 	atomic_fetch_add(&o->owed, (int64_t)n * extra);
 }
 
-void origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason)
+bool origin_has_marks(const struct origin *o)
 {
-	_Atomic uint8_t *marks = atomic_load_explicit(&o->marks, memory_order_acquire);
-	uint8_t zero = 0;
+	return atomic_load_explicit(&o->marks, memory_order_acquire) != NULL;
+}
 
-	if (marks == NULL)
-		return;
+bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason)
+{
+	_Atomic uint8_t *mark;
+	uint8_t old, add = 0;
+
+	assert(ordinal < o->n_spans);
+	mark = &atomic_load_explicit(&o->marks, memory_order_acquire)[ordinal];
+	old = atomic_load_explicit(mark, memory_order_relaxed);
+	if (v == VERDICT_HELD)
+		return !(atomic_fetch_or(mark, MARK_HELD) & MARK_HELD);
 	if (v == VERDICT_DELIVERED)
-		atomic_fetch_or(&marks[ordinal], MARK_DELIVERED);
-	else if (v == VERDICT_HELD)
-		atomic_fetch_or(&marks[ordinal], MARK_HELD);
+		atomic_fetch_or(mark, MARK_DELIVERED);
 	else if (v != VERDICT_RETRYABLE)
-		atomic_compare_exchange_strong(&marks[ordinal], &zero,
-					       (uint8_t)((reason + 1) << MARK_REASON_SHIFT));
-}
-
-static void count_verdict(struct origin *o, uint32_t n, enum verdict v, enum drop_reason reason)
-{
-	switch (v) {
-	case VERDICT_DELIVERED:
-		atomic_fetch_add(&o->n_delivered, n);
-		break;
-	case VERDICT_HELD:
-		atomic_fetch_add(&o->n_held, n);
-		break;
-	case VERDICT_PERMANENT:
-		atomic_fetch_add(&o->n_permanent, n);
-		FALLTHROUGH;
-	case VERDICT_DROPPED:
-		atomic_fetch_add(&o->n_dropped[reason], n);
-		break;
-	case VERDICT_RETRYABLE:
-		atomic_fetch_add(&o->n_retryable, n);
-		break;
+		add = (uint8_t)((reason + 1) << MARK_REASON_SHIFT);
+	/* The first reason stays. */
+	while (add != 0 && old >> MARK_REASON_SHIFT == 0 &&
+	       !atomic_compare_exchange_weak(mark, &old, (uint8_t)(old | add))) {
 	}
+	return false;
 }
 
-void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reason reason,
-		   const struct err *err)
+/* What the answer needs, whichever way the books are kept. */
+static void note_failure(struct origin *o, uint32_t n, enum verdict v, const struct err *err)
 {
-	int64_t owed;
+	if (v != VERDICT_PERMANENT && v != VERDICT_RETRYABLE)
+		return;
+	atomic_fetch_add(v == VERDICT_PERMANENT ? &o->n_permanent : &o->n_retryable, n);
+	/* Written before this thread pays its debt, read after the last one has. */
+	if (err != NULL && atomic_exchange(&o->err_claimed, 1) == 0)
+		o->err = *err;
+}
+
+static void pay(struct origin *o, uint32_t n)
+{
+	int64_t owed = atomic_fetch_sub(&o->owed, n) - n;
 	int open = OPEN;
 
-	if (n == 0)
-		return;
-	count_verdict(o, n, v, reason);
-	if ((v == VERDICT_PERMANENT || v == VERDICT_RETRYABLE) && err != NULL &&
-	    atomic_exchange(&o->err_claimed, 1) == 0)
-		o->err = *err;
-	owed = atomic_fetch_sub(&o->owed, n) - n;
 	assert(owed >= 0);
 	if (owed > 0)
 		return;
 	atomic_compare_exchange_strong(&o->withdrawn, &open, SETTLED);
 	o->settled(o);
+}
+
+void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reason reason,
+		   const struct err *err)
+{
+	if (n == 0)
+		return;
+	note_failure(o, n, v, err);
+	if (v == VERDICT_DELIVERED)
+		atomic_fetch_add(&o->n_delivered, n);
+	else if (v == VERDICT_HELD)
+		atomic_fetch_add(&o->n_held, n);
+	else if (v != VERDICT_RETRYABLE)
+		atomic_fetch_add(&o->n_dropped[reason], n);
+	pay(o, n);
+}
+
+void origin_settle_marked(struct origin *o, uint32_t n, enum verdict v, const struct err *err)
+{
+	if (n == 0)
+		return;
+	note_failure(o, n, v, err);
+	pay(o, n);
 }
 
 void origin_outcome(const struct origin *o, struct origin_outcome *out)
@@ -133,50 +149,54 @@ bool origin_is_withdrawn(const struct origin *o)
 	return atomic_load(&o->withdrawn) == WITHDRAWN;
 }
 
-static void book_from_marks(struct origin *o, _Atomic uint8_t *marks)
-{
-	for (uint32_t i = 0; i < o->n_spans; i++) {
-		uint8_t m = atomic_load_explicit(&marks[i], memory_order_relaxed);
-		unsigned reason = m >> MARK_REASON_SHIFT;
+/* How an origin's spans ended. */
+struct books {
+	uint64_t delivered, held, dropped[DROP_REASON_MAX];
+};
 
-		if (m & MARK_DELIVERED)
-			atomic_fetch_add(&ledger.delivered, 1);
-		else if (m & MARK_HELD)
-			atomic_fetch_add(&ledger.held, 1);
-		else
-			atomic_fetch_add(&ledger.dropped[reason ? reason - 1 : DROP_BEST_EFFORT], 1);
-	}
+static void read_tallies(struct origin *o, struct books *to)
+{
+	to->delivered = atomic_load(&o->n_delivered);
+	to->held = atomic_load(&o->n_held);
+	for (int r = 0; r < DROP_REASON_MAX; r++)
+		to->dropped[r] = atomic_load(&o->n_dropped[r]);
 }
 
-static void book_from_tallies(struct origin *o)
+static void add_marks(struct origin *o, struct books *to)
 {
-	atomic_fetch_add(&ledger.delivered, atomic_load(&o->n_delivered));
-	atomic_fetch_add(&ledger.held, atomic_load(&o->n_held));
-	for (int r = 0; r < DROP_REASON_MAX; r++)
-		atomic_fetch_add(&ledger.dropped[r], atomic_load(&o->n_dropped[r]));
+	_Atomic uint8_t *marks = atomic_load(&o->marks);
+
+	for (uint32_t i = 0; marks != NULL && i < o->n_spans; i++) {
+		uint8_t m = atomic_load_explicit(&marks[i], memory_order_relaxed);
+
+		/* Held before delivered: the log will report the delivery when the span leaves it. */
+		if (m & MARK_HELD)
+			to->held++;
+		else if (m & MARK_DELIVERED)
+			to->delivered++;
+		else if (m >> MARK_REASON_SHIFT)
+			to->dropped[(m >> MARK_REASON_SHIFT) - 1]++;
+	}
 }
 
 uint32_t origin_fini(struct origin *o)
 {
-	_Atomic uint8_t *marks = atomic_load(&o->marks);
 	bool refused = origin_is_withdrawn(o) || atomic_load(&o->n_retryable) > 0;
+	struct books books;
 
-	if (refused) {
-		atomic_fetch_add(&ledger.refused, o->n_spans);
-		/* What a log already holds will leave it as delivered: it came in by another door. */
-		if (atomic_load(&o->n_held) > 0) {
-			atomic_fetch_add(&ledger.accepted, atomic_load(&o->n_held));
-			atomic_fetch_add(&ledger.held, atomic_load(&o->n_held));
-		}
-	} else {
-		atomic_fetch_add(&ledger.accepted, o->n_spans);
-		if (marks != NULL)
-			book_from_marks(o, marks);
-		else
-			book_from_tallies(o);
+	read_tallies(o, &books);
+	add_marks(o, &books);
+	/* What a log already holds of a refused request will leave it as delivered: it came in by another door. */
+	atomic_fetch_add(&ledger.refused, refused ? o->n_spans : 0);
+	atomic_fetch_add(&ledger.accepted, refused ? books.held : o->n_spans);
+	atomic_fetch_add(&ledger.held, (int64_t)books.held);
+	if (!refused) {
+		atomic_fetch_add(&ledger.delivered, books.delivered);
+		for (int r = 0; r < DROP_REASON_MAX; r++)
+			atomic_fetch_add(&ledger.dropped[r], books.dropped[r]);
 	}
 	atomic_fetch_sub(&ledger.in_flight, o->n_spans);
-	free((void *)marks);
+	free((void *)atomic_exchange(&o->marks, NULL));
 	return refused ? 0 : o->n_spans;
 }
 

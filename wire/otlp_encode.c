@@ -5,6 +5,8 @@
  * DESIGN: pass 1 cuts the spans into runs (one per ScopeSpans) and adds up payload lengths; a run also says where its
  * ResourceSpans starts and how long it is. Pass 2 writes tags and lengths into one scratch block and lists slices.
  *
+ * What the request itself held besides resource_spans goes out first.
+ *
  *   runs:  [first 0, n 3, scope 0, bytes 900, opens resource: 1400] [first 3, n 2, scope 1, bytes 450] ...
  */
 #include "wire/otlp_encode.h"
@@ -30,6 +32,15 @@ static size_t field_size(size_t payload)
 	return 1 + pb_varint_size(payload) + payload;
 }
 
+static size_t extras_size(const struct span_tables *t)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < t->n_extras; i++)
+		n += t->heads[i].n;
+	return n;
+}
+
 /* Fill runs[] (NULL: only measure). Returns their number; *total gets the encoded bytes. */
 static uint32_t measure(const struct span_tables *t, const uint32_t *pick, uint32_t n, struct run *runs,
 			size_t *total)
@@ -38,7 +49,7 @@ static uint32_t measure(const struct span_tables *t, const uint32_t *pick, uint3
 	size_t resource_payload = 0, scope_payload;
 	struct run *opener = NULL;
 
-	*total = 0;
+	*total = extras_size(t);
 	for (uint32_t i = 0; i < n;) {
 		uint32_t scope = span_at(t, pick, i)->scope, first = i;
 		const struct scope_ref *s = &t->scopes[scope];
@@ -116,7 +127,7 @@ static void add_span(struct gather *g, const struct span_ref *sp)
 static size_t count_pieces(const struct span_tables *t, const uint32_t *pick, uint32_t n,
 			   const struct run *runs, uint32_t n_runs)
 {
-	size_t pieces = 0;
+	size_t pieces = t->n_extras;
 
 	for (uint32_t i = 0; i < n; i++)
 		pieces += 1 + MAX(span_at(t, pick, i)->n_pieces, 1u);
@@ -152,6 +163,7 @@ void otlp_encode(const struct span_tables *t, const uint32_t *pick, uint32_t n, 
 	out->n = out->n_bytes = 0;
 	out->v = arena_alloc(arena, count_pieces(t, pick, n, runs, n_runs) * sizeof(*out->v));
 	g.scratch = arena_alloc(arena, HEAD_MAX * 2 * ((size_t)n + 2 * (size_t)n_runs));
+	add_heads(&g, t, 0, t->n_extras);
 	for (uint32_t r = 0; r < n_runs; r++) {
 		const struct scope_ref *s = &t->scopes[runs[r].scope];
 		const struct resource_ref *res = &t->resources[s->resource];

@@ -18,7 +18,8 @@ struct otlp_pieces {
 	size_t n_bytes;
 };
 
-/* Encode `n` spans of the tables, in the order given by pick[] (NULL: all, in order). Everything is in `arena`. */
+/* Encode `n` spans of the tables, in the order given by pick[] (NULL: all, in order), behind the tables' extras. The
+ * list and the headers are in `arena`. */
 void otlp_encode(const struct span_tables *t, const uint32_t *pick, uint32_t n, struct arena *arena,
 		 struct otlp_pieces *out);
 /* Encoded size of the same. */

@@ -6,11 +6,11 @@
  * must be; otlp_index fills them. No heap allocation per span; the tables are the caller's.
  *
  * What is checked: every length; wire types of known fields; AnyValue depth (OTLP_MAX_DEPTH); UTF-8 of every string;
- * id lengths. Damage (and depth) refuses the request; a bad id or bad UTF-8 rejects the spans it touches. Spans above
- * limits are rejected likewise. Envelopes without spans are left out of the tables.
+ * id lengths. Damage (and depth) refuses the request; a bad id or bad UTF-8 rejects the spans it touches. Envelopes
+ * without spans are left out of the tables.
  *
  * SPEC: opentelemetry-proto trace.proto, common.proto, resource.proto (1.9: every AnyValue kind anywhere; ResourceSpans
- * field 1000 of 0.15-0.18 is read when scope_spans is empty). Pure functions, any thread.
+ * field 1000 of 0.15-0.18 is read when there is no scope_spans). docs/formats/otlp.md. Pure functions, any thread.
  */
 #ifndef WIRE_OTLP_INDEX_H
 #define WIRE_OTLP_INDEX_H
@@ -36,10 +36,10 @@ struct otlp_result {
 	bool is_whole;		/* the request's bytes are exactly the tables' content: may be sent as they are */
 };
 
-/* Sizes of the tables; -1 when the envelopes are damaged, or hold more than UINT32_MAX of anything. */
+/* Sizes of the tables; -1 when the envelopes are damaged (ERR_INVALID) or the request passes 2 GiB (ERR_TOO_LARGE). */
 int otlp_count(struct bytes request, struct otlp_counts *counts, struct err *err);
 /* Fill the tables, whose arrays hold what otlp_count said. `arena` gets the rare head that must be rebuilt (a resource
- * sent in several pieces); it lives as long as the tables. Spans get origin 0 and ordinals 0, 1, ...
+ * or scope sent in several pieces); it lives as long as the tables. Spans get origin 0 and ordinals 0, 1, ...
  * -1: the request is damaged as a whole; the message names the place. */
 int otlp_index(struct bytes request, struct span_tables *tables, struct arena *arena,
 	       struct otlp_result *result, struct err *err);
@@ -52,8 +52,11 @@ static inline struct bytes span_name(const struct span_ref *sp)
 
 static inline struct bytes span_trace_state(const struct span_ref *sp)
 {
-	return (struct bytes){ sp->p + sp->state_off, sp->state_len };
+	return (struct bytes){ sp->state, sp->state_len };
 }
+
+/* Fill r and th from the trace id and the trace_state. */
+void span_read_sampling(struct span_ref *sp);
 
 /* The AnyValue bytes of the first attribute with this key in a run of KeyValue fields numbered `number` of a message
  * (Span 9, Resource 1, InstrumentationScope 3); false when there is none. */

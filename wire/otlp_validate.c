@@ -2,14 +2,14 @@
  *
  * otlp_validate.c - see otlp_validate.h.
  *
- * DESIGN: nearly every KeyValue on the wire is {key, short string | number}, all lengths below 128 and all text ASCII.
- * key_value_is_plain recognises that shape and tests the whole KeyValue for a high bit at once; only the rest goes
- * through the generic walk. Tag and length bytes of the shape are below 0x80 themselves, so one test covers all.
+ * DESIGN: each message first gets one look for its usual shape (otlp_plain.h, where 64 bytes may be read), then the
+ * general walk. Recursion is bounded by OTLP_MAX_DEPTH.
  */
 #include "wire/otlp_validate.h"
 
 #include "base/str.h"
 #include "wire/otlp_index.h"
+#include "wire/otlp_plain.h"
 #include "wire/pb.h"
 
 #define HIGH_BITS UINT64_C(0x8080808080808080)
@@ -36,38 +36,16 @@ enum otlp_verdict otlp_validate_string(struct bytes s)
 	return str_is_utf8(s) ? OTLP_VALID : OTLP_BAD_TEXT;
 }
 
-/* {1: key (< 128 bytes), 2: {one scalar member}} and nothing else, all of it ASCII where it is text. */
-static bool key_value_is_plain(struct bytes kv)
+/* May a window be laid over p? */
+static bool can_look(const uint8_t *p, const uint8_t *end)
 {
-	const uint8_t *p = kv.p, *v;
-	size_t klen, vlen;
-
-	if (kv.n < 6 || p[0] != 0x0a)
-		return false;
-	klen = p[1];
-	if (klen >= 0x80 || klen + 5 > kv.n || p[2 + klen] != 0x12)
-		return false;
-	vlen = p[3 + klen];
-	if (vlen >= 0x80 || vlen < 2 || vlen + klen + 4 != kv.n)
-		return false;
-	v = p + 4 + klen;
-	switch (v[0]) {
-	case 0x0a: /* string_value */
-		return v[1] == vlen - 2 && is_ascii(p, kv.n);
-	case 0x10: /* bool_value */
-	case 0x18: /* int_value of one byte */
-		return vlen == 2 && v[1] < 0x80 && is_ascii(p, 4 + klen);
-	case 0x21: /* double_value */
-		return vlen == 9 && is_ascii(p, 4 + klen);
-	default:
-		return false;
-	}
+	return end - p >= OTLP_PLAIN_WINDOW;
 }
 
-static enum otlp_verdict validate_any_value(struct bytes in, int depth);
+static enum otlp_verdict validate_any_value(struct bytes in, int depth, const uint8_t *end);
 
 /* ArrayValue (each field 1 an AnyValue) or KeyValueList (each field 1 a KeyValue). */
-static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth)
+static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth, const uint8_t *end)
 {
 	enum otlp_verdict worst = OTLP_VALID;
 	struct pb_field f;
@@ -80,8 +58,8 @@ static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth
 			continue;
 		if (f.wire != PB_LEN)
 			return OTLP_DAMAGED;
-		worst = otlp_worse(worst, of_pairs ? otlp_validate_key_value(f.data, depth + 1)
-						   : validate_any_value(f.data, depth + 1));
+		worst = otlp_worse(worst, of_pairs ? otlp_validate_key_value(f.data, depth + 1, end)
+						   : validate_any_value(f.data, depth + 1, end));
 		if (worst < 0)
 			return worst;
 	}
@@ -92,12 +70,14 @@ static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth
 static const uint8_t any_value_wire[8] = { 0xff,	 PB_LEN, PB_VARINT, PB_VARINT,
 					   PB_FIXED64, PB_LEN, PB_LEN,    PB_LEN };
 
-static enum otlp_verdict validate_any_value(struct bytes in, int depth)
+static enum otlp_verdict validate_any_value(struct bytes in, int depth, const uint8_t *end)
 {
 	enum otlp_verdict worst = OTLP_VALID;
 	struct pb_field f;
 	int got;
 
+	if (can_look(in.p, end) && otlp_any_value_is_plain(in.p, in.n))
+		return OTLP_VALID;
 	while ((got = pb_next(&in, &f)) > 0) {
 		if (f.number > 7)
 			continue;
@@ -106,20 +86,20 @@ static enum otlp_verdict validate_any_value(struct bytes in, int depth)
 		if (f.number == 1)
 			worst = otlp_worse(worst, otlp_validate_string(f.data));
 		else if (f.number == 5 || f.number == 6)
-			worst = otlp_worse(worst, validate_list(f.data, f.number == 6, depth));
+			worst = otlp_worse(worst, validate_list(f.data, f.number == 6, depth, end));
 		if (worst < 0)
 			return worst;
 	}
 	return got < 0 ? OTLP_DAMAGED : worst;
 }
 
-enum otlp_verdict otlp_validate_key_value(struct bytes in, int depth)
+enum otlp_verdict otlp_validate_key_value(struct bytes in, int depth, const uint8_t *end)
 {
 	enum otlp_verdict worst = OTLP_VALID;
 	struct pb_field f;
 	int got;
 
-	if (LIKELY(key_value_is_plain(in)))
+	if (can_look(in.p, end) && otlp_key_value_is_plain(in.p, in.n))
 		return OTLP_VALID;
 	while ((got = pb_next(&in, &f)) > 0) {
 		if (f.number > 2)
@@ -127,7 +107,7 @@ enum otlp_verdict otlp_validate_key_value(struct bytes in, int depth)
 		if (f.wire != PB_LEN)
 			return OTLP_DAMAGED;
 		worst = otlp_worse(worst, f.number == 1 ? otlp_validate_string(f.data)
-							: validate_any_value(f.data, depth));
+							: validate_any_value(f.data, depth, end));
 		if (worst < 0)
 			return worst;
 	}
@@ -135,25 +115,30 @@ enum otlp_verdict otlp_validate_key_value(struct bytes in, int depth)
 }
 
 /* What each field of a small message must be; the sub-span messages are a few rows each. */
-enum field_rule { R_SKIP, R_VARINT, R_FIXED64, R_FIXED32, R_STRING, R_PAIR, R_TRACE_ID, R_SPAN_ID };
+enum field_rule { R_SKIP, R_VARINT, R_FIXED64, R_FIXED32, R_STRING, R_PAIR, R_TRACE_ID, R_SPAN_ID, R_ENTITY };
 
 static const uint8_t rule_wire[] = {
 	[R_VARINT] = PB_VARINT, [R_FIXED64] = PB_FIXED64, [R_FIXED32] = PB_FIXED32,
 	[R_STRING] = PB_LEN,	[R_PAIR] = PB_LEN,	  [R_TRACE_ID] = PB_LEN,
-	[R_SPAN_ID] = PB_LEN,
+	[R_SPAN_ID] = PB_LEN,	[R_ENTITY] = PB_LEN,
 };
 
-static enum otlp_verdict validate_field(enum field_rule rule, const struct pb_field *f)
+static enum otlp_verdict validate_entity_ref(struct bytes ref, const uint8_t *end);
+
+static enum otlp_verdict validate_field(enum field_rule rule, const struct pb_field *f,
+					const uint8_t *end)
 {
 	switch (rule) {
 	case R_STRING:
 		return otlp_validate_string(f->data);
 	case R_PAIR:
-		return otlp_validate_key_value(f->data, 0);
+		return otlp_validate_key_value(f->data, 0, end);
 	case R_TRACE_ID:
 		return f->data.n == 16 || f->data.n == 0 ? OTLP_VALID : OTLP_BAD_ID;
 	case R_SPAN_ID:
 		return f->data.n == 8 || f->data.n == 0 ? OTLP_VALID : OTLP_BAD_ID;
+	case R_ENTITY:
+		return validate_entity_ref(f->data, end);
 	default:
 		return OTLP_VALID;
 	}
@@ -161,7 +146,7 @@ static enum otlp_verdict validate_field(enum field_rule rule, const struct pb_fi
 
 /* Walk a message by its rules[0 .. n_rules-1]; *code gets the value of field 3 when it is a varint. */
 static enum otlp_verdict validate_message(struct bytes in, const uint8_t *rules, size_t n_rules,
-					  uint8_t *code)
+					  uint8_t *code, const uint8_t *end)
 {
 	enum otlp_verdict worst = OTLP_VALID;
 	struct pb_field f;
@@ -174,66 +159,53 @@ static enum otlp_verdict validate_message(struct bytes in, const uint8_t *rules,
 			return OTLP_DAMAGED;
 		if (code != NULL && f.number == 3)
 			*code = (uint8_t)MIN(f.value, 255u);
-		worst = otlp_worse(worst, validate_field(rules[f.number], &f));
+		worst = otlp_worse(worst, validate_field(rules[f.number], &f, end));
 		if (worst < 0)
 			return worst;
 	}
 	return got < 0 ? OTLP_DAMAGED : worst;
 }
 
-enum otlp_verdict otlp_validate_event(struct bytes event)
+/* EntityRef: {1 schema_url, 2 type, 3 id_keys, 4 description_keys}, all text. */
+static enum otlp_verdict validate_entity_ref(struct bytes ref, const uint8_t *end)
+{
+	static const uint8_t rules[] = { R_SKIP, R_STRING, R_STRING, R_STRING, R_STRING };
+
+	return validate_message(ref, rules, COUNT_OF(rules), NULL, end);
+}
+
+enum otlp_verdict otlp_validate_event(struct bytes event, const uint8_t *end)
 {
 	static const uint8_t rules[] = { R_SKIP, R_FIXED64, R_STRING, R_PAIR, R_VARINT };
 
-	return validate_message(event, rules, COUNT_OF(rules), NULL);
+	return validate_message(event, rules, COUNT_OF(rules), NULL, end);
 }
 
-enum otlp_verdict otlp_validate_link(struct bytes link)
+enum otlp_verdict otlp_validate_link(struct bytes link, const uint8_t *end)
 {
 	static const uint8_t rules[] = { R_SKIP, R_TRACE_ID, R_SPAN_ID, R_STRING,
 					 R_PAIR, R_VARINT,   R_FIXED32 };
 
-	return validate_message(link, rules, COUNT_OF(rules), NULL);
+	return validate_message(link, rules, COUNT_OF(rules), NULL, end);
 }
 
-enum otlp_verdict otlp_validate_status(struct bytes status, uint8_t *code)
+enum otlp_verdict otlp_validate_status(struct bytes status, uint8_t *code, const uint8_t *end)
 {
 	static const uint8_t rules[] = { R_SKIP, R_SKIP, R_STRING, R_VARINT };
 
-	return validate_message(status, rules, COUNT_OF(rules), code);
+	return validate_message(status, rules, COUNT_OF(rules), code, end);
 }
 
-enum otlp_verdict otlp_validate_scope(struct bytes scope)
+enum otlp_verdict otlp_validate_scope(struct bytes scope, const uint8_t *end)
 {
 	static const uint8_t rules[] = { R_SKIP, R_STRING, R_STRING, R_PAIR, R_VARINT };
 
-	return validate_message(scope, rules, COUNT_OF(rules), NULL);
+	return validate_message(scope, rules, COUNT_OF(rules), NULL, end);
 }
 
-/* EntityRef: {1 schema_url, 2 type, 3 id_keys, 4 description_keys}, all text. */
-static enum otlp_verdict validate_entity_ref(struct bytes ref)
+enum otlp_verdict otlp_validate_resource(struct bytes resource, const uint8_t *end)
 {
-	static const uint8_t rules[] = { R_SKIP, R_STRING, R_STRING, R_STRING, R_STRING };
+	static const uint8_t rules[] = { R_SKIP, R_PAIR, R_VARINT, R_ENTITY };
 
-	return validate_message(ref, rules, COUNT_OF(rules), NULL);
-}
-
-enum otlp_verdict otlp_validate_resource(struct bytes in)
-{
-	static const uint8_t rules[] = { R_SKIP, R_PAIR, R_VARINT };
-	enum otlp_verdict worst = validate_message(in, rules, COUNT_OF(rules), NULL);
-	struct pb_field f;
-
-	if (worst < 0)
-		return worst;
-	while (pb_next(&in, &f) > 0) {
-		if (f.number != 3)
-			continue;
-		if (f.wire != PB_LEN)
-			return OTLP_DAMAGED;
-		worst = otlp_worse(worst, validate_entity_ref(f.data));
-		if (worst < 0)
-			return worst;
-	}
-	return worst;
+	return validate_message(resource, rules, COUNT_OF(rules), NULL, end);
 }

@@ -9,6 +9,7 @@
  *                  {p, len, scope 0, ...} ---------------------------------+
  *   scopes[]       {resource 0, head: raw fields of the ScopeSpans other than spans}
  *   resources[]    {head: raw fields of the ResourceSpans other than scope_spans}
+ *   heads[]        the first n_extras: raw fields of the request other than resource_spans
  *
  * Heads are runs of raw fields, tag and all, so that unknown fields survive byte for byte and field order never
  * matters. Nothing is decoded deeper than a decision needs; everything was validated once by otlp_index.
@@ -35,7 +36,7 @@ enum span_status { STATUS_UNSET, STATUS_OK, STATUS_ERROR };
 /* `th` of a span whose sampling probability is unknown. */
 #define TH_UNKNOWN UINT64_MAX
 
-/* 120 bytes: at most two cache lines, one array per batch. */
+/* 128 bytes: two cache lines, one array per batch. */
 struct span_ref {
 	const uint8_t *p;		/* the Span message as received */
 	const struct bytes *pieces;	/* after an edit: the Span as n_pieces slices; else NULL */
@@ -49,7 +50,9 @@ struct span_ref {
 	uint64_t r;			/* 56-bit randomness: rv, or the trace id's low 56 bits */
 	uint64_t th;			/* 56-bit rejection threshold of tracestate ot=th, or TH_UNKNOWN */
 	uint32_t name_off, name_len;	/* of the name, from p */
-	uint32_t state_off, state_len;	/* of trace_state, from p; len 0: none */
+	const uint8_t *state;		/* trace_state: in p, or where an edit put it; NULL:
+					 * the Span has no such field */
+	uint32_t state_len;		/* 0: none */
 	uint32_t flags;			/* Span.flags */
 	uint32_t origin;		/* index into the batch's origins[] */
 	uint32_t ordinal;		/* number of the span within its origin */
@@ -79,6 +82,7 @@ struct span_tables {
 	struct resource_ref *resources;
 	struct bytes *heads;
 	uint32_t n_spans, n_scopes, n_resources, n_heads;
+	uint32_t n_extras;		/* of heads[]: unknown fields of the request itself */
 };
 
 #endif

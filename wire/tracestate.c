@@ -7,7 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { TH_DIGITS = 14, OT_MAX = 256 };
+enum { TH_DIGITS = 14, OT_MAX = 256, MEMBERS_MAX = 32 };
 
 static struct bytes trim(struct bytes s)
 {
@@ -45,6 +45,17 @@ static bool is_ot(struct bytes member, struct bytes *value)
 		return false;
 	*value = (struct bytes){ member.p + 3, member.n - 3 };
 	return true;
+}
+
+/* The ot member of a list; false when there is none. */
+static bool find_ot(struct bytes tracestate, struct bytes *value)
+{
+	struct bytes member;
+
+	while (next_part(&tracestate, ',', &member))
+		if (is_ot(trim(member), value))
+			return true;
+	return false;
 }
 
 /* Lower-case hex, right-padded with zeros to 14 digits. */
@@ -86,71 +97,71 @@ static void read_subkey(struct bytes part, struct tracestate_ot *out)
 
 void tracestate_read(struct bytes tracestate, struct tracestate_ot *out)
 {
-	struct bytes member, value, part;
+	struct bytes value, part;
 
 	*out = (struct tracestate_ot){ .th = TH_UNKNOWN };
-	while (next_part(&tracestate, ',', &member)) {
-		if (!is_ot(trim(member), &value))
-			continue;
-		while (next_part(&value, ';', &part))
-			read_subkey(trim(part), out);
-		break;
-	}
+	if (!find_ot(tracestate, &value))
+		return;
+	while (next_part(&value, ';', &part))
+		read_subkey(trim(part), out);
 	if (out->malformed) {
 		out->th = TH_UNKNOWN;
 		out->has_rv = false;
 	}
 }
 
-/* The sub-keys of an existing ot value other than th, each followed by nothing, joined by ';'. */
-static void add_other_subkeys(struct bytes value, struct buf *out)
+/* Append "ot=th:...;others" as its value should become, nothing when that is empty. Returns its length without "ot=". */
+static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
 {
+	size_t start = out->n, value;
 	struct bytes part;
+	char text[15];
 
-	while (next_part(&value, ';', &part)) {
+	buf_add_str(out, "ot=");
+	value = out->n;
+	if (th < TRACESTATE_W56) {
+		tracestate_format_th(th, text);
+		buf_add_str(out, "th:");
+		buf_add_str(out, text);
+	}
+	while (next_part(&old, ';', &part)) {
 		part = trim(part);
 		if (part.n == 0 || (part.n >= 3 && memcmp(part.p, "th:", 3) == 0))
 			continue;
-		if (out->n > 0)
+		if (out->n > value)
 			buf_add_char(out, ';');
 		buf_add_bytes(out, part);
 	}
+	if (out->n == value)
+		out->n = start;
+	return out->n > start ? out->n - value : 0;
 }
 
 int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out)
 {
-	struct buf ot = BUF_INIT;
-	struct bytes rest = tracestate, member, value;
-	char text[15];
-	int ret = -1;
+	struct bytes member, value = BYTES_EMPTY;
+	size_t start = out->n, n_ot;
+	unsigned room = MEMBERS_MAX;
+	bool had_ot = find_ot(tracestate, &value);
 
-	if (th != TH_UNKNOWN) {
-		tracestate_format_th(th, text);
-		buf_printf(&ot, "th:%s", text);
-	}
-	while (next_part(&rest, ',', &member))
-		if (is_ot(trim(member), &value)) {
-			add_other_subkeys(value, &ot);
-			break;
-		}
-	if (ot.n > OT_MAX)
-		goto done;
-	if (ot.n > 0) {
-		buf_add_str(out, "ot=");
-		buf_add_bytes(out, buf_bytes(&ot));
-	}
+	n_ot = add_ot(value, th, out);
+	if (!had_ot && n_ot > 0)
+		room--;
 	while (next_part(&tracestate, ',', &member)) {
 		member = trim(member);
 		if (member.n == 0 || is_ot(member, &value))
 			continue;
-		if (out->n > 0)
+		/* A list that was too long before is none of our business. */
+		if (room-- == 0 && !had_ot && n_ot > 0)
+			break;
+		if (out->n > start)
 			buf_add_char(out, ',');
 		buf_add_bytes(out, member);
 	}
-	ret = 0;
-done:
-	buf_fini(&ot);
-	return ret;
+	if (n_ot <= OT_MAX && !out->overflow)
+		return 0;
+	out->n = start;
+	return -1;
 }
 
 uint64_t tracestate_randomness(const uint8_t trace_id[16])
@@ -198,7 +209,8 @@ void tracestate_format_th(uint64_t th, char out[15])
 {
 	size_t n;
 
-	snprintf(out, 15, "%014llx", (unsigned long long)(th & (TRACESTATE_W56 - 1)));
+	assert(th < TRACESTATE_W56);
+	snprintf(out, 15, "%014llx", (unsigned long long)th);
 	for (n = TH_DIGITS; n > 1 && out[n - 1] == '0'; n--)
 		out[n - 1] = '\0';
 }

@@ -21,13 +21,14 @@ struct tracestate_ot {
 	uint64_t th;		/* TH_UNKNOWN when absent or malformed */
 	uint64_t rv;
 	bool has_rv;
-	bool malformed;		/* an ot member was there and broke the grammar: treat as absent */
+	bool malformed;		/* an ot member was there and broke the grammar: all of it counts as absent */
 };
 
 /* Read the ot member; other members are passed over. Never fails: what is not understood is not there. */
 void tracestate_read(struct bytes tracestate, struct tracestate_ot *out);
-/* The list with th of `ot` replaced (TH_UNKNOWN erases it), appended to out; other sub-keys and members are
- * kept as they are, `ot` moves to the front. -1 when `ot` would pass 256 characters (nothing appended). */
+/* The list with th of `ot` replaced (TH_UNKNOWN, or a threshold nothing passes, erases it), appended to out; other
+ * sub-keys and members are kept as they are, `ot` moves to the front. An `ot` that is new to a full list of 32 members
+ * pushes the last one out (W3C 3.3.1.5). -1 when `ot` would pass 256 characters or out its cap: nothing is appended. */
 int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out);
 /* The low 56 bits of a trace id. */
 uint64_t tracestate_randomness(const uint8_t trace_id[16]);
@@ -35,7 +36,7 @@ uint64_t tracestate_randomness(const uint8_t trace_id[16]);
  * TRACESTATE_W56 (keep nothing, not encodable) below 2^-56. */
 uint64_t tracestate_threshold(double probability, int precision);
 double tracestate_probability(uint64_t th);
-/* "fd70a": 1 to 14 digits and NUL. */
+/* "fd70a": 1 to 14 digits and NUL. th < TRACESTATE_W56. */
 void tracestate_format_th(uint64_t th, char out[15]);
 
 #endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench_index.c - CPU per span of the data model's steps, and of protobuf-c unpacking the same bytes.
+ *
+ * Runs of each step are interleaved, best of 5 counts; CPU time of the thread. `index` is everything a receiver pays:
+ * counting, one allocation, the full index with UTF-8 and depth checks, freeing. Exit status 1 when the ratio of
+ * protobuf-c to it is below the target of issue 3.
+ */
+#include "base/rcbuf.h"
+#include "pipeline/batch.h"
+#include "tests/bench/payload.h"
+#include "wire/proto/otlp_trace.pb-c.h"
+
+#include <time.h>
+
+enum { N_REQUESTS = 32, ROUNDS = 5, REPEAT = 4 };
+#define TARGET_RATIO 15.0
+
+static struct rcbuf *requests[N_REQUESTS];
+static struct batch *batches[N_REQUESTS];
+static uint8_t keep[PAYLOAD_SPANS];
+static size_t sink;
+
+static struct batch *index_one(struct rcbuf *request)
+{
+	struct otlp_result result;
+	struct batch *b = batch_from_otlp(rcbuf_ref(request), "bench", NULL, &result, NULL);
+
+	assert(b != NULL && b->tables.n_spans == PAYLOAD_SPANS && result.rejects.n == 0);
+	return b;
+}
+
+static void run_index(int i)
+{
+	batch_unref(index_one(requests[i]));
+}
+
+static void run_count(int i)
+{
+	struct otlp_counts c;
+
+	sink += (size_t)otlp_count((struct bytes){ requests[i]->p, requests[i]->n }, &c, NULL);
+}
+
+static void run_encode(int i)
+{
+	static struct arena a;
+	struct batch_encoding out;
+	uint32_t n_whole = batches[i]->n_whole;
+
+	batches[i]->n_whole = 0; /* otherwise the bytes go out as they came, for nothing */
+	batch_encode(batches[i], &a, &out);
+	batches[i]->n_whole = n_whole;
+	sink += out.n_bytes;
+	arena_reset(&a);
+}
+
+static void run_filter(int i)
+{
+	static struct arena a;
+	struct batch *kept = batch_filter(batch_ref(batches[i]), keep, DROP_SAMPLED);
+	struct batch_encoding out;
+
+	batch_encode(kept, &a, &out);
+	sink += out.n_bytes;
+	arena_reset(&a);
+	batch_unref(kept);
+}
+
+static void run_edit(int i)
+{
+	struct batch *b = batch_editable(batch_ref(batches[i]));
+
+	for (uint32_t k = 0; k < b->tables.n_spans; k++)
+		batch_set_trace_state(b, k, BYTES_LIT("ot=th:fd70a"));
+	batch_unref(b);
+}
+
+static void run_protobuf_c(int i)
+{
+	Otlp__ExportTraceServiceRequest *m =
+		otlp__export_trace_service_request__unpack(NULL, requests[i]->n, requests[i]->p);
+
+	sink += m->n_resource_spans;
+	otlp__export_trace_service_request__free_unpacked(m, NULL);
+}
+
+static struct step {
+	const char *name;
+	void (*run)(int i);
+	double best_ns;
+} steps[] = {
+	{ "index, full (UTF-8, depth), with its memory", run_index, 0 },
+	{ "  of which counting", run_count, 0 },
+	{ "encode all", run_encode, 0 },
+	{ "filter 10 % and encode", run_filter, 0 },
+	{ "set trace_state on a copy of the index", run_edit, 0 },
+	{ "protobuf-c unpack and free", run_protobuf_c, 0 },
+};
+
+static double cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void measure(struct step *s)
+{
+	double start = cpu_ns(), ns;
+
+	for (int k = 0; k < REPEAT; k++)
+		for (int i = 0; i < N_REQUESTS; i++)
+			s->run(i);
+	ns = (cpu_ns() - start) / (REPEAT * N_REQUESTS * PAYLOAD_SPANS);
+	if (s->best_ns == 0 || ns < s->best_ns)
+		s->best_ns = ns;
+}
+
+static size_t make_requests(void)
+{
+	struct buf text = BUF_INIT;
+	size_t bytes = 0;
+
+	for (int i = 0; i < N_REQUESTS; i++) {
+		buf_reset(&text);
+		payload_request(&text, PAYLOAD_SPANS, (uint64_t)i + 1);
+		requests[i] = rcbuf_new(NULL, text.n);
+		memcpy(requests[i]->p, text.p, text.n);
+		requests[i]->n = text.n;
+		batches[i] = index_one(requests[i]);
+		bytes += text.n;
+	}
+	for (uint32_t i = 0; i < PAYLOAD_SPANS; i++)
+		keep[i] = i % 10 == 3;
+	buf_fini(&text);
+	return bytes;
+}
+
+int main(void)
+{
+	size_t bytes = make_requests();
+	double ratio;
+
+	printf("shape: %d requests of %zu bytes, %d spans of %zu bytes each\n", N_REQUESTS, bytes / N_REQUESTS,
+	       PAYLOAD_SPANS, bytes / N_REQUESTS / PAYLOAD_SPANS);
+	for (int round = 0; round < ROUNDS; round++)
+		for (size_t i = 0; i < COUNT_OF(steps); i++)
+			measure(&steps[i]);
+	for (size_t i = 0; i < COUNT_OF(steps); i++)
+		printf("%-46s %8.1f ns/span\n", steps[i].name, steps[i].best_ns);
+	ratio = steps[COUNT_OF(steps) - 1].best_ns / steps[0].best_ns;
+	printf("%-46s %8.1f x (target %.0f)\n", "protobuf-c over index", ratio, TARGET_RATIO);
+	for (int i = 0; i < N_REQUESTS; i++) {
+		batch_unref(batches[i]);
+		rcbuf_unref(requests[i]);
+	}
+	return ratio < TARGET_RATIO || sink == 0;
+}

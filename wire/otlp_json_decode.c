@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "wire/json_reader.h"
+#include "wire/otlp_index.h"
 #include "wire/otlp_json_schema.h"
 #include "wire/pb.h"
 
@@ -310,10 +311,10 @@ static int decode_message(struct decoder *d, const struct otlp_json_message *m)
 {
 	size_t first_run = d->n_runs, start = d->out->n;
 
-	if (m->oneof && ++d->any_depth > OTLP_JSON_ANY_DEPTH)
+	if (m->oneof && d->any_depth++ > OTLP_MAX_DEPTH)
 		return err_set(d->err, ERR_INVALID,
 			       "otlp json: byte %zu: values nested deeper than %d",
-			       (size_t)(d->r.p - d->r.start), OTLP_JSON_ANY_DEPTH);
+			       (size_t)(d->r.p - d->r.start), OTLP_MAX_DEPTH);
 	if (decode_members(d, m, first_run, start) < 0)
 		return -1;
 	d->any_depth -= m->oneof;

@@ -16,8 +16,8 @@
  * - an id of the wrong length is written with that length, one that is not hex as one zero byte;
  *   an empty id is absent;
  * - text that is not UTF-8 is written as it is.
- * Damaged JSON, a value of the wrong type, a number out of range and AnyValues nested deeper than
- * OTLP_JSON_ANY_DEPTH are errors of the whole request.
+ * Damaged JSON, a value of the wrong type, a number out of range and lists in values nested deeper
+ * than the index allows (OTLP_MAX_DEPTH) are errors of the whole request.
  * SPEC: OTLP "JSON Protobuf Encoding"; docs/formats/otlp.md.
  */
 #ifndef WIRE_OTLP_JSON_DECODE_H
@@ -27,8 +27,6 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
-
-enum { OTLP_JSON_ANY_DEPTH = 64 };
 
 /* Append the ExportTraceServiceRequest (TracesData) in `json` to out, at most max_bytes of it (0:
  * only out's own cap holds). Borrows json; scratch goes to arena, which the caller resets. 0, or -1

@@ -10,7 +10,7 @@
 #include "wire/otlp_json_encode.h"
 
 #include "base/arena.h"
-#include "wire/otlp_json_decode.h"
+#include "wire/otlp_index.h"
 #include "wire/otlp_json_schema.h"
 #include "wire/pb.h"
 
@@ -89,9 +89,9 @@ static int walk_to(struct walk *k, const struct otlp_json_field *f, uint32_t num
 static int encode_message(struct encoder *e, const struct otlp_json_message *m, struct parts in)
 {
 	json_writer_object(e->w);
-	if (m->oneof && ++e->any_depth > OTLP_JSON_ANY_DEPTH)
+	if (m->oneof && e->any_depth++ > OTLP_MAX_DEPTH)
 		return err_set(e->err, ERR_INVALID, "otlp protobuf: values nested deeper than %d",
-			       OTLP_JSON_ANY_DEPTH);
+			       OTLP_MAX_DEPTH);
 	if (encode_members(e, m, in) < 0)
 		return -1;
 	e->any_depth -= m->oneof;

@@ -14,7 +14,8 @@
  * matter: lists are gathered, the last of a scalar wins, pieces of one sub-message are merged, as
  * protobuf wants. Unknown fields have no JSON name and are left out. ResourceSpans field 1000
  * (proto v0.15 to v0.18) is read when field 2 is absent.
- * LIMITS: AnyValues at most 64 deep (ERR_INVALID); the output by max_bytes (ERR_TOO_LARGE).
+ * LIMITS: lists in values at most OTLP_MAX_DEPTH deep, as the index has it (ERR_INVALID); the
+ * output by max_bytes (ERR_TOO_LARGE).
  * SPEC: OTLP "JSON Protobuf Encoding"; reference/tempo-api.md 2.1.
  */
 #ifndef WIRE_OTLP_JSON_ENCODE_H

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "tests/unit/json_golden.h"
 #include "wire/json_reader.h"
+#include "wire/otlp_index.h"
 #include "wire/otlp_json_decode.h"
 #include "wire/otlp_json_encode.h"
 #include "wire/pb.h"
@@ -293,6 +294,64 @@ static void bad_ids_keep_a_wrong_length(void **state)
 	buf_fini(&out);
 }
 
+/* Spans that the protobuf index takes, or -1; *rejects says what it did not. */
+static int index_spans(struct bytes pb, struct otlp_rejects *rejects)
+{
+	struct otlp_result res = { 0 };
+	struct otlp_counts n = { 0 };
+	struct span_tables t = { 0 };
+	struct arena a = ARENA_INIT;
+	int rc = -1;
+
+	if (otlp_count(pb, &n, NULL) == 0) {
+		t.spans = arena_zalloc(&a, n.n_spans * sizeof(*t.spans));
+		t.scopes = arena_zalloc(&a, n.n_scopes * sizeof(*t.scopes));
+		t.resources = arena_zalloc(&a, n.n_resources * sizeof(*t.resources));
+		t.heads = arena_zalloc(&a, n.n_heads * sizeof(*t.heads));
+		if (otlp_index(pb, &t, &a, &res, NULL) == 0)
+			rc = (int)t.n_spans;
+	}
+	if (rejects != NULL)
+		*rejects = res.rejects;
+	arena_fini(&a);
+	return rc;
+}
+
+/* Each bad id, and text that is not UTF-8, costs its span; the good one stays. */
+static void the_index_rejects_only_the_bad_spans(void **state)
+{
+	static const char *const bad_spans[] = {
+		"'traceId':'01','spanId':'0102030405060708'",
+		"'traceId':'','spanId':'0102030405060708'",
+		"'traceId':'000102030405060708090a0b0c0d0e0f','spanId':'xxxxxxxx'",
+		"'traceId':'000102030405060708090a0b0c0d0e0f','spanId':'0102030405060708',"
+		"'parentSpanId':'not hex!'",
+		"'traceId':'000102030405060708090a0b0c0d0e0f','spanId':'0102030405060708',"
+		"'links':[{'traceId':'zz'}]",
+		"'traceId':'000102030405060708090a0b0c0d0e0f','spanId':'0102030405060708',"
+		"'name':'\xff'",
+		"'traceId':'000102030405060708090a0b0c0d0e0f','spanId':'0102030405060708',"
+		"'attributes':[{'key':'\xff','value':{'intValue':1}}]",
+	};
+	struct buf text = BUF_INIT, out = BUF_INIT;
+	char json[600];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(bad_spans); i++) {
+		struct otlp_rejects rejects;
+
+		snprintf(json, sizeof(json), "{'resourceSpans':[{'scopeSpans':[{'spans':[{%s},"
+			 "{'traceId':'000102030405060708090A0B0C0D0E0F',"
+			 "'spanId':'0102030405060708'}]}]}]}", bad_spans[i]);
+		buf_reset(&out);
+		decode_ok(quoted(json, &text), &out);
+		if (index_spans(buf_bytes(&out), &rejects) != 1 || rejects.n != 1)
+			fail_msg("%s: %u rejected", bad_spans[i], rejects.n);
+	}
+	buf_fini(&text);
+	buf_fini(&out);
+}
+
 static void bad_utf8_is_passed_on_for_the_index_to_judge(void **state)
 {
 	const uint32_t path[] = { 1, 2, 2, 5, 0 };
@@ -399,12 +458,12 @@ static void nest(struct buf *b, const char *open, const char *inside, const char
 
 static void depth_is_64_values(void **state)
 {
-	static const size_t depths[] = { 1, 62, 63, 64, 65, 1000, 10000 };
+	static const size_t depths[] = { 1, 63, 64, 65, 66, 1000, 10000 };
 	struct buf text = BUF_INIT, out = BUF_INIT, back = BUF_INIT;
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(depths); i++) {
-		int want = depths[i] <= 63 ? 0 : -1;
+		int want = depths[i] <= 64 ? 0 : -1;
 
 		buf_reset(&out);
 		nest(&text, "{\"arrayValue\":{\"values\":[", "{}", "]}}", depths[i]);
@@ -417,6 +476,7 @@ static void depth_is_64_values(void **state)
 		if (want == 0) {
 			buf_reset(&back);
 			encode_ok(buf_bytes(&out), OTLP_JSON, &back);
+			assert_int_equal(index_spans(buf_bytes(&out), NULL), 0);
 		}
 	}
 	if (json_golden_read("otlp/derived/neg-deep10000.pb", &text)) {
@@ -577,6 +637,7 @@ int main(void)
 		cmocka_unit_test(lenient_forms_mean_the_same),
 		cmocka_unit_test(damage_refuses_the_request_and_leaves_the_output),
 		cmocka_unit_test(bad_ids_keep_a_wrong_length),
+		cmocka_unit_test(the_index_rejects_only_the_bad_spans),
 		cmocka_unit_test(bad_utf8_is_passed_on_for_the_index_to_judge),
 		cmocka_unit_test(old_names_count_when_the_new_bring_nothing),
 		cmocka_unit_test(foreign_bad_inputs_do_not_crash),

@@ -5,21 +5,33 @@ Nothing here sleeps for a time and hopes: every wait polls for a condition with 
 what it waited for.
 """
 
+import contextlib
+import fcntl
 import os
 import random
 import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
+import pytest
 import requests
 import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("SPANMILL_BINARY", os.path.join(ROOT, "build", "spanmill"))
 GOLDEN = os.environ.get("SPANMILL_GOLDEN", os.path.join(ROOT, "..", "shared", "golden"))
-PORT_NAMES = ("grpc", "http", "zipkin", "query", "health", "metrics")
+DEFAULT_PORTS = {
+    "grpc": 4317,
+    "http": 4318,
+    "zipkin": 9411,
+    "query": 3200,
+    "health": 13133,
+    "metrics": 8888,
+}
+PORT_NAMES = tuple(DEFAULT_PORTS)
 BALANCE = re.compile(r"\baccepted=(\d+) delivered=(\d+) dropped=(\d+) held=(\d+)")
 
 
@@ -45,6 +57,27 @@ def free_port():
             except OSError:
                 continue
     raise AssertionError("no free port")
+
+
+def opens(port):
+    """Whether somebody listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def default_ports():
+    """The ports of the documentation for one test at a time; skips it where something else listens there."""
+    lock_path = os.path.join(tempfile.gettempdir(), "spanmill-default-ports.lock")
+    with open(lock_path, "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for port in DEFAULT_PORTS.values():
+            if opens(port):
+                pytest.skip(f"port {port} is taken on this machine")
+        yield DEFAULT_PORTS
 
 
 def merged(base, extra):

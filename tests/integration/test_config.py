@@ -1,12 +1,8 @@
 """The command line and configuration: sources, expansion, errors with their places, exit
 statuses."""
 
-import fcntl
-import os
 import re
-import socket
 import subprocess
-import tempfile
 import textwrap
 import time
 
@@ -15,7 +11,7 @@ import requests
 import yaml
 
 import otlp
-from mill import BINARY, Mill, all_in_one, forwarder, free_port, run, wait_for
+from mill import BINARY, Mill, all_in_one, default_ports, forwarder, free_port, opens, run, wait_for
 
 GOOD = """\
 receivers:
@@ -463,30 +459,19 @@ service: {pipelines: {traces: {receivers: [otlp, zipkin], exporters: [otlp/jaege
 
 
 @pytest.fixture
-def default_ports():
-    """4317, 4318, 9411 and 8888 for us alone; skipped where something else listens there."""
-    with open(
-        os.path.join(tempfile.gettempdir(), "spanmill-default-ports.lock"), "w", encoding="ascii"
-    ) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for port in (4317, 4318, 9411, 8888):
-            with socket.socket() as s:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    s.bind(("127.0.0.1", port))
-                except OSError:
-                    pytest.skip(f"port {port} is taken on this machine")
-        yield {"grpc": 4317, "http": 4318, "zipkin": 9411, "metrics": 8888}
+def ports():
+    with default_ports() as taken:
+        yield taken
 
 
-def test_the_mesh_configuration_runs_as_published(tmp_path, next_hop, default_ports):
+def test_the_mesh_configuration_runs_as_published(tmp_path, next_hop, ports):
     """Only the target's address is changed."""
     hop = next_hop()
     source = write(tmp_path, MESH.replace("jaeger.default:4317", hop.target))
     with open(tmp_path / "err", "wb") as err:
         process = subprocess.Popen([BINARY, "--config", source], stderr=err, stdout=err)
     try:
-        mill = Mill(tmp_path / "x", lambda _: {}, ports=default_ports)
+        mill = Mill(tmp_path / "x", lambda _: {}, ports=ports)
         wait_for(
             "its port",
             lambda: opens(4317) and opens(4318) and opens(9411) or process.poll() is not None,
@@ -515,15 +500,7 @@ def test_the_mesh_configuration_runs_as_published(tmp_path, next_hop, default_po
         process.wait()
 
 
-def opens(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    except OSError:
-        return False
-
-
-def test_listens_on_localhost_by_default(tmp_path, default_ports):
+def test_listens_on_localhost_by_default(tmp_path, ports):
     source = write(tmp_path, MESH)
     process = subprocess.Popen([BINARY, "--config", source], stderr=subprocess.DEVNULL)
     try:

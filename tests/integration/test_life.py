@@ -12,7 +12,7 @@ import requests
 import otlp
 import tempo
 from ledger import Client, check
-from mill import balance_of, forwarder, wait_for
+from mill import balance_of, forwarder, opens, wait_for
 
 
 def test_sigterm_balances_and_keeps(make_mill):
@@ -111,7 +111,7 @@ def test_drain_timeout(stuck):
 def test_second_sigterm_exits_at_once(stuck):
     mill, sender, outcome = stuck(drain_timeout="20s")
     mill.process.send_signal(signal.SIGTERM)
-    wait_for("the listeners closed", lambda: not connects(mill.ports["http"]))
+    wait_for("the listeners closed", lambda: not opens(mill.ports["http"]))
     assert mill.process.poll() is None, "it did not wait for what is in flight"
     start = time.monotonic()
     mill.process.send_signal(signal.SIGTERM)
@@ -120,14 +120,6 @@ def test_second_sigterm_exits_at_once(stuck):
     mill.process = None
     sender.join()
     assert outcome == [grpc.StatusCode.UNAVAILABLE]
-
-
-def connects(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("name", ["grpc", "http", "zipkin", "query", "health", "metrics"])

@@ -42,17 +42,20 @@ all: $(B)/spanmill		## optimised binary in build/
 lib: $(B)/libspanmill.a
 
 $(B)/spanmill: $(B)/cmd/main.o $(B)/libspanmill.a
-	$(CC) $(CFLAGS) -o $@ $^ $(LDFLAGS) $(LIBS)
+	@echo '  LINK  $@'
+	@$(CC) $(CFLAGS) -o $@ $^ $(LDFLAGS) $(LIBS)
 
 $(B)/libspanmill.a: $(LIB_OBJ)
-	rm -f $@ && $(AR) rcs $@ $^
+	@echo '  AR    $@'
+	@rm -f $@ && $(AR) rcs $@ $^
 
 $(B)/%.o: %.c $(PROTO_C:.c=.h) | deps-check
 	@mkdir -p $(@D)
-	$(COMPILE) -c -o $@ $<
+	@echo '  CC    $<'
+	@$(COMPILE) -c -o $@ $<
 
 $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
-	$(CC) -std=c11 $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+	@$(CC) -std=c11 $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
 
 $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: %.proto
 	@mkdir -p $(B)/gen
@@ -73,11 +76,13 @@ unit: $(UNIT) $(REPLAY)		## unit, contract and corpus tests (T=word picks some)
 
 $(B)/tests/%: tests/%.c $(B)/libspanmill.a
 	@mkdir -p $(@D)
-	$(COMPILE) -o $@ $< $(B)/libspanmill.a $(LDFLAGS) $(LIBS) -lcmocka
+	@echo '  TEST  $<'
+	@$(COMPILE) -o $@ $< $(B)/libspanmill.a $(LDFLAGS) $(LIBS) -lcmocka
 
 $(B)/replay/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libspanmill.a
 	@mkdir -p $(@D)
-	$(COMPILE) -o $@ $< tests/fuzz/replay.c $(B)/libspanmill.a $(LDFLAGS) $(LIBS)
+	@echo '  TEST  $<'
+	@$(COMPILE) -o $@ $< tests/fuzz/replay.c $(B)/libspanmill.a $(LDFLAGS) $(LIBS)
 
 test:				## everything: installs what it needs, builds, unit + integration
 	@tests/tools/install-deps test

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * blocklist.h - which blocks there are, per tenant: filled by polling the backend and by this process's own builder.
+ *
+ * A block is on the list from when its meta.json was seen (or written by us) until a poll finds it gone; a compacted
+ * block stays for two more polls, so that a lookup in between finds either the inputs or the output.
+ *
+ * THREADS: any; one mutex, held for copies of pointers only. A snapshot keeps its metas alive.
+ * LIMITS: metas are 1 KiB each; a meta.json that does not parse is counted, logged and skipped, never fatal.
+ */
+#ifndef BLOCKS_BLOCKLIST_H
+#define BLOCKS_BLOCKLIST_H
+
+#include "blocks/backend.h"
+#include "blocks/block_meta.h"
+
+#include <stdatomic.h>
+
+struct blocklist;
+
+/* A listed block, reference counted and immutable. */
+struct listed_block {
+	_Atomic uint32_t refs;
+	struct block_meta meta;
+};
+
+struct blocklist_snapshot {
+	struct listed_block **v;
+	size_t n;
+};
+
+struct blocklist *blocklist_new(struct backend *be);
+void blocklist_free(struct blocklist *l);
+/* Ask the backend for everything: tenants, blocks, new meta.json files. On error the old list stays. */
+int blocklist_poll(struct blocklist *l, struct err *err);
+/* A block this process published. */
+void blocklist_add(struct blocklist *l, const struct block_meta *m);
+/* The tenant's blocks now; free with blocklist_snapshot_fini. */
+void blocklist_snapshot(struct blocklist *l, const char *tenant, struct blocklist_snapshot *out);
+void blocklist_snapshot_fini(struct blocklist_snapshot *s);
+/* Blocks of all tenants, and unreadable meta.json files at the last poll. */
+size_t blocklist_count(struct blocklist *l);
+size_t blocklist_damaged(struct blocklist *l);
+
+#endif

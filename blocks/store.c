@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store.c - see store.h.
+ */
+#include "blocks/store.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "blocks/block_object.h"
+#include "blocks/block_reader.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+struct store {
+	struct backend *be;
+	char *local_path;
+	uint64_t poll_ns;
+	struct block_reader_options reader;
+	struct blocklist *list;
+	pthread_rwlock_t live_lock;	/* readers ask live sources, writers add and remove them */
+	struct live_source *live;
+	pthread_t poller;
+	bool polling;
+	pthread_mutex_t stop_lock;
+	pthread_cond_t stop_cond;
+	bool stopping;
+};
+
+struct store *store_new(const struct store_options *o)
+{
+	struct store *s = xcalloc(1, sizeof(*s));
+	pthread_condattr_t monotonic;
+
+	s->be = o->backend;
+	s->local_path = xstrdup(o->local_path);
+	s->poll_ns = o->poll_ns;
+	s->reader.max_page_bytes = o->max_page_bytes;
+	s->list = blocklist_new(s->be);
+	pthread_rwlock_init(&s->live_lock, NULL);
+	pthread_mutex_init(&s->stop_lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->stop_cond, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	return s;
+}
+
+/* False when the store is stopping. */
+static bool wait_for_next_poll(struct store *s)
+{
+	uint64_t due = clock_mono_ns() + s->poll_ns;
+	struct timespec ts = { (time_t)(due / NS_PER_S), (long)(due % NS_PER_S) };
+	bool stopping;
+
+	pthread_mutex_lock(&s->stop_lock);
+	while (!s->stopping && clock_mono_ns() < due)
+		pthread_cond_timedwait(&s->stop_cond, &s->stop_lock, &ts);
+	stopping = s->stopping;
+	pthread_mutex_unlock(&s->stop_lock);
+	return !stopping;
+}
+
+static void *poll_thread(void *arg)
+{
+	struct store *s = arg;
+	struct err err = ERR_INIT;
+
+	while (wait_for_next_poll(s))
+		if (store_refresh(s, &err) < 0)
+			log_warn("blocklist poll failed, the old list stays", "error", err.msg);
+	return NULL;
+}
+
+int store_start(struct store *s, struct err *err)
+{
+	if (store_refresh(s, err) < 0)
+		return -1;
+	if (pthread_create(&s->poller, NULL, poll_thread, s) != 0)
+		return err_set(err, ERR_INTERNAL, "trace_store: cannot start the poll thread");
+	s->polling = true;
+	return 0;
+}
+
+void store_free(struct store *s)
+{
+	if (s == NULL)
+		return;
+	if (s->polling) {
+		pthread_mutex_lock(&s->stop_lock);
+		s->stopping = true;
+		pthread_cond_signal(&s->stop_cond);
+		pthread_mutex_unlock(&s->stop_lock);
+		pthread_join(s->poller, NULL);
+	}
+	blocklist_free(s->list);
+	backend_free(s->be);
+	free(s->local_path);
+	pthread_rwlock_destroy(&s->live_lock);
+	pthread_mutex_destroy(&s->stop_lock);
+	pthread_cond_destroy(&s->stop_cond);
+	free(s);
+}
+
+struct backend *store_backend(struct store *s)
+{
+	return s->be;
+}
+
+const char *store_local_path(struct store *s)
+{
+	return s->local_path;
+}
+
+uint64_t store_poll_ns(struct store *s)
+{
+	return s->poll_ns;
+}
+
+struct blocklist *store_blocklist(struct store *s)
+{
+	return s->list;
+}
+
+void store_add_live(struct store *s, struct live_source *live)
+{
+	pthread_rwlock_wrlock(&s->live_lock);
+	live->next = s->live;
+	s->live = live;
+	pthread_rwlock_unlock(&s->live_lock);
+}
+
+void store_remove_live(struct store *s, struct live_source *live)
+{
+	pthread_rwlock_wrlock(&s->live_lock);
+	for (struct live_source **at = &s->live; *at != NULL; at = &(*at)->next)
+		if (*at == live) {
+			*at = live->next;
+			break;
+		}
+	pthread_rwlock_unlock(&s->live_lock);
+}
+
+void store_add_block(struct store *s, const struct block_meta *m)
+{
+	blocklist_add(s->list, m);
+}
+
+int store_refresh(struct store *s, struct err *err)
+{
+	return blocklist_poll(s->list, err);
+}
+
+int store_flush(struct store *s, struct err *err)
+{
+	int ret = 0;
+
+	pthread_rwlock_rdlock(&s->live_lock);
+	for (struct live_source *l = s->live; ret == 0 && l != NULL; l = l->next)
+		ret = l->flush(l, err);
+	pthread_rwlock_unlock(&s->live_lock);
+	return ret;
+}
+
+/* ---- finding ---- */
+
+struct finder {
+	store_piece_fn *piece;
+	void *arg;
+	struct store_find_result *result;
+	bool stopped;	/* the caller's callback said -1 */
+};
+
+static int count_piece(void *arg, struct bytes traces_data, struct err *err)
+{
+	struct finder *f = arg;
+
+	f->result->pieces++;
+	f->result->inspected_bytes += traces_data.n;
+	if (f->piece(f->arg, traces_data, err) == 0)
+		return 0;
+	f->stopped = true;
+	return -1;
+}
+
+static void note_failure(struct store_find_result *r, const struct err *err)
+{
+	if (r->first_failure[0] == '\0')
+		snprintf(r->first_failure, sizeof(r->first_failure), "%s", err->msg);
+}
+
+static int find_live(struct store *s, const char *tenant, const uint8_t id[16], struct finder *f, struct err *err)
+{
+	struct err local = ERR_INIT;
+	int ret = 0;
+
+	pthread_rwlock_rdlock(&s->live_lock);
+	for (struct live_source *l = s->live; ret == 0 && l != NULL; l = l->next) {
+		if (l->find(l, tenant, id, count_piece, f, &local) == 0)
+			continue;
+		if (f->stopped) {
+			ret = -1;
+		} else {
+			f->result->live_failed++;
+			note_failure(f->result, &local);
+		}
+	}
+	pthread_rwlock_unlock(&s->live_lock);
+	if (ret < 0 && err != NULL)
+		*err = local;
+	return ret;
+}
+
+static int give_segments(const struct block_meta *m, struct bytes object, struct finder *f, struct err *err)
+{
+	struct block_object o;
+	struct bytes segment;
+	int got;
+
+	if (block_object_parse(object, m->data_encoding, &o, err) < 0)
+		return -1;
+	while ((got = block_object_segment_next(&o.segments, &segment, err)) > 0)
+		if (count_piece(f, segment, err) < 0)
+			return -1;
+	return got;
+}
+
+static int find_in_block(struct store *s, const struct block_meta *m, const uint8_t id[16], struct finder *f,
+			 struct err *err)
+{
+	struct block_reader *r = block_reader_new(s->be, m, &s->reader, err);
+	struct buf object = BUF_INIT;
+	int ret = -1, found;
+
+	if (r == NULL)
+		return -1;
+	found = block_reader_find(r, id, &object, err);
+	if (found == 0)
+		ret = 0;
+	else if (found > 0)
+		ret = give_segments(m, buf_bytes(&object), f, err);
+	buf_fini(&object);
+	block_reader_free(r);
+	return ret;
+}
+
+/* A block that went away since the list was read was compacted or is past its retention: its data is elsewhere on the
+ * list or due to go. */
+static bool is_gone(struct store *s, const struct block_meta *m, const struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1];
+	uint64_t size;
+
+	if (err->kind != ERR_NOT_FOUND || backend_key(key, NULL, "%s/%s/meta.json", m->tenant, m->id) < 0)
+		return false;
+	return backend_size(s->be, key, &size, NULL) < 0;
+}
+
+int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece, void *arg,
+	       struct store_find_result *result, struct err *err)
+{
+	struct finder f = { piece, arg, result, false };
+	struct blocklist_snapshot blocks;
+	int ret;
+
+	memset(result, 0, sizeof(*result));
+	ret = find_live(s, tenant, id, &f, err);
+	blocklist_snapshot(s->list, tenant, &blocks);
+	for (size_t i = 0; ret == 0 && i < blocks.n; i++) {
+		struct err local = ERR_INIT;
+
+		result->blocks_asked++;
+		if (find_in_block(s, &blocks.v[i]->meta, id, &f, &local) == 0)
+			continue;
+		if (f.stopped) {
+			ret = -1;
+			if (err != NULL)
+				*err = local;
+		} else if (!is_gone(s, &blocks.v[i]->meta, &local)) {
+			result->blocks_failed++;
+			note_failure(result, &local);
+		}
+	}
+	blocklist_snapshot_fini(&blocks);
+	return ret;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * blocks.c - exporter that writes Tempo-compatible trace blocks; the ack is the group fsync of its log.
+ *
+ * DESIGN: consume hands the batch to the section log (section_log.h), which acknowledges it once it is on disk, answers
+ * queries from it at once, and turns it into blocks behind.
+ * OWNERSHIP, THREADS: see section_log.h. LIMITS: max_block_bytes, max_block_traces, max_block_age; the disk.
+ * SPEC: docs/formats/tempo-v2-block.md, segment-log.md, section-commit.md.
+ */
+#include "blocks/codec.h"
+#include "exporters/blocks/section_log.h"
+#include "pipeline/component.h"
+#include "pipeline/telemetry.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+enum encoding { ENCODING_V2 };
+
+struct blocks_config {
+	uint64_t max_block_bytes, max_block_traces;
+	int64_t max_block_age_ns;
+	bool flush_on_shutdown;
+	int encoding;		/* enum encoding */
+	int compression;	/* enum codec_id */
+};
+
+struct blocks_state {
+	struct section_log *log;
+	_Atomic bool draining;
+};
+
+static const struct option_choice encodings[] = {
+	{ "v2", ENCODING_V2 },
+	{ NULL, 0 },
+};
+
+static const struct option_choice compressions[] = {
+	{ "none", CODEC_NONE },	      { "gzip", CODEC_GZIP },	    { "lz4-64k", CODEC_LZ4_64K },
+	{ "lz4-256k", CODEC_LZ4_256K }, { "lz4-1M", CODEC_LZ4_1M }, { "lz4", CODEC_LZ4 },
+	{ "snappy", CODEC_SNAPPY },   { "zstd", CODEC_ZSTD },	    { NULL, 0 },
+};
+
+#define C struct blocks_config
+static const struct option blocks_options[] = {
+	OPT_BYTES(C, "max_block_bytes", max_block_bytes, "128MiB", 1024, INT64_C(1) << 30,
+		  "Cut a block when this much OTLP has come in since the last cut."),
+	OPT_UINT(C, "max_block_traces", max_block_traces, "0", 0, 100000000,
+		 "Cut a block when it holds this many traces; 0 is no limit."),
+	OPT_DURATION(C, "max_block_age", max_block_age_ns, "30s", "Cut a block when its oldest span came this long ago."),
+	OPT_BOOL(C, "flush_on_shutdown", flush_on_shutdown, "true",
+		 "Write what is open as blocks when the process ends; else it stays in the log."),
+	OPT_ENUM(C, "encoding", encoding, encodings, "v2", "Block format."),
+	OPT_ENUM(C, "compression", compression, compressions, "zstd", "Compression of the pages of a block."),
+	OPT_END
+};
+#undef C
+
+static int make_dir(const char *path, struct err *err)
+{
+	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+		return err_errno(err, "create %s", path);
+	return 0;
+}
+
+/* "<path>/_spanmill/log/<id>", with '/' of the id as '_'. */
+static int log_dir(const struct component *c, const char *root, char *out, size_t size, struct err *err)
+{
+	char path[4096];
+	int n;
+
+	snprintf(path, sizeof(path), "%s/_spanmill", root);
+	if (make_dir(path, err) < 0)
+		return -1;
+	snprintf(path, sizeof(path), "%s/_spanmill/log", root);
+	if (make_dir(path, err) < 0)
+		return -1;
+	n = snprintf(out, size, "%s/_spanmill/log/", root);
+	if (n < 0 || (size_t)n + strlen(c->id) >= size)
+		return err_set(err, ERR_CONFIG, "local.path: longer than %zu bytes", size);
+	for (const char *p = c->id; *p; p++)
+		out[n++] = *p == '/' ? '_' : *p;
+	out[n] = '\0';
+	return 0;
+}
+
+static int blocks_start(struct component *c, struct err *err)
+{
+	const struct blocks_config *conf = COMPONENT_CONFIG(c, struct blocks_config);
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+	struct store *store = component_borrow(c, "trace_store");
+	enum codec_id codec = (enum codec_id)conf->compression;
+	char dir[4096];
+
+	if (store == NULL)
+		return err_set(err, ERR_CONFIG, "no trace_store extension: list one under service.extensions");
+	if (log_dir(c, store_local_path(store), dir, sizeof(dir), err) < 0)
+		return -1;
+	st->log = section_log_start(
+		&(struct section_log_options){
+			.store = store,
+			.dir = dir,
+			.max_block_bytes = conf->max_block_bytes,
+			.max_block_traces = conf->max_block_traces,
+			.max_block_age_ns = (uint64_t)conf->max_block_age_ns,
+			.writer = { .encoding = &codec, .max_page_bytes = UINT32_MAX / 2 },
+			.budget = component_budget(c),
+		},
+		err);
+	return st->log ? 0 : -1;
+}
+
+static void blocks_consume(struct component *c, struct batch *b)
+{
+	section_log_append(COMPONENT_STATE(c, struct blocks_state)->log, b);
+}
+
+static void blocks_drain(struct component *c)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+
+	st->draining = COMPONENT_CONFIG(c, struct blocks_config)->flush_on_shutdown;
+	if (st->draining && st->log != NULL)
+		section_log_cut(st->log);
+}
+
+static int blocks_is_drained(struct component *c)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+
+	if (!st->draining || st->log == NULL || section_log_is_idle(st->log))
+		return 1;
+	/* Spans that were still under way when the first cut was asked. */
+	section_log_cut(st->log);
+	return 0;
+}
+
+static void blocks_shutdown(struct component *c)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+
+	section_log_stop(st->log);
+	st->log = NULL;
+}
+
+static void sample(struct buf *out, const struct component *c, const char *name, const char *kind, uint64_t v,
+		   const char *help)
+{
+	telemetry_head(out, name, kind, help);
+	telemetry_sample(out, name, (double)v, "exporter", c->id, NULL);
+}
+
+static void blocks_metrics(struct component *c, struct buf *out)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+	struct section_log_stats s;
+
+	if (st->log == NULL)
+		return;
+	section_log_stats(st->log, &s);
+	sample(out, c, "spanmill_blocks_written", "counter", s.blocks_written, "Blocks published.");
+	sample(out, c, "spanmill_blocks_sections", "counter", s.sections, "Sections committed.");
+	sample(out, c, "spanmill_blocks_build_failures", "counter", s.build_failures, "Attempts that failed.");
+	sample(out, c, "spanmill_blocks_duplicate_spans", "counter", s.duplicates,
+	       "Spans left out because their equal was in the block.");
+	sample(out, c, "spanmill_blocks_conflicting_spans", "counter", s.conflicting,
+	       "Spans kept beside one of the same id and kind but other bytes.");
+	sample(out, c, "spanmill_blocks_live_spans", "gauge", s.live_spans, "Spans in the log and in no block yet.");
+	sample(out, c, "spanmill_blocks_log_bytes", "gauge", s.log_bytes, "Bytes of log on disk.");
+}
+
+static bool blocks_is_ready(struct component *c, char *why, size_t why_size)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+
+	if (st->log != NULL)
+		return true;
+	snprintf(why, why_size, "%s: the log is being replayed", c->id);
+	return false;
+}
+
+const struct component_type exporter_blocks = {
+	.name = "blocks",
+	.kind = KIND_EXPORTER,
+	.summary = "Writes traces as Tempo v2 blocks to the trace_store; acknowledges when they are synced to its log.",
+	.stability = STABILITY_ALPHA,
+	.signals = SIGNAL_TRACES,
+	.config_size = sizeof(struct blocks_config),
+	.state_size = sizeof(struct blocks_state),
+	.options = blocks_options,
+	.start = blocks_start,
+	.consume = blocks_consume,
+	.drain = blocks_drain,
+	.is_drained = blocks_is_drained,
+	.shutdown = blocks_shutdown,
+	.is_ready = blocks_is_ready,
+	.metrics = blocks_metrics,
+};

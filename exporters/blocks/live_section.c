@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * live_section.c - see live_section.h.
+ */
+#include "exporters/blocks/live_section.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+struct live_section *live_section_new(void)
+{
+	return xcalloc(1, sizeof(struct live_section));
+}
+
+void live_section_free(struct live_section *s)
+{
+	if (s == NULL)
+		return;
+	for (size_t i = 0; i < s->n_tenants; i++)
+		free(s->tenants[i]);
+	free(s->tenants);
+	free(s->records);
+	free(s->traces);
+	free(s->links);
+	free(s);
+}
+
+/* Index of the tenant, or n_tenants. There are few. */
+static uint32_t find_tenant(const struct live_section *s, const char *tenant)
+{
+	uint32_t i = 0;
+
+	while (i < s->n_tenants && strcmp(s->tenants[i], tenant) != 0)
+		i++;
+	return i;
+}
+
+static uint32_t intern_tenant(struct live_section *s, const char *tenant)
+{
+	uint32_t i = find_tenant(s, tenant);
+
+	if (i == s->n_tenants) {
+		s->tenants = xgrow(s->tenants, &s->cap_tenants, s->n_tenants + 1, sizeof(*s->tenants));
+		s->tenants[s->n_tenants++] = xstrdup(tenant);
+	}
+	return i;
+}
+
+/* Not the low bits of the id: senders choose those. */
+static size_t slot_of(const struct live_section *s, const uint8_t id[16], uint32_t tenant)
+{
+	return hash_xxh64(id, 16, tenant) & (s->cap_traces - 1);
+}
+
+static struct live_trace *find_trace(const struct live_section *s, const uint8_t id[16], uint32_t tenant)
+{
+	size_t i = slot_of(s, id, tenant);
+
+	while (s->traces[i].tenant != 0 &&
+	       (s->traces[i].tenant != tenant + 1 || memcmp(s->traces[i].id, id, 16) != 0))
+		i = (i + 1) & (s->cap_traces - 1);
+	return &s->traces[i];
+}
+
+static void grow_traces(struct live_section *s)
+{
+	struct live_trace *old = s->traces;
+	size_t old_cap = s->cap_traces;
+
+	s->cap_traces = old_cap ? old_cap * 2 : 1024;
+	s->traces = xcalloc(s->cap_traces, sizeof(*s->traces));
+	for (size_t i = 0; i < old_cap; i++)
+		if (old[i].tenant != 0)
+			*find_trace(s, old[i].id, old[i].tenant - 1) = old[i];
+	free(old);
+}
+
+static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t tenant, uint32_t record)
+{
+	struct live_trace *t;
+
+	if ((s->n_traces + 1) * 4 > s->cap_traces * 3)
+		grow_traces(s);
+	t = find_trace(s, id, tenant);
+	if (t->tenant == 0) {
+		memcpy(t->id, id, 16);
+		t->tenant = tenant + 1;
+		s->n_traces++;
+	} else if (s->links[t->links - 1].record == record) {
+		return;
+	}
+	s->links = xgrow(s->links, &s->cap_links, s->n_links + 1, sizeof(*s->links));
+	s->links[s->n_links] = (struct live_link){ record, t->links };
+	t->links = (uint32_t)++s->n_links;
+}
+
+void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at, uint64_t lsn,
+		      uint64_t wall_ns, const struct span_tables *spans)
+{
+	uint32_t t = intern_tenant(s, tenant), record = (uint32_t)s->n_records;
+
+	if (s->n_records == 0) {
+		s->first_lsn = lsn;
+		s->first_wall_ns = wall_ns;
+		s->opened_mono_ns = clock_mono_ns();
+	}
+	s->last_lsn = lsn;
+	s->last_wall_ns = wall_ns;
+	s->bytes += at->length;
+	s->n_spans += spans->n_spans;
+	s->records = xgrow(s->records, &s->cap_records, s->n_records + 1, sizeof(*s->records));
+	s->records[s->n_records++] = (struct live_record){ *at, t, spans->n_spans };
+	for (uint32_t i = 0; i < spans->n_spans; i++)
+		link_trace(s, spans->spans[i].trace_id, t, record);
+}
+
+int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16], uint32_t *cursor,
+		      struct segment_position *at)
+{
+	uint32_t link = *cursor;
+
+	if (link == 0) {
+		uint32_t t = find_tenant(s, tenant);
+
+		if (t == s->n_tenants || s->cap_traces == 0)
+			return 0;
+		link = find_trace(s, id, t)->links;
+	} else {
+		link = s->links[link - 1].next;
+	}
+	if (link == 0)
+		return 0;
+	*cursor = link;
+	*at = s->records[s->links[link - 1].record].at;
+	return 1;
+}
+
+size_t live_section_memory(const struct live_section *s)
+{
+	return s->cap_records * sizeof(*s->records) + s->cap_traces * sizeof(*s->traces) +
+	       s->cap_links * sizeof(*s->links);
+}

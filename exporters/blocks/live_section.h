@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * live_section.h - the index of a stretch of the log that is not in a visible block yet: which records hold a trace.
+ *
+ *   traces (hash by tenant and id)  {id, tenant, links} --> {record 7} -> {record 3} -> {record 0}
+ *   records                         {position in the log, tenant, spans}
+ *
+ * The bytes stay in the log; a lookup reads the records of a trace and picks its spans. 28 bytes a trace and 8 a
+ * (trace, record) pair. Rejected: an index of spans (120 bytes each, to save a lookup reading 100 KB).
+ *
+ * THREADS: none of its own; the exporter's lock covers it. OWNERSHIP: frees itself.
+ */
+#ifndef EXPORTERS_BLOCKS_LIVE_SECTION_H
+#define EXPORTERS_BLOCKS_LIVE_SECTION_H
+
+#include "pipeline/batch.h"
+#include "pipeline/segment_log.h"
+
+struct live_record {
+	struct segment_position at;
+	uint32_t tenant;	/* index into tenants */
+	uint32_t n_spans;
+};
+
+struct live_trace {
+	uint8_t id[16];
+	uint32_t tenant;	/* index + 1; 0: free slot */
+	uint32_t links;		/* head of a list of links, index + 1 */
+};
+
+struct live_link {
+	uint32_t record, next;	/* next: index + 1 */
+};
+
+struct live_section {
+	uint64_t first_lsn, last_lsn;
+	uint64_t first_wall_ns, last_wall_ns;
+	uint64_t opened_mono_ns;	/* of the first record; for max_block_age */
+	uint64_t bytes, n_spans;	/* OTLP bytes, and spans, in the log */
+	struct live_record *records;
+	size_t n_records, cap_records;
+	char **tenants;
+	size_t n_tenants, cap_tenants;
+	struct live_trace *traces;
+	size_t n_traces, cap_traces;	/* cap: power of two or 0 */
+	struct live_link *links;
+	size_t n_links, cap_links;
+	uint64_t retire_mono_ns;	/* published: when other readers have seen the block */
+	struct live_section *next;	/* the exporter's lists */
+};
+
+struct live_section *live_section_new(void);
+void live_section_free(struct live_section *s);
+/* The record at `at`, just made durable, holds these spans. LSNs ascend. */
+void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at, uint64_t lsn,
+		      uint64_t wall_ns, const struct span_tables *spans);
+/* Positions of the records that hold the trace, newest first: walk with *cursor = 0 first. 1 or 0 at the end. */
+int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16], uint32_t *cursor,
+		      struct segment_position *at);
+/* Bytes the index itself takes. */
+size_t live_section_memory(const struct live_section *s);
+
+#endif

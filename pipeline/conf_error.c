@@ -122,6 +122,11 @@ void conf_error_at(struct conf_errors *e, const struct conf_node *node, const ch
 	buf_fini(&full);
 }
 
+bool conf_error_is_full(const struct conf_errors *e)
+{
+	return e->n >= LINES_MAX;
+}
+
 static int line_compare(const void *pa, const void *pb)
 {
 	const struct conf_line *a = pa, *b = pb;

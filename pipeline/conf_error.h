@@ -57,6 +57,8 @@ void conf_error_warn(struct conf_errors *e, struct conf_pos pos, const char *pat
  * parent's key. */
 void conf_error_at(struct conf_errors *e, const struct conf_node *node, const char *path,
 		   const char *key, const char *hint, const char *fmt, ...) PRINTF_LIKE(6, 7);
+/* True once further lines would only be counted: callers skip what they would only say. */
+bool conf_error_is_full(const struct conf_errors *e);
 /* Every line to `out`, ordered by source, line and column, each ended by \n. */
 void conf_error_print(struct conf_errors *e, struct buf *out);
 void conf_error_fini(struct conf_errors *e);

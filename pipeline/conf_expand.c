@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { EXPANSIONS_MAX = 1000, EXPANDED_BYTES_MAX = 64 << 20, SHOWN_MAX = 200 };
+enum { EXPANSIONS_MAX = 1000, EXPANDED_BYTES_MAX = 64 << 20 };
 #define NAME_PATTERN "^[a-zA-Z_][a-zA-Z0-9_]*$"
 
 /* Where a node is, linked upwards; turned into text only for an error. */
@@ -48,7 +48,7 @@ static const char *place_text(struct arena *a, const struct place *at)
 /* The YAML path for an error; "" once there are more errors than will be shown. */
 static const char *place_path(const struct expand *x, const struct place *at)
 {
-	return x->b->errors->n < SHOWN_MAX ? place_text(x->b->arena, at) : "";
+	return conf_error_is_full(x->b->errors) ? "" : place_text(x->b->arena, at);
 }
 
 bool conf_expand_is_name(const char *name)
@@ -299,7 +299,7 @@ static void expand_node(struct expand *x, const struct place *up, struct conf_no
 	struct place at = { up, n, index };
 	size_t i = 0;
 
-	if (x->b->errors->n_errors > SHOWN_MAX)
+	if (conf_error_is_full(x->b->errors))
 		return;
 	if (n->kind == CONF_SCALAR && strchr(n->text, '$') != NULL)
 		expand_scalar(x, &at, n, depth);

@@ -215,6 +215,10 @@ static void unknown_key(struct walk *w, const struct option_scope *s, const char
 	struct nearest best = { NULL, NULL, UINT32_MAX, BUF_INIT };
 	const char *hint;
 
+	if (conf_error_is_full(w->errors)) { /* the nearest key costs more than the line is worth */
+		w->errors->n_errors++;
+		return;
+	}
 	nearest_in(w, s->table, prefix, n->key, &best);
 	if (strchr(n->key, '.') != NULL)
 		hint = "a dot is part of a key here: nest the keys, a: {b: value}";

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conf_check.c - checks a configuration as a whole and resolves it. Contract in conf_check.h;
+ * pipelines are in conf_pipelines.c.
+ *
+ * DESIGN: three passes, each of which adds what it finds and goes on: the closed set of top-level
+ * keys; every component by its type's option table and validate; the service section with its
+ * references. A component that could not be read still counts as configured, so that one mistake is
+ * one line.
+ */
+#include "pipeline/conf_check.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "pipeline/conf_known.h"
+#include "pipeline/conf_pipelines.h"
+#include "pipeline/registry.h"
+
+#include <stdio.h>
+
+enum { TYPE_MAX = 63, NAME_MAX_BYTES = 1024, COMPONENTS_MAX = 1024 };
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+static bool is_type_char(char c, bool first)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+	       (!first && ((c >= '0' && c <= '9') || c == '_'));
+}
+
+static char *trimmed(struct arena *a, const char *s, size_t n)
+{
+	while (n > 0 && is_blank(*s)) {
+		s++;
+		n--;
+	}
+	while (n > 0 && is_blank(s[n - 1]))
+		n--;
+	return arena_strndup(a, s, n);
+}
+
+const char *conf_check_id(struct conf_check *k, const char *key, const char **type,
+			  const char **name)
+{
+	struct arena *a = k->arena;
+	const char *slash = strchr(key, '/');
+
+	*type = trimmed(a, key, slash ? (size_t)(slash - key) : strlen(key));
+	*name = slash ? trimmed(a, slash + 1, strlen(slash + 1)) : "";
+	if ((*type)[0] == '\0')
+		return slash ? arena_printf(
+				       a, "in \"%.80s\" id: the part before / should not be empty",
+				       key)
+			     : "id must not be empty";
+	if (slash != NULL && (*name)[0] == '\0')
+		return arena_printf(a, "in \"%.80s\" id: the part after / should not be empty",
+				    key);
+	for (const char *p = *type; *p != '\0'; p++) {
+		if (!is_type_char(*p, p == *type) || p - *type >= TYPE_MAX)
+			return arena_printf(
+				a, "in \"%.80s\" id: invalid character(s) in type \"%.80s\"", key,
+				*type);
+	}
+	for (const char *p = *name; *p != '\0'; p++) {
+		if ((unsigned char)*p <= ' ' || *p == 0x7f || strchr("$+<=>^`|~", *p) != NULL ||
+		    p - *name >= NAME_MAX_BYTES)
+			return arena_printf(
+				a, "in \"%.80s\" id: invalid character(s) in name \"%.80s\"", key,
+				*name);
+	}
+	return NULL;
+}
+
+/* "[a b c]": the types of a kind, as the Collector lists them. */
+static const char *type_names(struct arena *a, enum component_kind kind)
+{
+	const struct component_type *t;
+	const char *all = "";
+
+	for (size_t i = 0; (t = registry_at(i)) != NULL; i++) {
+		if (t->kind == kind)
+			all = arena_printf(a, "%s%s%s", all, all[0] ? " " : "", t->name);
+	}
+	return arena_printf(a, "[%s]", all);
+}
+
+const char *conf_check_nearest_type(enum component_kind kind, const char *type)
+{
+	const struct component_type *t;
+	const char *best = NULL;
+	unsigned distance = (unsigned)MAX(2, strlen(type) / 3) + 1;
+
+	for (size_t i = 0; (t = registry_at(i)) != NULL; i++) {
+		const char *const names[] = { t->name, t->alias };
+
+		for (size_t j = 0; t->kind == kind && j < COUNT_OF(names); j++) {
+			if (names[j] != NULL && str_distance(names[j], type) < distance) {
+				distance = str_distance(names[j], type);
+				best = names[j];
+			}
+		}
+	}
+	return best;
+}
+
+static void unknown_type(struct conf_check *k, enum component_kind kind, const struct conf_node *n,
+			 const char *type, const char *path)
+{
+	const char *kind_name = registry_kind_name(kind), *instead = conf_known_removed(kind, type);
+	const char *near = conf_check_nearest_type(kind, type);
+
+	if (instead != NULL)
+		conf_error_add(k->errors, n->key_pos, path, instead,
+			       "the Collector's %s \"%s\" was removed", kind_name, type);
+	else if (conf_known_is_collector(kind, type))
+		conf_error_add(k->errors, n->key_pos, path,
+			       arena_printf(k->arena, "remove it, or use one of %s",
+					    type_names(k->arena, kind)),
+			       "the Collector's %s \"%s\" is not in Spanmill yet", kind_name, type);
+	else
+		conf_error_add(k->errors, n->key_pos, path,
+			       near ? arena_printf(k->arena, "did you mean \"%s\"?", near)
+				    : "`spanmill components` lists all types",
+			       "unknown type: \"%s\" for id: \"%s\" (valid values: %s)", type,
+			       n->key, type_names(k->arena, kind));
+}
+
+/* A map with only those entries of `from` whose key the table has (or has not). Copies nodes,
+ * shares children. */
+static struct conf_node *subset(struct conf_check *k, const struct conf_node *from,
+				const struct option *table, bool want)
+{
+	struct conf_node *n = arena_dup(k->arena, from, sizeof(*from));
+
+	n->next = NULL;
+	if (n->kind != CONF_MAP)
+		return n;
+	n->first = n->last = NULL;
+	n->n = 0;
+	for (const struct conf_node *c = from->first; c != NULL; c = c->next) {
+		if (option_has_key(table, c->key) == want)
+			conf_tree_append(n, arena_dup(k->arena, c, sizeof(*c)));
+	}
+	return n;
+}
+
+static const struct option no_options[] = { OPT_END };
+
+/* The keys every component of a kind has, then the type's own; then what the type checks itself. */
+static void parse_component(struct conf_check *k, struct service_component *c)
+{
+	const struct option *own = c->type->options ? c->type->options : no_options, *common = NULL;
+	const struct conf_node *node = c->node;
+	unsigned before = k->errors->n_errors;
+	void *into = NULL;
+
+	c->config = arena_zalloc(k->arena, c->type->config_size);
+	if (c->kind == KIND_RECEIVER) {
+		common = receiver_option_table;
+		into = &c->receiver;
+	} else if (c->kind == KIND_EXPORTER) {
+		common = exporter_option_table;
+		into = &c->exporter;
+	}
+	if (common != NULL) {
+		const struct conf_node *shared = subset(k, node, common, true);
+
+		option_parse(common, shared->kind == CONF_MAP ? shared : NULL, into, k->arena,
+			     k->errors, c->yaml_path);
+		if (c->kind == KIND_EXPORTER && conf_tree_find(shared, "best_effort") == NULL)
+			c->exporter.best_effort = c->type->best_effort;
+		node = subset(k, node, common, false);
+	}
+	option_parse(own, node, c->config, k->arena, k->errors, c->yaml_path);
+	if (c->type->validate != NULL && k->errors->n_errors == before)
+		c->type->validate(c->config, c->node, k->errors, c->yaml_path);
+}
+
+static void check_component(struct conf_check *k, enum component_kind kind,
+			    const struct conf_node *n)
+{
+	const char *section = registry_section_name(kind), *type, *name, *why;
+	struct service_component *c = &k->config->components[k->config->n_components];
+	struct service_component *twin;
+
+	why = conf_check_id(k, n->key, &type, &name);
+	if (why != NULL) {
+		conf_error_add(k->errors, n->key_pos, section, "write type or type/name", "%s",
+			       why);
+		return;
+	}
+	c->kind = kind;
+	c->id = name[0] ? arena_printf(k->arena, "%s/%s", type, name) : type;
+	c->node = n;
+	c->yaml_path = arena_printf(k->arena, "%s.%s", section, c->id);
+	twin = conf_check_find(k, kind, c->id);
+	if (twin != NULL) {
+		conf_error_add(k->errors, n->key_pos, c->yaml_path, "rename one of them",
+			       "duplicate name \"%s\"", c->id);
+		return;
+	}
+	k->config->n_components++;
+	c->type = registry_find(kind, bytes_str(type));
+	if (c->type == NULL)
+		unknown_type(k, kind, n, type, c->yaml_path);
+	else
+		parse_component(k, c);
+}
+
+struct service_component *conf_check_find(struct conf_check *k, enum component_kind kind,
+					  const char *id)
+{
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		struct service_component *c = &k->config->components[i];
+
+		if (c->kind == kind && strcmp(c->id, id) == 0)
+			return c;
+	}
+	return NULL;
+}
+
+static void check_sections(struct conf_check *k, const struct conf_node *root)
+{
+	size_t n = 0;
+
+	for (int kind = 0; kind < KIND_MAX; kind++) {
+		const struct conf_node *s = conf_tree_find(root, registry_section_name(kind));
+
+		n += s != NULL && s->kind == CONF_MAP ? s->n : 0;
+	}
+	if (n > COMPONENTS_MAX) {
+		conf_error_add(k->errors, root->pos, NULL, "split the process",
+			       "more than %d components are configured", COMPONENTS_MAX);
+		return;
+	}
+	k->config->components = arena_zalloc(k->arena, (n + 1) * sizeof(*k->config->components));
+	for (int kind = 0; kind < KIND_MAX; kind++) {
+		const char *name = registry_section_name(kind);
+		const struct conf_node *s = conf_tree_find(root, name);
+
+		if (s == NULL || s->kind == CONF_NULL)
+			continue;
+		if (s->kind != CONF_MAP) {
+			conf_error_add(k->errors, s->pos, name,
+				       "write one `type/name:` a line below it",
+				       "expected a map, got '%s'", conf_tree_type_name(s));
+			continue;
+		}
+		for (const struct conf_node *c = s->first; c != NULL; c = c->next)
+			check_component(k, kind, c);
+	}
+}
+
+static void check_top_level(struct conf_check *k, const struct conf_node *root)
+{
+	for (const struct conf_node *c = root->first; c != NULL; c = c->next) {
+		const char *near = "service";
+		unsigned best = str_distance(near, c->key);
+		bool known = strcmp(c->key, "service") == 0;
+
+		for (int kind = 0; kind < KIND_MAX && !known; kind++) {
+			const char *name = registry_section_name(kind);
+
+			known = strcmp(c->key, name) == 0;
+			if (str_distance(name, c->key) < best) {
+				best = str_distance(name, c->key);
+				near = name;
+			}
+		}
+		if (known)
+			continue;
+		conf_error_add(k->errors, c->key_pos, c->key,
+			       best <= 3 ? arena_printf(k->arena, "did you mean \"%s\"?", near)
+					 : "valid keys: receivers, processors, exporters, "
+					   "connectors, extensions, "
+					   "service",
+			       "has invalid keys: %.100s", c->key);
+	}
+}
+
+/* ---- service ---- */
+
+struct reader {
+	const char *host;
+	uint64_t port;
+	bool without_type_suffix;
+};
+
+#define C struct reader
+#define PULL "pull.exporter.prometheus."
+static const struct option reader_table[] = {
+	OPT_STR(C, PULL "host", host, "localhost", "Address of /metrics."),
+	OPT_UINT(C, PULL "port", port, "8888", 0, 65535, "Port of /metrics."),
+	OPT_BOOL(C, PULL "without_type_suffix", without_type_suffix, "true", "Leave _total off."),
+	OPT_IGNORED(PULL "without_scope_info", "scope information is never written"),
+	OPT_IGNORED(PULL "without_units", "units are never part of our names"),
+	OPT_IGNORED(PULL "with_resource_constant_labels", "resource attributes are in target_info"),
+	OPT_UNSUPPORTED("periodic", "let Prometheus scrape /metrics"),
+	OPT_END
+};
+#undef C
+
+struct service_section {
+	const struct conf_node *extensions, *pipelines;
+	int64_t drain_timeout_ns;
+	bool has_guard, has_readers;
+	double exemplar_guard;
+	const char *address;
+	struct option_list readers;
+	struct service_telemetry telemetry;
+};
+
+static const struct option_choice metric_levels[] = {
+	{ "none", TELEMETRY_NONE },
+	{ "basic", TELEMETRY_BASIC },
+	{ "normal", TELEMETRY_NORMAL },
+	{ "detailed", TELEMETRY_DETAILED },
+	{ NULL, 0 },
+};
+static const struct option_choice log_levels[] = {
+	{ "debug", LOG_DEBUG },  { "info", LOG_INFO },
+	{ "warn", LOG_WARN },    { "error", LOG_ERROR },
+	{ "dpanic", LOG_ERROR }, { "panic", LOG_ERROR },
+	{ "fatal", LOG_ERROR },  { NULL, 0 },
+};
+static const struct option_choice log_encodings[] = {
+	{ "console", LOG_CONSOLE },
+	{ "json", LOG_JSON },
+	{ NULL, 0 },
+};
+
+#define C struct service_section
+#define T "telemetry."
+static const struct option service_table[] = {
+	OPT_NODE(C, "extensions", extensions, "Extensions to start, in order."),
+	OPT_NODE(C, "pipelines", pipelines, "Pipelines by traces[/name]."),
+	OPT_DURATION(C, "drain_timeout", drain_timeout_ns, "15s",
+		     "After SIGTERM: time to finish what is held."),
+	OPT_DOUBLE(
+		C, "exemplar_guard", exemplar_guard, NULL, 0, 1,
+		"Lowest keep rate an exemplar must survive; default: the lowest in the process."),
+	OPT_PRESENT(C, "exemplar_guard", has_guard),
+	OPT_ENUM(C, T "metrics.level", telemetry.metrics_level, metric_levels, "normal",
+		 "How much is measured."),
+	OPT_STR(C, T "metrics.address", address, NULL, "host:port of /metrics (older spelling)."),
+	OPT_LIST(C, T "metrics.readers", readers, struct reader, reader_table,
+		 "Where metrics are read."),
+	OPT_PRESENT(C, T "metrics.readers", has_readers),
+	OPT_IGNORED(T "metrics.views", "views are not applied"),
+	OPT_ENUM(C, T "logs.level", telemetry.log_level, log_levels, "info",
+		 "Lowest level that is written."),
+	OPT_ENUM(C, T "logs.encoding", telemetry.log_encoding, log_encodings, "console",
+		 "key=value or JSON."),
+	OPT_IGNORED(T "logs.development", "it changes nothing here"),
+	OPT_IGNORED(T "logs.disable_caller", "callers are never written"),
+	OPT_IGNORED(T "logs.disable_stacktrace", "stack traces are never written"),
+	OPT_IGNORED(T "logs.disable_zap_resource", "the resource is never part of a line"),
+	OPT_IGNORED(T "logs.output_paths", "logs go to stderr"),
+	OPT_IGNORED(T "logs.error_output_paths", "logs go to stderr"),
+	OPT_IGNORED(T "logs.initial_fields", "set labels where logs are collected"),
+	OPT_IGNORED(T "logs.sampling",
+		    "every call site is limited to 10 lines a second, then one in 100"),
+	OPT_IGNORED(T "logs.processors", "logs go to stderr"),
+	OPT_IGNORED(T "traces", "the program does not trace itself"),
+	OPT_NODE(C, T "resource", telemetry.resource, "Attributes of the program's own telemetry."),
+	OPT_END
+};
+#undef C
+#undef T
+
+static void check_telemetry(struct conf_check *k, const struct conf_node *node,
+			    const struct service_section *s)
+{
+	struct service_telemetry *t = &k->config->telemetry;
+	const struct reader *r = s->readers.items;
+
+	*t = s->telemetry;
+	t->metrics_endpoint = s->address[0] ? s->address : "localhost:8888";
+	if (s->has_readers && s->readers.n == 0)
+		t->metrics_endpoint = "";
+	if (s->readers.n > 0) {
+		t->metrics_endpoint =
+			arena_printf(k->arena, strchr(r->host, ':') ? "[%s]:%u" : "%s:%u", r->host,
+				     (unsigned)r->port);
+		t->type_suffix = !r->without_type_suffix;
+	}
+	if (s->readers.n > 1)
+		conf_error_warn(k->errors, conf_tree_pos(node, "telemetry.metrics.readers"),
+				"service.telemetry.metrics.readers", "keep one",
+				"only the first reader is used");
+	if (t->metrics_level == TELEMETRY_NONE)
+		t->metrics_endpoint = "";
+	if (t->metrics_endpoint[0] != '\0')
+		option_blocks_check_endpoint(t->metrics_endpoint, true, node,
+					     "telemetry.metrics.address", k->errors, "service");
+}
+
+static void check_service(struct conf_check *k, const struct conf_node *root)
+{
+	const struct conf_node *node = conf_tree_find(root, "service");
+	struct service_section s = { 0 };
+
+	option_parse(service_table, node, &s, k->arena, k->errors, "service");
+	k->config->drain_timeout_ns = s.drain_timeout_ns;
+	k->config->has_exemplar_guard = s.has_guard;
+	k->config->exemplar_guard = s.exemplar_guard;
+	check_telemetry(k, node, &s);
+	conf_pipelines_check(k, root, s.extensions, s.pipelines);
+}
+
+struct service_config *conf_check_load(const struct conf_request *r, struct conf_errors *errors)
+{
+	struct arena arena = ARENA_INIT;
+	unsigned before = errors->n_errors;
+	struct service_config *config = arena_zalloc(&arena, sizeof(*config));
+	struct conf_check k = { &arena, errors, config };
+	struct conf_node *root = conf_load(r, &arena, errors);
+
+	if (root != NULL) {
+		config->root = root;
+		check_top_level(&k, root);
+		check_sections(&k, root);
+		if (config->components != NULL)
+			check_service(&k, root);
+	}
+	if (errors->n_errors > before) {
+		arena_fini(&arena);
+		return NULL;
+	}
+	config->arena = arena;
+	return config;
+}
+
+void conf_check_free(struct service_config *c)
+{
+	struct arena arena;
+
+	if (c == NULL)
+		return;
+	arena = c->arena; /* c itself lies in it */
+	arena_fini(&arena);
+}
+
+/* ---- print ---- */
+
+static struct conf_node *named(struct conf_build *b, struct conf_node *parent, const char *key,
+			       enum conf_kind kind)
+{
+	struct conf_node *n = conf_tree_node(b, kind, (struct conf_pos){ NULL, 0, 0 });
+
+	assert(n != NULL); /* the tree that was parsed is no smaller, and it fitted */
+	conf_tree_name(b, n, key, n->pos);
+	conf_tree_append(parent, n);
+	return n;
+}
+
+static void print_component(struct conf_build *b, const struct service_component *c,
+			    struct conf_node *section, bool redact)
+{
+	struct conf_node *n = option_print(c->type->options ? c->type->options : no_options,
+					   c->config, b->arena, redact);
+	struct conf_node *common = NULL, *next;
+
+	if (c->kind == KIND_RECEIVER)
+		common = option_print(receiver_option_table, &c->receiver, b->arena, redact);
+	else if (c->kind == KIND_EXPORTER)
+		common = option_print(exporter_option_table, &c->exporter, b->arena, redact);
+	for (struct conf_node *m = common ? common->first : NULL; m != NULL; m = next) {
+		next = m->next;
+		if (conf_tree_find(n, m->key) == NULL)
+			conf_tree_append(n, m);
+	}
+	conf_tree_name(b, n, c->id, n->pos);
+	conf_tree_append(section, n);
+}
+
+struct conf_node *conf_check_print(const struct service_config *c, struct arena *arena, bool redact)
+{
+	struct conf_errors errors = CONF_ERRORS_INIT;
+	struct conf_build b = { .arena = arena, .errors = &errors };
+	struct conf_node *root = conf_tree_node(&b, CONF_MAP, (struct conf_pos){ NULL, 0, 0 }),
+			 *service;
+	const struct conf_node *from = conf_tree_find(c->root, "service");
+
+	for (int kind = 0; kind < KIND_MAX; kind++) {
+		struct conf_node *section = NULL;
+
+		for (size_t i = 0; i < c->n_components; i++) {
+			if ((int)c->components[i].kind != kind)
+				continue;
+			if (section == NULL)
+				section = named(&b, root, registry_section_name(kind), CONF_MAP);
+			print_component(&b, &c->components[i], section, redact);
+		}
+	}
+	if (from != NULL) {
+		service = arena_dup(arena, from, sizeof(*from));
+		conf_tree_append(root, service);
+	}
+	conf_error_fini(&errors);
+	return root;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conf_check.h - from a merged tree to a resolved `struct service_config`: what the service builds
+ * and runs.
+ *
+ * OWNERSHIP: everything a service_config points to lives in its own arena and goes with
+ * conf_check_free; it is never changed after conf_check_load returned it, so any thread may read
+ * it. Loading is for the main thread. SPEC: docs/formats/config.md; the Collector's sections, ids,
+ * pipelines and texts; INTERFACE.md "Config errors".
+ */
+#ifndef PIPELINE_CONF_CHECK_H
+#define PIPELINE_CONF_CHECK_H
+
+#include "pipeline/component.h"
+#include "pipeline/conf_load.h"
+#include "pipeline/option_blocks.h"
+
+/* One entry of receivers:, processors:, exporters:, connectors: or extensions:. Configured but
+ * unused ones are here too; they are checked and never started. */
+struct service_component {
+	enum component_kind kind;
+	const char *id; /* "otlp/jaeger": the user's spelling, blanks trimmed */
+	const struct component_type *type;
+	void *config;                     /* type->config_size bytes, parsed and validated */
+	const struct conf_node *node;     /* the body; may be a null node */
+	const char *yaml_path;            /* "exporters.otlp/jaeger" */
+	bool is_used;                     /* by a pipeline or by service.extensions */
+	struct receiver_options receiver; /* receivers: the keys every one has */
+	struct exporter_options exporter; /* exporters: likewise */
+};
+
+/* Indices into service_config.components. */
+struct service_refs {
+	size_t *items;
+	size_t n;
+};
+
+struct service_pipeline {
+	const char *id; /* "traces/2" */
+	enum signals signal;
+	struct service_refs receivers;  /* receivers, and connectors that feed this pipeline */
+	struct service_refs processors; /* in order */
+	struct service_refs exporters;  /* exporters, and connectors this pipeline feeds */
+	const struct conf_node *node;
+	const char *yaml_path;
+};
+
+enum telemetry_level { TELEMETRY_NONE, TELEMETRY_BASIC, TELEMETRY_NORMAL, TELEMETRY_DETAILED };
+
+struct service_telemetry {
+	int metrics_level;            /* enum telemetry_level */
+	const char *metrics_endpoint; /* host:port of /metrics; "": none */
+	bool type_suffix; /* counters end in _total (a reader's without_type_suffix: false) */
+	int log_level;    /* enum log_level */
+	int log_encoding; /* enum log_encoding */
+	const struct conf_node *resource; /* attributes of our own telemetry, or NULL */
+};
+
+struct service_config {
+	struct arena arena;
+	struct service_component
+		*components; /* in the order of the file, by section as in enum component_kind */
+	size_t n_components;
+	struct service_pipeline *pipelines;
+	size_t n_pipelines;
+	struct service_refs extensions; /* service.extensions, in order: the order to start */
+	struct service_telemetry telemetry;
+	int64_t drain_timeout_ns;
+	bool has_exemplar_guard; /* false: the lowest keep rate of the process decides */
+	double exemplar_guard;
+	const struct conf_node *root; /* merged and expanded */
+};
+
+/* Load, expand and check. NULL when errors were added (warnings alone do not count). The caller
+ * prints `errors` either way. */
+struct service_config *conf_check_load(const struct conf_request *r, struct conf_errors *errors);
+/* NULL is fine. */
+void conf_check_free(struct service_config *c);
+/* The whole effective configuration, defaults filled in, as a tree in `arena`; opaque values
+ * [REDACTED] when redact. */
+struct conf_node *conf_check_print(const struct service_config *c, struct arena *arena,
+				   bool redact);
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conf_known.h - component types of the Collector that Spanmill does not have, so that an error can
+ * say so by name.
+ */
+#ifndef PIPELINE_CONF_KNOWN_H
+#define PIPELINE_CONF_KNOWN_H
+
+#include "pipeline/component.h"
+
+/* Does the Collector (core or contrib) have this type? */
+bool conf_known_is_collector(enum component_kind kind, const char *type);
+/* What to use instead of a type that the Collector itself removed; NULL when it is not one. */
+const char *conf_known_removed(enum component_kind kind, const char *type);
+
+#endif

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conf_pipelines.c - resolves the references of pipelines to configured components. Contract in
+ * conf_pipelines.h.
+ *
+ * DESIGN: pipelines are nodes, connectors edges between them; a cycle is found by depth-first
+ * colouring. References are checked against what is configured even when the component itself is
+ * broken, so its error is not repeated here. SPEC: the Collector's texts (`references processor "x"
+ * which is not configured`, `must have at least one receiver`).
+ */
+#include "pipeline/conf_pipelines.h"
+
+#include "base/str.h"
+#include "pipeline/registry.h"
+
+enum { PIPELINES_MAX = 256 };
+
+static struct service_component *component(struct conf_check *k, size_t i)
+{
+	return &k->config->components[i];
+}
+
+static bool matches(const struct service_component *c, enum component_kind kind)
+{
+	bool ends = kind == KIND_RECEIVER || kind == KIND_EXPORTER;
+
+	return c->kind == kind || (ends && c->kind == KIND_CONNECTOR);
+}
+
+/* The nearest among configured ids, else among known types, else all that is configured. */
+static const char *reference_hint(struct conf_check *k, enum component_kind kind, const char *id)
+{
+	const char *section = registry_section_name(kind), *near = NULL, *all = "", *type, *name;
+	unsigned best = (unsigned)MAX(2, strlen(id) / 3) + 1;
+
+	if (conf_error_is_full(k->errors))
+		return NULL;
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		const struct service_component *c = component(k, i);
+
+		if (!matches(c, kind))
+			continue;
+		if (strlen(all) < 300)
+			all = arena_printf(k->arena, "%s%s%.80s", all, all[0] ? ", " : "", c->id);
+		if (str_distance(c->id, id) < best) {
+			best = str_distance(c->id, id);
+			near = c->id;
+		}
+	}
+	if (near != NULL)
+		return arena_printf(k->arena, "did you mean \"%s\"?", near);
+	conf_check_id(k, id, &type, &name);
+	near = conf_check_nearest_type(kind, type);
+	if (near != NULL && strcmp(near, type) == 0)
+		return arena_printf(k->arena, "add `%.80s:` under %s", id, section);
+	if (near != NULL)
+		return arena_printf(k->arena, "did you mean \"%s\"? Add `%s:` under %s", near, near,
+				    section);
+	if (all[0] != '\0')
+		return arena_printf(k->arena, "configured %s: %s", section, all);
+	return arena_printf(k->arena, "add it under %s", section);
+}
+
+/* The index of the component that name n refers to, or -1 with an error. */
+static long resolve(struct conf_check *k, enum component_kind kind, const struct conf_node *n,
+		    const char *path)
+{
+	const char *type, *name, *why, *id;
+
+	if (n->kind != CONF_SCALAR) {
+		conf_error_add(k->errors, n->pos, path, "write type or type/name",
+			       "expected type 'string', got unconvertible type '%s'",
+			       conf_tree_type_name(n));
+		return -1;
+	}
+	why = conf_check_id(k, n->text, &type, &name);
+	if (why != NULL) {
+		conf_error_add(k->errors, n->pos, path, "write type or type/name", "%s", why);
+		return -1;
+	}
+	id = name[0] ? arena_printf(k->arena, "%s/%s", type, name) : type;
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		if (matches(component(k, i), kind) && strcmp(component(k, i)->id, id) == 0)
+			return (long)i;
+	}
+	conf_error_add(k->errors, n->pos, path, reference_hint(k, kind, id),
+		       "references %s \"%.100s\" which is not configured", registry_kind_name(kind),
+		       id);
+	return -1;
+}
+
+static bool has_ref(const struct service_refs *refs, size_t index)
+{
+	for (size_t i = 0; i < refs->n; i++) {
+		if (refs->items[i] == index)
+			return true;
+	}
+	return false;
+}
+
+static void check_signal(struct conf_check *k, const struct service_component *c,
+			 const struct conf_node *n, const char *path)
+{
+	if (c->type != NULL && c->kind != KIND_EXTENSION && !(c->type->signals & SIGNAL_TRACES))
+		conf_error_add(k->errors, n->pos, path, "use it in a pipeline of another signal",
+			       "%s \"%s\" does not support traces", registry_kind_name(c->kind),
+			       c->id);
+}
+
+/* A list of names; `node` may be NULL. */
+static void resolve_list(struct conf_check *k, enum component_kind kind,
+			 const struct conf_node *node, const char *path, struct service_refs *out)
+{
+	if (node == NULL || node->kind == CONF_NULL)
+		return;
+	if (node->kind != CONF_LIST) {
+		conf_error_add(k->errors, node->pos, path, "write [a, b]",
+			       "expected a list of %s, got '%s'", registry_section_name(kind),
+			       conf_tree_type_name(node));
+		/* One error is enough: not also "must have at least one". */
+		out->n = SIZE_MAX;
+		return;
+	}
+	out->items = arena_zalloc(k->arena, (MIN(node->n, k->config->n_components) + 1) *
+						    sizeof(*out->items));
+	for (const struct conf_node *c = node->first; c != NULL; c = c->next) {
+		long index = resolve(k, kind, c, path);
+
+		if (index < 0)
+			continue;
+		if (has_ref(out, (size_t)index)) {
+			if (kind == KIND_PROCESSOR)
+				conf_error_add(k->errors, c->pos, path,
+					       "list it once, or configure a second one as "
+					       "type/name",
+					       "references processor \"%s\" multiple times",
+					       c->text);
+			else
+				conf_error_warn(k->errors, c->pos, path, "list it once",
+						"references %s \"%s\" multiple times",
+						registry_kind_name(kind), c->text);
+			continue;
+		}
+		check_signal(k, component(k, (size_t)index), c, path);
+		component(k, (size_t)index)->is_used = true;
+		out->items[out->n++] = (size_t)index;
+	}
+}
+
+static void need_one(struct conf_check *k, enum component_kind kind,
+		     const struct conf_node *pipeline, const struct conf_node *list,
+		     struct service_refs *refs, const char *path)
+{
+	const char *section = registry_section_name(kind);
+
+	if (refs->n == SIZE_MAX)
+		refs->n = 0;
+	else if (list == NULL || list->kind != CONF_LIST || list->n == 0)
+		conf_error_add(k->errors, conf_tree_pos(pipeline, section), path,
+			       arena_printf(k->arena, "add `%s: [name]`", section),
+			       "must have at least one %s", registry_kind_name(kind));
+}
+
+struct pipeline_body {
+	const struct conf_node *receivers, *processors, *exporters;
+};
+
+#define C struct pipeline_body
+static const struct option pipeline_table[] = {
+	OPT_NODE(C, "receivers", receivers, "Where spans come from."),
+	OPT_NODE(C, "processors", processors, "What is done to them, in order."),
+	OPT_NODE(C, "exporters", exporters, "Where they go."), OPT_END
+};
+#undef C
+
+/* 0 when the pipeline's signal is one we carry. */
+static int check_pipeline_id(struct conf_check *k, const struct conf_node *n, const char *path)
+{
+	static const char *const later[] = { "metrics", "logs", "profiles" };
+	const char *type, *name, *why = conf_check_id(k, n->key, &type, &name);
+
+	if (why != NULL) {
+		conf_error_add(k->errors, n->key_pos, path, "write traces or traces/name", "%s",
+			       why);
+		return -1;
+	}
+	if (strcmp(type, "traces") == 0)
+		return 0;
+	for (size_t i = 0; i < COUNT_OF(later); i++) {
+		if (strcmp(type, later[i]) == 0) {
+			conf_error_add(k->errors, n->key_pos, path,
+				       "remove the pipeline; only traces are carried",
+				       "the Collector's \"%s\" pipelines are not in Spanmill yet",
+				       type);
+			return -1;
+		}
+	}
+	conf_error_add(k->errors, n->key_pos, path,
+		       str_distance(type, "traces") <= 3 ? "did you mean \"traces\"?"
+							 : "write traces or traces/name",
+		       "unknown signal \"%s\"", type);
+	return -1;
+}
+
+static void check_pipeline(struct conf_check *k, const struct conf_node *n)
+{
+	struct service_pipeline *p = &k->config->pipelines[k->config->n_pipelines];
+	struct pipeline_body body = { NULL, NULL, NULL };
+	const char *path = arena_printf(k->arena, "service.pipelines.%.200s", n->key);
+
+	if (check_pipeline_id(k, n, path) < 0)
+		return;
+	if (option_parse(pipeline_table, n, &body, k->arena, k->errors, path) < 0 &&
+	    n->kind != CONF_MAP)
+		return;
+	k->config->n_pipelines++;
+	p->id = n->key;
+	p->signal = SIGNAL_TRACES;
+	p->node = n;
+	p->yaml_path = path;
+	resolve_list(k, KIND_RECEIVER, body.receivers, path, &p->receivers);
+	resolve_list(k, KIND_PROCESSOR, body.processors, path, &p->processors);
+	resolve_list(k, KIND_EXPORTER, body.exporters, path, &p->exporters);
+	need_one(k, KIND_RECEIVER, n, body.receivers, &p->receivers, path);
+	need_one(k, KIND_EXPORTER, n, body.exporters, &p->exporters, path);
+	if (p->processors.n == SIZE_MAX)
+		p->processors.n = 0;
+}
+
+static void check_connectors(struct conf_check *k)
+{
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		const struct service_component *c = component(k, i);
+		bool in = false, out = false;
+
+		if (c->kind != KIND_CONNECTOR)
+			continue;
+		for (int other = KIND_RECEIVER; other <= KIND_EXPORTER;
+		     other += KIND_EXPORTER - KIND_RECEIVER) {
+			if (conf_check_find(k, (enum component_kind)other, c->id) == NULL)
+				continue;
+			conf_error_add(
+				k->errors, c->node->key_pos, c->yaml_path,
+				arena_printf(k->arena, "rename the connector to \"%s/connector\"",
+					     c->id),
+				"ambiguous ID: found both \"%s\" %s and \"%s\" connector", c->id,
+				registry_kind_name((enum component_kind)other), c->id);
+		}
+		for (size_t j = 0; j < k->config->n_pipelines; j++) {
+			out |= has_ref(&k->config->pipelines[j].exporters, i);
+			in |= has_ref(&k->config->pipelines[j].receivers, i);
+		}
+		if (in != out)
+			conf_error_add(
+				k->errors, c->node->key_pos, c->yaml_path,
+				in ? "list it under the exporters of the pipeline that feeds it"
+				   : "list it under the receivers of the pipeline it feeds",
+				"must be used as both receiver and exporter but is not used as %s",
+				in ? "exporter" : "receiver");
+	}
+}
+
+/* Depth-first over pipelines; *trail names the way here. 1 when a cycle was reported. */
+static int find_cycle(struct conf_check *k, size_t at, uint8_t *color, const char *trail,
+		      unsigned depth)
+{
+	const struct service_pipeline *p = &k->config->pipelines[at];
+
+	color[at] = 1;
+	for (size_t e = 0; e < p->exporters.n; e++) {
+		size_t via = p->exporters.items[e];
+
+		for (size_t to = 0;
+		     component(k, via)->kind == KIND_CONNECTOR && to < k->config->n_pipelines;
+		     to++) {
+			const struct service_pipeline *next = &k->config->pipelines[to];
+			const char *way;
+
+			if (!has_ref(&next->receivers, via) || color[to] == 2)
+				continue;
+			way = depth < 20 ? arena_printf(k->arena,
+							"%s -> connector \"%s\" -> pipeline \"%s\"",
+							trail, component(k, via)->id, next->id)
+					 : trail;
+			if (color[to] == 1) {
+				conf_error_add(k->errors, next->node->key_pos, next->yaml_path,
+					       "take a connector out of one of the pipelines",
+					       "cycle detected: %.400s", way);
+				return 1;
+			}
+			if (find_cycle(k, to, color, way, depth + 1))
+				return 1;
+		}
+	}
+	color[at] = 2;
+	return 0;
+}
+
+static void check_cycles(struct conf_check *k)
+{
+	uint8_t *color = arena_zalloc(k->arena, k->config->n_pipelines + 1);
+
+	for (size_t i = 0; i < k->config->n_pipelines; i++) {
+		if (color[i] == 0 && find_cycle(k, i, color,
+						arena_printf(k->arena, "pipeline \"%s\"",
+							     k->config->pipelines[i].id),
+						0))
+			return;
+	}
+}
+
+static void check_kind_exists(struct conf_check *k, enum component_kind kind,
+			      const struct conf_node *root)
+{
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		if (component(k, i)->kind == kind || component(k, i)->kind == KIND_CONNECTOR)
+			return;
+	}
+	conf_error_add(k->errors, conf_tree_pos(root, registry_section_name(kind)),
+		       registry_section_name(kind),
+		       kind == KIND_RECEIVER
+			       ? "for example `receivers: {otlp: {protocols: {grpc: , http: }}}`"
+			       : "for example `exporters: {debug: }`",
+		       "no %s configuration specified in config", registry_kind_name(kind));
+}
+
+void conf_pipelines_check(struct conf_check *k, const struct conf_node *root,
+			  const struct conf_node *extensions, const struct conf_node *pipelines)
+{
+	bool any = pipelines != NULL && pipelines->kind == CONF_MAP && pipelines->n > 0;
+
+	resolve_list(k, KIND_EXTENSION, extensions, "service.extensions", &k->config->extensions);
+	if (k->config->extensions.n == SIZE_MAX)
+		k->config->extensions.n = 0;
+	if (pipelines != NULL && pipelines->kind != CONF_MAP && pipelines->kind != CONF_NULL) {
+		conf_error_add(k->errors, pipelines->pos, "service.pipelines",
+			       "write `traces:` below it", "expected a map, got '%s'",
+			       conf_tree_type_name(pipelines));
+		return;
+	}
+	if (!any) {
+		/* A query node or a compactor is extensions only. */
+		if (extensions == NULL || extensions->n == 0)
+			conf_error_at(k->errors, root, "", "service.pipelines",
+				      "add service: {pipelines: {traces: {receivers: [...], "
+				      "exporters: [...]}}}",
+				      "service must have at least one pipeline");
+		return;
+	}
+	if (pipelines->n > PIPELINES_MAX) {
+		conf_error_add(k->errors, pipelines->key_pos, "service.pipelines",
+			       "split the process", "more than %d pipelines are configured",
+			       PIPELINES_MAX);
+		return;
+	}
+	check_kind_exists(k, KIND_RECEIVER, root);
+	check_kind_exists(k, KIND_EXPORTER, root);
+	k->config->pipelines = arena_zalloc(k->arena, pipelines->n * sizeof(*k->config->pipelines));
+	for (const struct conf_node *n = pipelines->first; n != NULL; n = n->next)
+		check_pipeline(k, n);
+	check_connectors(k);
+	check_cycles(k);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conf_pipelines.h - the part of conf_check.c that resolves service.pipelines and
+ * service.extensions. Only conf_check.c and conf_pipelines.c include it.
+ */
+#ifndef PIPELINE_CONF_PIPELINES_H
+#define PIPELINE_CONF_PIPELINES_H
+
+#include "pipeline/conf_check.h"
+
+/* What the passes of one check share; all borrowed. */
+struct conf_check {
+	struct arena *arena;
+	struct conf_errors *errors;
+	struct service_config *config;
+};
+
+/* Split "type/name" with blanks trimmed. NULL, or what is wrong with it in the Collector's words.
+ */
+const char *conf_check_id(struct conf_check *k, const char *key, const char **type,
+			  const char **name);
+/* The configured component, or NULL. */
+struct service_component *conf_check_find(struct conf_check *k, enum component_kind kind,
+					  const char *id);
+/* The registered type name most like `type`, or NULL when none is like it. */
+const char *conf_check_nearest_type(enum component_kind kind, const char *type);
+/* Fills config->pipelines and ->extensions. The nodes may be NULL. */
+void conf_pipelines_check(struct conf_check *k, const struct conf_node *root,
+			  const struct conf_node *extensions, const struct conf_node *pipelines);
+
+#endif

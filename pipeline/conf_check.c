@@ -407,6 +407,8 @@ static void check_service(struct conf_check *k, const struct conf_node *root)
 	k->config->drain_timeout_ns = s.drain_timeout_ns;
 	k->config->has_exemplar_guard = s.has_guard;
 	k->config->exemplar_guard = s.exemplar_guard;
+	if (node != NULL && (node->kind == CONF_SCALAR || node->kind == CONF_LIST))
+		return; /* said already */
 	check_telemetry(k, node, &s);
 	conf_pipelines_check(k, root, s.extensions, s.pipelines);
 }

@@ -4,8 +4,9 @@
  *
  * DESIGN: as the Collector does it, so that users' files mean the same: find the first innermost
  * ${...} that no odd run of $ escapes, replace it everywhere in the value by its text, again until
- * nothing is left; last, halve the $$. A value that is one ${...} and nothing else is parsed as
- * YAML, and keeps the text as `raw` for string options.
+ * nothing is left; last, halve the $$. (Not everywhere at once as the Collector does: that would
+ * replace an escaped twin too.) A value that is one ${...} and nothing else is parsed as YAML, and
+ * keeps the text as `raw` for string options.
  */
 #include "pipeline/conf_expand.h"
 
@@ -210,24 +211,16 @@ static int resolve(struct expand *x, const struct place *at, const char *spec, c
 				 (int)MIN(n, 50), spec, spec));
 }
 
-/* text with every occurrence of uri replaced; NULL over the limits. */
-static const char *replace_all(struct expand *x, const char *text, const char *uri, const char *by)
+/* text with the range start..end replaced; NULL over the limits. */
+static const char *replace(struct expand *x, const char *text, size_t start, size_t end,
+			   const char *by)
 {
-	struct buf b = BUF_INIT_MAX(CONF_BYTES_MAX);
-	const char *ret = NULL, *hit;
-	size_t n = strlen(uri);
+	size_t n = start + strlen(by) + strlen(text + end);
 
-	while ((hit = strstr(text, uri)) != NULL) {
-		buf_add(&b, text, (size_t)(hit - text));
-		buf_add_str(&b, by);
-		text = hit + n;
-	}
-	buf_add_str(&b, text);
-	x->b->n_expanded_bytes += b.n;
-	if (!b.overflow && x->b->n_expanded_bytes <= EXPANDED_BYTES_MAX)
-		ret = arena_strdup(x->b->arena, buf_cstr(&b));
-	buf_fini(&b);
-	return ret;
+	x->b->n_expanded_bytes += n;
+	if (n > CONF_BYTES_MAX || x->b->n_expanded_bytes > EXPANDED_BYTES_MAX)
+		return NULL;
+	return arena_printf(x->b->arena, "%.*s%s%s", (int)start, text, by, text + end);
 }
 
 /* Make n what `text` means as YAML; n keeps its name and position. Strings stay verbatim, quotes
@@ -260,14 +253,14 @@ static int expand_scalar(struct expand *x, const struct place *at, struct conf_n
 	size_t start, end;
 
 	for (int i = 0; n->kind == CONF_SCALAR && find_uri(n->text, &start, &end); i++) {
-		const char *by = NULL, *uri;
+		const char *by = NULL, *spec;
 
 		if (i >= EXPANSIONS_MAX)
 			return fail(x, at, "a value refers to itself",
 				    "too many recursive expansions");
-		uri = arena_strndup(x->b->arena, n->text + start, end - start);
+		spec = arena_strndup(x->b->arena, n->text + start + 2, end - start - 3);
 		x->b->n_expanded_bytes += end - start;
-		if (resolve(x, at, arena_strndup(x->b->arena, uri + 2, end - start - 3), &by) < 0)
+		if (resolve(x, at, spec, &by) < 0)
 			return -1;
 		if (start == 0 && n->text[end] == '\0') {
 			if (by != NULL) {
@@ -282,11 +275,10 @@ static int expand_scalar(struct expand *x, const struct place *at, struct conf_n
 			}
 			continue;
 		}
-		n->text = replace_all(x, n->text, uri, by ? by : "");
+		n->text = replace(x, n->text, start, end, by ? by : "");
 		n->plain = false;
 		n->raw = NULL;
 		if (n->text == NULL) {
-			n->text = "";
 			return fail(x, at, "shorten it", "${...} expands to too much text");
 		}
 	}
@@ -301,8 +293,13 @@ static void expand_node(struct expand *x, const struct place *up, struct conf_no
 
 	if (conf_error_is_full(x->b->errors))
 		return;
-	if (n->kind == CONF_SCALAR && strchr(n->text, '$') != NULL)
-		expand_scalar(x, &at, n, depth);
+	if (n->kind == CONF_SCALAR && strchr(n->text, '$') != NULL &&
+	    expand_scalar(x, &at, n, depth) < 0) {
+		/* One line is enough: what was not expanded is not checked further. */
+		n->kind = CONF_NULL;
+		n->raw = NULL;
+		return;
+	}
 	for (struct conf_node *c = n->first; c != NULL; c = c->next)
 		expand_node(x, &at, c, i++, depth + 1);
 }

@@ -193,13 +193,25 @@ static struct conf_pos mark_pos(const struct parse *p, yaml_mark_t m)
 /* The keys that lead to the place being parsed, for an error's path. */
 static const char *path_here(const struct parse *p)
 {
-	const char *path = "";
+	struct buf b = BUF_INIT;
+	const char *path;
 
 	for (unsigned i = 0; i < p->depth; i++) {
-		if (p->stack[i].key != NULL)
-			path = arena_printf(p->b->arena, "%s%s%.200s", path, path[0] ? "." : "",
-					    p->stack[i].key);
+		const char *key = p->stack[i].key;
+
+		if (key == NULL)
+			continue;
+		if (b.n > 0)
+			buf_add_char(&b, '.');
+		for (size_t j = 0; key[j] != '\0' && j < 200; j++) {
+			if (key[j] == ':' && key[j + 1] == ':')
+				buf_add_char(&b, key[++j] == ':' ? '.' : ':');
+			else
+				buf_add_char(&b, key[j]);
+		}
 	}
+	path = arena_strdup(p->b->arena, buf_cstr(&b));
+	buf_fini(&b);
 	return path;
 }
 

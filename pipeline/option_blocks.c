@@ -329,54 +329,66 @@ const struct option queue_option_table[] = {
 };
 #undef C
 
+/* An error about section.key. */
+static void block_error(struct conf_errors *errors, const struct conf_node *node,
+			const char *yaml_path, const char *section, const char *key,
+			const char *hint, const char *what)
+{
+	char full[300];
+
+	snprintf(full, sizeof(full), "%s%s%s", section, section[0] ? "." : "", key);
+	conf_error_at(errors, node, yaml_path, full, hint, "%s", what);
+}
+
 void option_blocks_check_queue(const struct queue_options *q, const struct conf_node *node,
-			       struct conf_errors *errors, const char *yaml_path)
+			       const char *section, struct conf_errors *errors,
+			       const char *yaml_path)
 {
 	if (!q->enabled)
 		return;
 	if (q->wait_for_result && q->storage[0] != '\0')
-		conf_error_at(errors, node, yaml_path, "wait_for_result", "remove one of the two",
-			      "`wait_for_result` is not supported with a persistent queue "
-			      "configured with `storage`");
+		block_error(errors, node, yaml_path, section, "wait_for_result",
+			    "remove one of the two",
+			    "`wait_for_result` is not supported with a persistent queue configured "
+			    "with `storage`");
 	if (!q->batch_on)
 		return;
 	if (q->batch.sizer == QUEUE_SIZER_REQUESTS)
-		conf_error_at(errors, node, yaml_path, "batch.sizer", "write items or bytes",
-			      "`batch` supports only `items` or `bytes` sizer");
+		block_error(errors, node, yaml_path, section, "batch.sizer", "write items or bytes",
+			    "`batch` supports only `items` or `bytes` sizer");
+	else if (q->batch.sizer == q->sizer && q->batch.min_size > q->queue_size)
+		block_error(errors, node, yaml_path, section, "batch.min_size",
+			    "raise queue_size or lower min_size",
+			    "`min_size` must be less than or equal to `queue_size`");
 	if (q->batch.max_size > 0 && q->batch.max_size < q->batch.min_size)
-		conf_error_at(errors, node, yaml_path, "batch.max_size",
-			      "raise max_size or lower min_size",
-			      "`max_size` must be greater or equal to `min_size`");
-	if (q->batch.sizer == q->sizer && q->batch.min_size > q->queue_size)
-		conf_error_at(errors, node, yaml_path, "batch.min_size",
-			      "raise queue_size or lower min_size",
-			      "`min_size` must be less than or equal to `queue_size`");
+		block_error(errors, node, yaml_path, section, "batch.max_size",
+			    "raise max_size or lower min_size",
+			    "`max_size` must be greater or equal to `min_size`");
 }
 
 void option_blocks_check_tls(const struct tls_common_options *t, const struct conf_node *node,
-			     struct conf_errors *errors, const char *yaml_path)
+			     const char *section, struct conf_errors *errors, const char *yaml_path)
 {
 	bool cert = t->cert_file[0] || t->cert_pem[0], key = t->key_file[0] || t->key_pem[0];
 
 	if (t->cert_file[0] && t->cert_pem[0])
-		conf_error_at(errors, node, yaml_path, "cert_pem", "remove one of the two",
-			      "provide either a certificate or the PEM-encoded certificate, but "
-			      "not both");
+		block_error(errors, node, yaml_path, section, "cert_pem", "remove one of the two",
+			    "provide either a certificate or the PEM-encoded certificate, but not "
+			    "both");
 	if (t->key_file[0] && t->key_pem[0])
-		conf_error_at(errors, node, yaml_path, "key_pem", "remove one of the two",
-			      "provide either a key or the PEM-encoded key, but not both");
+		block_error(errors, node, yaml_path, section, "key_pem", "remove one of the two",
+			    "provide either a key or the PEM-encoded key, but not both");
 	if (t->ca_file[0] && t->ca_pem[0])
-		conf_error_at(errors, node, yaml_path, "ca_pem", "remove one of the two",
-			      "provide either a CA file or the PEM-encoded string, but not both");
+		block_error(errors, node, yaml_path, section, "ca_pem", "remove one of the two",
+			    "provide either a CA file or the PEM-encoded string, but not both");
 	if (cert != key)
-		conf_error_at(errors, node, yaml_path, cert ? "key_file" : "cert_file",
-			      cert ? "add key_file: /path/key.pem"
-				   : "add cert_file: /path/cert.pem",
-			      "TLS configuration must include both certificate and key");
+		block_error(errors, node, yaml_path, section, cert ? "key_file" : "cert_file",
+			    cert ? "add key_file: /path/key.pem" : "add cert_file: /path/cert.pem",
+			    "TLS configuration must include both certificate and key");
 	if (t->max_version != TLS_VERSION_DEFAULT && t->min_version > t->max_version)
-		conf_error_at(errors, node, yaml_path, "min_version",
-			      "lower min_version or raise max_version",
-			      "min_version must be less than or equal to max_version");
+		block_error(errors, node, yaml_path, section, "min_version",
+			    "lower min_version or raise max_version",
+			    "min_version must be less than or equal to max_version");
 }
 
 int option_blocks_check_endpoint(const char *endpoint, bool is_listener,

@@ -197,14 +197,17 @@ extern const struct option http_client_option_table[];
 extern const struct option retry_option_table[];
 extern const struct option queue_option_table[];
 
-/* Checks that span several keys, for a component's validate; `node` is the section itself (may be
- * NULL). */
+/* Checks that span several keys, for a component's validate. `node` and `yaml_path` are the
+ * component's, as validate got them; `section` is the dotted key of the block ("tls",
+ * "protocols.grpc.tls", "sending_queue"). */
 void option_blocks_check_queue(const struct queue_options *q, const struct conf_node *node,
-			       struct conf_errors *errors, const char *yaml_path);
+			       const char *section, struct conf_errors *errors,
+			       const char *yaml_path);
 void option_blocks_check_tls(const struct tls_common_options *t, const struct conf_node *node,
-			     struct conf_errors *errors, const char *yaml_path);
+			     const char *section, struct conf_errors *errors,
+			     const char *yaml_path);
 /* host:port with a port 1..65535 (0 is allowed when the key is a listener's); reports at `key` of
- * node. */
+ * node. 0 or -1. */
 int option_blocks_check_endpoint(const char *endpoint, bool is_listener,
 				 const struct conf_node *node, const char *key,
 				 struct conf_errors *errors, const char *yaml_path);

@@ -83,20 +83,26 @@ static const char *number_hint(const struct option_value *v, const struct option
 			    option_value_example(o, o->fallback, o->key));
 }
 
+/* A bound without needless digits. */
+static const char *bound(const struct option_value *v, double x)
+{
+	return arena_printf(v->arena,
+			    x < 9e15 && x > -9e15 && x - (double)(int64_t)x == 0 ? "%.0f" : "%.15g",
+			    x);
+}
+
 static bool in_bounds(const struct option_value *v, const struct option *o,
 		      const struct conf_node *n, double x, const char *unit)
 {
+	const char *low = bound(v, o->min);
+
 	if ((o->min == 0 && o->max == 0) || (x >= o->min && x <= o->max))
 		return true;
-	if (o->max >= 9e18)
-		conf_error_add(v->errors, n->pos, v->path,
-			       arena_printf(v->arena, "at least %.15g%s", o->min, unit),
-			       "%.80s is out of range", n->text);
-	else
-		conf_error_add(
-			v->errors, n->pos, v->path,
-			arena_printf(v->arena, "between %.15g and %.15g%s", o->min, o->max, unit),
-			"%.80s is out of range", n->text);
+	conf_error_add(v->errors, n->pos, v->path,
+		       o->max >= 9e18 ? arena_printf(v->arena, "at least %s%s", low, unit)
+				      : arena_printf(v->arena, "between %s and %s%s", low,
+						     bound(v, o->max), unit),
+		       "%.80s is out of range", n->text);
 	return false;
 }
 

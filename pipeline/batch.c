@@ -583,7 +583,7 @@ void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)
 		memcpy(pieces, sp->pieces, n * sizeof(*pieces));
 	else
 		pieces[0] = (struct bytes){ sp->p, sp->len };
-	assert(n < MAX_PIECES);
+	assert(n < UINT8_MAX);
 	pieces[n] = raw;
 	sp->pieces = pieces;
 	sp->n_pieces = (uint8_t)(n + 1);

@@ -489,49 +489,89 @@ struct batch *batch_detached(struct batch *b)
 
 enum { SPAN_TRACE_STATE = 3, PIECES_MAX = 16, VALUE_MAX = 1 << 20 };
 
-/* The Span without its trace_state fields, as slices. Returns their number, or PIECES_MAX + 1 when that is not enough. */
-static unsigned cut_trace_state(const struct span_ref *sp, struct bytes pieces[PIECES_MAX])
-{
-	struct bytes one = { sp->p, sp->len };
-	const struct bytes *in = sp->pieces ? sp->pieces : &one;
-	unsigned n_in = sp->pieces ? sp->n_pieces : 1, n = 0;
-	struct pb_field f;
+/* A Span under edit; room for one slice more than a span_ref keeps. */
+struct edit {
+	struct bytes v[PIECES_MAX + 1];
+	unsigned n;
+};
 
-	/* The index saw none: nothing to look for. */
-	if (sp->state == NULL && n_in <= PIECES_MAX) {
-		memcpy(pieces, in, n_in * sizeof(*pieces));
-		return n_in;
-	}
-	for (unsigned i = 0; i < n_in; i++)
-		for (struct bytes rest = in[i]; pb_next(&rest, &f) > 0;) {
-			if (f.number == SPAN_TRACE_STATE)
-				continue;
-			if (n > 0 && pieces[n - 1].p + pieces[n - 1].n == f.raw.p)
-				pieces[n - 1].n += f.raw.n;
-			else if (n == PIECES_MAX)
-				return PIECES_MAX + 1;
-			else
-				pieces[n++] = f.raw;
-		}
+static size_t edit_len(const struct edit *e)
+{
+	size_t n = 0;
+
+	for (unsigned k = 0; k < e->n; k++)
+		n += e->v[k].n;
 	return n;
 }
 
-/* The same in one piece, for a hostile Span with many such fields. */
-static struct bytes copy_without_trace_state(const struct span_ref *sp, struct arena *arena)
+/* Join what there is in `joined`, for a Span that was cut into more slices than we keep. */
+static void join_pieces(struct edit *e, uint8_t *joined)
 {
-	uint8_t *copy = arena_alloc(arena, sp->len), *at = copy;
-	struct bytes one = { sp->p, sp->len };
-	const struct bytes *in = sp->pieces ? sp->pieces : &one;
-	unsigned n_in = sp->pieces ? sp->n_pieces : 1;
+	uint8_t *at = joined;
+
+	for (unsigned k = 0; k < e->n; k++) {
+		memcpy(at, e->v[k].p, e->v[k].n);
+		at += e->v[k].n;
+	}
+	e->v[0] = (struct bytes){ joined, (size_t)(at - joined) };
+	e->n = 1;
+}
+
+static void add_piece(struct edit *e, struct bytes raw, struct arena *arena)
+{
+	struct bytes *last = e->n ? &e->v[e->n - 1] : NULL;
+
+	if (last != NULL && last->p + last->n == raw.p) {
+		last->n += raw.n;
+		return;
+	}
+	if (e->n == PIECES_MAX)
+		join_pieces(e, arena_alloc(arena, edit_len(e)));
+	e->v[e->n++] = raw;
+}
+
+/* The Span as it stands. */
+static void edit_start(struct edit *e, const struct span_ref *sp)
+{
+	e->n = sp->pieces ? sp->n_pieces : 1;
+	if (sp->pieces != NULL)
+		memcpy(e->v, sp->pieces, e->n * sizeof(e->v[0]));
+	else
+		e->v[0] = (struct bytes){ sp->p, sp->len };
+}
+
+/* The Span without its trace_state fields; pieces end between fields. A hostile Span with many of them is copied, once. */
+static void edit_cut_trace_state(struct edit *e, size_t len, struct arena *arena)
+{
+	struct edit from = *e;
+	uint8_t *copy = NULL;
 	struct pb_field f;
 
-	for (unsigned i = 0; i < n_in; i++)
-		for (struct bytes rest = in[i]; pb_next(&rest, &f) > 0;)
-			if (f.number != SPAN_TRACE_STATE) {
-				memcpy(at, f.raw.p, f.raw.n);
-				at += f.raw.n;
+	e->n = 0;
+	for (unsigned i = 0; i < from.n; i++)
+		for (struct bytes rest = from.v[i]; pb_next(&rest, &f) > 0;) {
+			if (f.number == SPAN_TRACE_STATE)
+				continue;
+			if (copy == NULL && e->n == PIECES_MAX) {
+				copy = arena_alloc(arena, len);
+				join_pieces(e, copy);
 			}
-	return (struct bytes){ copy, (size_t)(at - copy) };
+			if (copy == NULL) {
+				add_piece(e, f.raw, arena);
+				continue;
+			}
+			memcpy(copy + e->v[0].n, f.raw.p, f.raw.n);
+			e->v[0].n += f.raw.n;
+		}
+}
+
+static void edit_finish(struct edit *e, struct batch *b, struct span_ref *sp, size_t arena_before)
+{
+	sp->len = (uint32_t)edit_len(e);
+	sp->pieces = arena_dup(&b->arena, e->v, e->n * sizeof(e->v[0]));
+	sp->n_pieces = (uint8_t)e->n;
+	b->n_whole = 0;
+	charge_arena(b, arena_before);
 }
 
 /* A trace_state field in the arena; *text gets where the value lies. */
@@ -550,45 +590,33 @@ static struct bytes new_field(struct arena *arena, struct bytes value, struct by
 void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value)
 {
 	struct span_ref *sp = &b->tables.spans[i];
-	struct bytes pieces[PIECES_MAX + 1], text = BYTES_EMPTY;
 	size_t before = b->arena.bytes;
-	unsigned n = cut_trace_state(sp, pieces);
+	struct bytes text = BYTES_EMPTY;
+	struct edit e;
 
 	assert(value.n < VALUE_MAX);
-	if (n > PIECES_MAX) {
-		pieces[0] = copy_without_trace_state(sp, &b->arena);
-		n = 1;
-	}
+	edit_start(&e, sp);
+	/* NULL: the index saw no such field, so there is nothing to look for. */
+	if (sp->state != NULL)
+		edit_cut_trace_state(&e, sp->len, &b->arena);
 	if (value.n > 0)
-		pieces[n++] = new_field(&b->arena, value, &text);
-	sp->len = 0;
-	for (unsigned k = 0; k < n; k++)
-		sp->len += (uint32_t)pieces[k].n;
-	sp->pieces = arena_dup(&b->arena, pieces, n * sizeof(*pieces));
-	sp->n_pieces = (uint8_t)n;
+		add_piece(&e, new_field(&b->arena, value, &text), &b->arena);
+	edit_finish(&e, b, sp, before);
 	sp->state = text.p;
 	sp->state_len = (uint32_t)text.n;
 	span_read_sampling(sp);
-	b->n_whole = 0;
-	charge_arena(b, before);
 }
 
 void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)
 {
 	struct span_ref *sp = &b->tables.spans[i];
-	uint32_t n = sp->pieces ? sp->n_pieces : 1;
-	struct bytes *pieces = arena_alloc(&b->arena, (n + 1) * sizeof(*pieces));
+	size_t before = b->arena.bytes;
+	struct edit e;
 
-	if (sp->pieces != NULL)
-		memcpy(pieces, sp->pieces, n * sizeof(*pieces));
-	else
-		pieces[0] = (struct bytes){ sp->p, sp->len };
-	assert(n < UINT8_MAX);
-	pieces[n] = raw;
-	sp->pieces = pieces;
-	sp->n_pieces = (uint8_t)(n + 1);
-	sp->len += (uint32_t)raw.n;
-	b->n_whole = 0;
+	assert(raw.n < VALUE_MAX);
+	edit_start(&e, sp);
+	add_piece(&e, raw, &b->arena);
+	edit_finish(&e, b, sp, before);
 }
 
 /* ---- out ---- */

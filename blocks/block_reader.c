@@ -78,6 +78,12 @@ static int block_object_key(const struct block_reader *r, const char *name,
 	return block_key(key, r->meta.tenant, r->meta.id, name, err);
 }
 
+/* What was appended to b since it had `base` bytes. */
+static struct bytes since(const struct buf *b, size_t base)
+{
+	return b->n == base ? BYTES_EMPTY : (struct bytes){ b->p + base, b->n - base };
+}
+
 int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *out,
 			    struct err *err)
 {
@@ -88,7 +94,7 @@ int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *
 	if (block_object_key(r, name, key, err) < 0 ||
 	    backend_read(r->be, key, BLOOM_MAX, out, err) < 0)
 		return -1;
-	if (bloom_check((struct bytes){ out->p + base, out->n - base }, err) < 0)
+	if (bloom_check(since(out, base), err) < 0)
 		return err_wrap(err, "block %s: %s", r->meta.id, name);
 	return 0;
 }
@@ -103,7 +109,7 @@ int block_reader_read_index_page(struct block_reader *r, uint32_t page, struct b
 	if (block_object_key(r, "index", key, err) < 0 ||
 	    backend_read_range(r->be, key, (uint64_t)page * size, size, out, err) < 0)
 		return -1;
-	if (block_index_page_check((struct bytes){ out->p + base, size }, size,
+	if (block_index_page_check(since(out, base), size,
 				   block_index_on_page(r->meta.records, size, page), err) < 0)
 		return err_wrap(err, "block %s: index page %u", r->meta.id, page);
 	return 0;

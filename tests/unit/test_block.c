@@ -286,6 +286,7 @@ static void every_golden_block_is_read_and_regenerated(void **state)
  * and maxID. */
 static void a_block_of_tempo_2_0_is_read(void **state)
 {
+	const char *root = golden_root();
 	struct backend *be = memory_backend_new();
 	struct page_object o = { NULL, { NULL, 0 } };
 	struct block_reader *r = NULL;
@@ -295,7 +296,7 @@ static void a_block_of_tempo_2_0_is_read(void **state)
 	unsigned n = 0;
 
 	(void)state;
-	snprintf(path, sizeof(path), "%s/compacted-2.0.1-meta-data", golden_root());
+	snprintf(path, sizeof(path), "%s/compacted-2.0.1-meta-data", root);
 	load_block(be, path, &m);
 	assert_true(m.has_min_id && m.has_max_id);
 	r = block_reader_new(be, &m, NULL, NULL);

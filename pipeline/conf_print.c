@@ -6,6 +6,7 @@
  * JSON string, which YAML also reads. "${" and "$$" are doubled, so that what is printed expands to
  * what was meant. LIMITS: recursion is as deep as the tree, CONF_DEPTH_MAX.
  */
+#include "base/str.h"
 #include "pipeline/conf_scalar.h"
 #include "pipeline/conf_tree.h"
 
@@ -37,22 +38,40 @@ static void add_quoted(struct buf *out, const char *s, bool double_dollars)
 	buf_add_char(out, '"');
 }
 
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Words that other YAML readers take for a bool. */
+static bool is_bool_elsewhere(const char *s)
+{
+	static const char *const words[] = { "y", "n", "yes", "no", "on", "off" };
+
+	for (size_t i = 0; i < COUNT_OF(words); i++) {
+		if (str_eq_nocase(bytes_str(s), words[i]))
+			return true;
+	}
+	return false;
+}
+
 static bool is_plain_safe(const char *s)
 {
-	bool letter =
-		(*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || *s == '/' || *s == '_';
+	bool named = is_letter(*s) || *s == '/' || *s == '_', any_letter = false;
 
-	if (!letter || conf_scalar_type(s, NULL) != CONF_TYPE_STRING)
+	if (conf_scalar_type(s, NULL) != CONF_TYPE_STRING || is_bool_elsewhere(s))
 		return false;
-	for (; *s != '\0'; s++) {
-		bool word = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') ||
-			    (*s >= '0' && *s <= '9');
-
-		if (!word && strchr("_-./+", *s) == NULL &&
-		    !(*s == ':' && s[1] != '\0' && s[1] != ' '))
+	for (const char *p = s; *p != '\0'; p++) {
+		any_letter |= is_letter(*p);
+		if (is_letter(*p) || (*p >= '0' && *p <= '9') || *p == '.' || *p == '_' ||
+		    *p == '/')
+			continue;
+		/* With a digit in front, - and : could be a date or a time to other readers. */
+		if (!named ||
+		    (strchr("-+", *p) == NULL && !(*p == ':' && p[1] != '\0' && p[1] != ' ')))
 			return false;
 	}
-	return true;
+	return any_letter;
 }
 
 static bool has_dollars(const char *s)

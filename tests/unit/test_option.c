@@ -80,6 +80,7 @@ static const struct option table[] = {
 	OPT_UNSUPPORTED("future", "wait for it"),
 	OPT_END
 };
+#undef C
 
 struct loaded {
 	struct arena arena;
@@ -410,6 +411,75 @@ static void scalars_are_typed_as_yaml_does(void **state)
 	}
 }
 
+struct own {
+	const char *path, *endpoint, *bucket, *region, *directory, *topic, *tenant, *guard;
+	const char *access, *secret_key;
+	bool insecure, create, flush;
+	int64_t poll_ns, retention_ns, age_ns;
+	uint64_t bytes, traces;
+	struct strlist builders;
+};
+
+/* The spellings of INTERFACE.md "Own components' keys", each with the default it shows. */
+#define C struct own
+static const struct option own_table[] = {
+	OPT_STR(C, "trace_store.local.path", path, "./data", "."),
+	OPT_STR(C, "trace_store.s3.endpoint", endpoint, NULL, "."),
+	OPT_STR(C, "trace_store.s3.bucket", bucket, NULL, "."),
+	OPT_STR(C, "trace_store.s3.region", region, "us-east-1", "."),
+	OPT_OPAQUE_STR(C, "trace_store.s3.access_key", access, NULL, "."),
+	OPT_OPAQUE_STR(C, "trace_store.s3.secret_key", secret_key, NULL, "."),
+	OPT_BOOL(C, "trace_store.s3.insecure", insecure, "false", "."),
+	OPT_DURATION(C, "trace_store.blocklist_poll", poll_ns, "5s", "."),
+	OPT_STR(C, "query.endpoint", tenant, "127.0.0.1:3200", "."),
+	OPT_STRLIST(C, "query.builders", builders, "[]", "."),
+	OPT_DURATION(C, "compactor.block_retention", retention_ns, "336h", "."),
+	OPT_STR(C, "file_storage.directory", directory, NULL, "."),
+	OPT_BOOL(C, "file_storage.create_directory", create, "false", "."),
+	OPT_BYTES(C, "blocks.max_block_bytes", bytes, "128MiB", 1, GIB, "."),
+	OPT_UINT(C, "blocks.max_block_traces", traces, "0", 0, 0, "."),
+	OPT_DURATION(C, "blocks.max_block_age", age_ns, "30s", "."),
+	OPT_BOOL(C, "blocks.flush_on_shutdown", flush, "true", "."),
+	OPT_STR(C, "kafka.dead_letter.topic", topic, NULL, "."),
+	OPT_END
+};
+#undef C
+
+static void interface_page_parses_to_its_own_defaults(void **state)
+{
+	static const char page[] =
+		"trace_store:\n  local: {path: ./data}         # blocks\n"
+		"  s3: {endpoint: , bucket: , region: us-east-1, access_key: , secret_key: , "
+		"insecure: false}\n"
+		"  blocklist_poll: 5s\nquery: {endpoint: \"127.0.0.1:3200\", builders: []}\n"
+		"compactor: {block_retention: 336h}\nfile_storage: {directory: , create_directory: "
+		"false}\n"
+		"blocks: {max_block_bytes: 128MiB,  # sizes\n           max_block_traces: 0, "
+		"max_block_age: 30s,\n"
+		"           flush_on_shutdown: true}\nkafka: {dead_letter: {topic: }}\n";
+	struct conf_errors errors = CONF_ERRORS_INIT;
+	struct arena arena = ARENA_INIT;
+	struct conf_build b = { .arena = &arena, .errors = &errors };
+	struct conf_node *root = NULL;
+	struct own given = { .path = NULL }, defaults = { .path = NULL };
+	struct buf first = BUF_INIT, second = BUF_INIT;
+
+	(void)state;
+	assert_int_equal(conf_tree_parse(&b, bytes_str(page), conf_tree_source(&b, "f"), &root), 0);
+	assert_int_equal(option_parse(own_table, root, &given, &arena, &errors, "x"), 0);
+	assert_int_equal(errors.n_warnings, 0);
+	option_defaults(own_table, &defaults, &arena);
+	conf_tree_print_yaml(option_print(own_table, &given, &arena, true), &first);
+	conf_tree_print_yaml(option_print(own_table, &defaults, &arena, true), &second);
+	assert_string_equal(buf_cstr(&first), buf_cstr(&second));
+	assert_int_equal(given.bytes, 128 << 20);
+	assert_int_equal(given.retention_ns, INT64_C(336) * 3600 * 1000000000);
+	buf_fini(&first);
+	buf_fini(&second);
+	arena_fini(&arena);
+	conf_error_fini(&errors);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -419,6 +489,7 @@ int main(void)
 		cmocka_unit_test(printed_options_parse_to_the_same),
 		cmocka_unit_test(documents_every_row_once),
 		cmocka_unit_test(durations_are_those_of_go),
+		cmocka_unit_test(interface_page_parses_to_its_own_defaults),
 		cmocka_unit_test(scalars_are_typed_as_yaml_does),
 	};
 

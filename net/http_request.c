@@ -157,6 +157,11 @@ bool http_request_is_type(const struct http_request *req, const char *media_type
 
 /* ---- references ---- */
 
+struct loop *http_request_loop(const struct http_request *req)
+{
+	return CONTAINER_OF(req, const struct http_exchange, req)->loop;
+}
+
 struct http_request *http_request_ref(struct http_request *req)
 {
 	atomic_fetch_add_explicit(&exchange_of(req)->refs, 1, memory_order_relaxed);

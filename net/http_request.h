@@ -16,6 +16,8 @@
 #include "base/err.h"
 #include "base/rcbuf.h"
 
+struct loop;
+
 struct http_request {
 	const char *method;
 	const char *path;   /* percent-decoded, without the query */
@@ -77,6 +79,8 @@ bool http_request_param_at(const struct http_request *req, size_t i, const char 
 /* Does Content-Type name this media type (parameters such as charset are ignored, any case)? */
 bool http_request_is_type(const struct http_request *req, const char *media_type);
 
+/* The loop the request lives on. Any thread. */
+struct loop *http_request_loop(const struct http_request *req);
 /* Any thread. */
 struct http_request *http_request_ref(struct http_request *req);
 void http_request_unref(struct http_request *req); /* NULL is fine */

@@ -148,8 +148,11 @@ static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct samp
 	struct span_ref *sp = &b->tables.spans[i];
 	struct buf state = BUF_INIT;
 
-	if (sp->state_len == 0 && th == st->th) {
+	if (sp->state == NULL && th == st->th) {
 		batch_append_field(b, i, (struct bytes){ field, st->field_len });
+		/* Behind the field's tag and length, one byte each. */
+		sp->state = field + 2;
+		sp->state_len = (uint32_t)st->field_len - 2;
 	} else if (tracestate_write_th(span_trace_state(sp), th, &state) == 0) {
 		batch_set_trace_state(b, i, buf_bytes(&state));
 	}

@@ -37,6 +37,7 @@ struct live_section {
 	uint64_t first_wall_ns, last_wall_ns;
 	uint64_t opened_mono_ns;	/* of the first record; for max_block_age */
 	uint64_t bytes, n_spans;	/* OTLP bytes, and spans, in the log */
+	uint64_t n_claimed;		/* of the spans: those the ledger counts here (batch_hold) */
 	struct live_record *records;
 	size_t n_records, cap_records;
 	char **tenants;

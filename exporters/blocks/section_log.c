@@ -66,11 +66,14 @@ static bool is_due(struct section_log *l, uint64_t now)
 	       now - s->opened_mono_ns >= l->o.max_block_age_ns;
 }
 
-static void add_to_open(struct section_log *l, const char *tenant, const struct segment_position *at, uint64_t lsn,
-			uint64_t wall_ns, const struct span_tables *spans)
+/* Index a durable record and settle its batch: in this order, so that an acknowledged span is always found, and under
+ * one lock, so that the section that holds it answers for it in the ledger. A replayed batch has no origin to settle. */
+static void add_to_open(struct section_log *l, struct batch *b, const struct segment_position *at, uint64_t lsn,
+			uint64_t wall_ns, bool replayed)
 {
 	pthread_mutex_lock(&l->lock);
-	live_section_add(l->open, tenant, at, lsn, wall_ns, spans);
+	live_section_add(l->open, b->tenant, at, lsn, wall_ns, &b->tables);
+	l->open->n_claimed += replayed ? b->tables.n_spans : batch_hold(b);
 	l->next_lsn = lsn + 1;
 	/* The first record starts the clock of max_block_age; later ones wake only when a limit is passed. */
 	if (l->open->n_records == 1 || is_due(l, l->open->opened_mono_ns))
@@ -85,8 +88,7 @@ static void appended(struct segment_append *a)
 	struct batch *b = p->batch;
 
 	if (a->err.kind == ERR_NONE) {
-		add_to_open(p->log, b->tenant, &a->position, a->lsn, p->wall_ns, &b->tables);
-		batch_settle(b, VERDICT_HELD, DROP_REASON_MAX, NULL);
+		add_to_open(p->log, b, &a->position, a->lsn, p->wall_ns, false);
 	} else {
 		batch_settle(b, VERDICT_RETRYABLE, DROP_REASON_MAX, &a->err);
 	}
@@ -354,7 +356,7 @@ static void retire(struct section_log *l, struct live_section *s)
 {
 	struct live_section **at = &l->retiring;
 
-	ledger_held_delivered(s->n_spans);
+	ledger_held_delivered(s->n_claimed);
 	s->retire_mono_ns = clock_mono_ns() + 2 * store_poll_ns(l->o.store);
 	pthread_mutex_lock(&l->lock);
 	l->building = NULL;
@@ -507,7 +509,7 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 	b = batch_from_otlp(copy, r.tenant, NULL, &result, err);
 	if (b == NULL)
 		return -1;
-	add_to_open(l, r.tenant, &rec->position, rec->lsn, r.wall_ns, &b->tables);
+	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, true);
 	ledger_found(b->tables.n_spans);
 	batch_unref(b);
 	return 0;

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * commands.h - every subcommand: argv[0] is its own name; returns the exit status. Main thread.
+ */
+#ifndef CMD_COMMANDS_H
+#define CMD_COMMANDS_H
+
+#include "cmd/cmd.h"
+#include "cmd/run.h"
+
+#endif

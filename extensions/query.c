@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * query.c - extension that serves the query API (query/api.h) over the trace_store.
+ *
+ * OWNERSHIP, THREADS: one HTTP server per loop; look-ups on pool threads, waited for before the loops stop.
+ * SPEC: INTERFACE "Query".
+ */
+#include "query/api.h"
+#include "base/mem.h"
+#include "net/listen.h"
+#include "pipeline/component.h"
+#include "pipeline/conf_error.h"
+#include "pipeline/option_blocks.h"
+#include "pipeline/telemetry.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+struct query_config {
+	const char *endpoint;
+	struct strlist builders;
+	uint64_t max_trace_bytes;
+};
+
+struct query_server {
+	struct component *component;
+	struct loop *loop;
+	int fd;
+	struct http_server *http;
+	struct err err;
+};
+
+struct query_state {
+	struct query_api api;
+	struct http_route routes[QUERY_ROUTES];
+	struct query_server *servers;
+	int *fds;
+	unsigned n;
+};
+
+#define C struct query_config
+static const struct option query_options[] = {
+	OPT_STR(C, "endpoint", endpoint, "127.0.0.1:3200", "Where the API listens."),
+	OPT_STRLIST(C, "builders", builders, "[]", "Query endpoints of builders that hold live traces: not in this version yet."),
+	OPT_BYTES(C, "max_trace_bytes", max_trace_bytes, "256MiB", 1 << 20, INT64_C(4) << 30,
+		  "A trace larger than this is answered with 422."),
+	OPT_END
+};
+#undef C
+
+static void query_validate(void *config, const struct conf_node *node, struct conf_errors *errs, const char *path)
+{
+	struct query_config *c = config;
+
+	option_blocks_check_endpoint(c->endpoint, true, node, "endpoint", errs, path);
+	if (c->builders.n > 0)
+		conf_error_at(errs, node, path, "builders", "leave it empty",
+			      "asking builders for live traces is not in Spanmill yet");
+}
+
+static bool is_ready(void *arg, char *why, size_t why_size)
+{
+	return component_process_is_ready(arg, why, why_size);
+}
+
+static void start_on_loop(void *arg)
+{
+	struct query_server *q = arg;
+	struct query_state *st = COMPONENT_STATE(q->component, struct query_state);
+	struct http_settings settings = HTTP_SETTINGS_INIT;
+
+	settings.max_body = 65536;
+	settings.hold_timeout_ms = 60000;
+	settings.budget = component_budget(q->component);
+	q->http = http_server_new(q->loop, q->fd, &settings, st->routes, QUERY_ROUTES, &q->err);
+}
+
+static void free_on_loop(void *arg)
+{
+	struct query_server *q = arg;
+
+	http_server_free(q->http);
+	q->http = NULL;
+}
+
+static int query_start(struct component *c, struct err *err)
+{
+	const struct query_config *conf = COMPONENT_CONFIG(c, struct query_config);
+	struct query_state *st = COMPONENT_STATE(c, struct query_state);
+	struct store *store = component_borrow(c, "trace_store");
+	unsigned n = component_n_loops(c);
+	char port[16];
+
+	if (store == NULL)
+		return err_set(err, ERR_CONFIG, "no trace_store extension: list one before it under service.extensions");
+	st->api = (struct query_api){ .store = store,
+				      .max_trace_bytes = conf->max_trace_bytes,
+				      .is_ready = is_ready,
+				      .arg = c };
+	query_api_routes(&st->api, st->routes);
+	st->fds = xcalloc(n, sizeof(*st->fds));
+	st->servers = xcalloc(n, sizeof(*st->servers));
+	if (listen_open(conf->endpoint, st->fds, n, err) < 0)
+		return -1;
+	for (st->n = 0; st->n < n; st->n++) {
+		struct query_server *q = &st->servers[st->n];
+
+		*q = (struct query_server){ .component = c, .loop = component_loop(c, st->n), .fd = st->fds[st->n] };
+		loop_call(q->loop, start_on_loop, q);
+		if (q->http == NULL) {
+			if (err != NULL)
+				*err = q->err;
+			return -1;
+		}
+	}
+	snprintf(port, sizeof(port), "%u", listen_port(st->fds[0]));
+	log_info("Starting query server", "endpoint", conf->endpoint, "port", port);
+	return 0;
+}
+
+static void query_shutdown(struct component *c)
+{
+	struct query_state *st = COMPONENT_STATE(c, struct query_state);
+
+	for (unsigned i = 0; i < st->n; i++)
+		loop_call(st->servers[i].loop, free_on_loop, &st->servers[i]);
+	while (atomic_load(&st->api.jobs) > 0)
+		usleep(1000);
+	if (st->fds != NULL)
+		listen_close(COMPONENT_CONFIG(c, struct query_config)->endpoint, st->fds, st->n);
+	free(st->servers);
+	free(st->fds);
+	*st = (struct query_state){ .n = 0 };
+}
+
+static void query_metrics(struct component *c, struct buf *out)
+{
+	static const char name[] = "spanmill_query_traces";
+	struct query_state *st = COMPONENT_STATE(c, struct query_state);
+
+	telemetry_head(out, name, "counter", "Look-ups by id, by result.");
+	telemetry_sample(out, name, (double)atomic_load(&st->api.found), "extension", c->id, "result", "found", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->api.not_found), "extension", c->id, "result", "not_found", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->api.failed), "extension", c->id, "result", "failed", NULL);
+}
+
+const struct component_type extension_query = {
+	.name = "query",
+	.kind = KIND_EXTENSION,
+	.summary = "Serves traces by id in Tempo's API.",
+	.stability = STABILITY_ALPHA,
+	.config_size = sizeof(struct query_config),
+	.state_size = sizeof(struct query_state),
+	.options = query_options,
+	.validate = query_validate,
+	.start = query_start,
+	.shutdown = query_shutdown,
+	.metrics = query_metrics,
+};

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * service.c - see service.h.
+ */
+#include "pipeline/service.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "pipeline/registry.h"
+#include "pipeline/system.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { DEFAULT_BUDGET_MIB = 512, DRAIN_STEP_MS = 2 };
+
+/* ---- building ---- */
+
+static int64_t default_budget(void)
+{
+	uint64_t limit = system_memory_cgroup_limit();
+
+	return (int64_t)(limit ? limit / 4 * 3 : DEFAULT_BUDGET_MIB * MIB);
+}
+
+/* Add an instance of conf->components[index]; returns its place. Room was counted before. */
+static size_t add_component(struct service *s, size_t index, const char *pipeline)
+{
+	const struct service_component *sc = &s->conf->components[index];
+	struct component *c = &s->components[s->n_components];
+
+	c->type = sc->type;
+	c->id = sc->id;
+	c->config = sc->config;
+	c->receiver = &sc->receiver;
+	c->state = xcalloc(1, MAX(sc->type->state_size, (size_t)1));
+	c->count = &s->counters[s->n_components];
+	c->service = s;
+	s->pipeline_of[s->n_components] = pipeline;
+	s->conf_index[s->n_components] = index;
+	return s->n_components++;
+}
+
+/* The instance of a component that exists once per id; NULL when unused. */
+static struct component *instance(struct service *s, size_t conf_index)
+{
+	for (size_t i = 0; i < s->n_components; i++)
+		if (s->conf_index[i] == conf_index && s->pipeline_of[i] == NULL)
+			return &s->components[i];
+	return NULL;
+}
+
+static void add_used(struct service *s, enum component_kind kind)
+{
+	for (size_t i = 0; i < s->conf->n_components; i++)
+		if (s->conf->components[i].kind == kind && s->conf->components[i].is_used)
+			add_component(s, i, NULL);
+}
+
+static size_t count_instances(const struct service_config *conf)
+{
+	size_t n = conf->n_components;
+
+	for (size_t i = 0; i < conf->n_pipelines; i++)
+		n += conf->pipelines[i].processors.n;
+	return n;
+}
+
+static struct fanout *new_fanout(struct component *c, size_t room)
+{
+	if (c->out == NULL) {
+		c->out = xcalloc(1, sizeof(*c->out));
+		c->out->targets = xcalloc(room, sizeof(*c->out->targets));
+	}
+	return c->out;
+}
+
+static void connect_to(struct service *s, struct component *from, struct component *to, size_t room)
+{
+	const struct service_component *sc = &s->conf->components[s->conf_index[to - s->components]];
+	struct fanout *f = new_fanout(from, room);
+	bool best_effort = to->type->kind == KIND_EXPORTER && sc->exporter.best_effort;
+
+	f->targets[f->n++] = (struct fanout_target){ to, best_effort };
+	f->n_owing += !best_effort;
+}
+
+/* Room for every edge that may leave one component: all exporters of a pipeline, or one per pipeline. */
+static size_t edge_room(const struct service_config *conf)
+{
+	return conf->n_components + conf->n_pipelines;
+}
+
+/* Where a pipeline's data enters: its first processor, or NULL when it has none. */
+static struct component *connect_processors(struct service *s, const struct service_pipeline *p,
+					    struct component **last)
+{
+	struct component *first = NULL;
+
+	*last = NULL;
+	for (size_t i = 0; i < p->processors.n; i++) {
+		struct component *c = &s->components[add_component(s, p->processors.items[i], p->id)];
+
+		if (*last != NULL)
+			connect_to(s, *last, c, 1);
+		if (first == NULL)
+			first = c;
+		*last = c;
+	}
+	return first;
+}
+
+static void connect_exporters(struct service *s, const struct service_pipeline *p, struct component *from)
+{
+	for (size_t i = 0; i < p->exporters.n; i++)
+		connect_to(s, from, instance(s, p->exporters.items[i]), edge_room(s->conf));
+}
+
+static void connect_pipeline(struct service *s, const struct service_pipeline *p)
+{
+	struct component *last, *first = connect_processors(s, p, &last);
+
+	if (last != NULL)
+		connect_exporters(s, p, last);
+	for (size_t i = 0; i < p->receivers.n; i++) {
+		struct component *r = instance(s, p->receivers.items[i]);
+
+		if (first != NULL)
+			connect_to(s, r, first, edge_room(s->conf) * s->conf->n_pipelines);
+		else
+			connect_exporters(s, p, r);
+	}
+}
+
+static void build_graph(struct service *s)
+{
+	/* Receivers are added before the processors so that both exist when edges are drawn; start order is by kind. */
+	for (size_t i = 0; i < s->conf->extensions.n; i++)
+		add_component(s, s->conf->extensions.items[i], NULL);
+	add_used(s, KIND_EXPORTER);
+	add_used(s, KIND_CONNECTOR);
+	add_used(s, KIND_RECEIVER);
+	for (size_t i = 0; i < s->conf->n_pipelines; i++)
+		connect_pipeline(s, &s->conf->pipelines[i]);
+}
+
+static int make_loops(struct service *s, struct err *err)
+{
+	s->n_loops = system_cpus();
+	s->loops = xcalloc(s->n_loops, sizeof(*s->loops));
+	for (unsigned i = 0; i < s->n_loops; i++) {
+		s->loops[i] = loop_new(i, err);
+		if (s->loops[i] == NULL)
+			return -1;
+	}
+	return 0;
+}
+
+struct service *service_new(const struct service_config *conf, struct err *err)
+{
+	struct service *s = xcalloc(1, sizeof(*s));
+	size_t room = count_instances(conf);
+
+	s->conf = conf;
+	atomic_store(&s->budget.limit, default_budget());
+	s->components = xcalloc(room, sizeof(*s->components));
+	s->counters = xcalloc(room, sizeof(*s->counters));
+	s->pipeline_of = xcalloc(room, sizeof(*s->pipeline_of));
+	s->conf_index = xcalloc(room, sizeof(*s->conf_index));
+	if (make_loops(s, err) < 0) {
+		service_free(s);
+		return NULL;
+	}
+	build_graph(s);
+	return s;
+}
+
+/* ---- starting ---- */
+
+static const enum component_kind start_order[] = { KIND_EXTENSION, KIND_EXPORTER, KIND_CONNECTOR, KIND_PROCESSOR,
+						   KIND_RECEIVER };
+
+static int start_kind(struct service *s, enum component_kind kind, struct err *err)
+{
+	/* A pipeline's later processors first, so that whoever emits finds its target started. */
+	for (size_t n = s->n_components, i = n; i-- > 0;) {
+		struct component *c = &s->components[kind == KIND_EXTENSION ? n - 1 - i : i];
+
+		if (c->type->kind != kind)
+			continue;
+		if (c->type->start != NULL && c->type->start(c, err) < 0)
+			return err_wrap(err, "%s %s", registry_kind_name(kind), c->id);
+	}
+	return 0;
+}
+
+static int start_loops(struct service *s, struct err *err)
+{
+	for (; s->n_loops_started < s->n_loops; s->n_loops_started++)
+		if (loop_start(s->loops[s->n_loops_started], err) < 0)
+			return -1;
+	return 0;
+}
+
+static void shutdown_all(struct service *s)
+{
+	for (size_t k = COUNT_OF(start_order); k-- > 0;)
+		for (size_t i = 0; i < s->n_components; i++) {
+			struct component *c = &s->components[i];
+
+			if (c->type->kind == start_order[k] && c->type->shutdown != NULL)
+				c->type->shutdown(c);
+		}
+	telemetry_server_stop(s->telemetry);
+	s->telemetry = NULL;
+	while (s->n_loops_started > 0)
+		loop_stop(s->loops[--s->n_loops_started]);
+	atomic_store(&s->phase, SERVICE_STOPPED);
+}
+
+int service_start(struct service *s, struct err *err)
+{
+	atomic_store(&s->phase, SERVICE_STARTING);
+	s->started_wall_ns = clock_wall_ns();
+	if (start_loops(s, err) < 0)
+		goto fail;
+	if (s->conf->telemetry.metrics_level != TELEMETRY_NONE && s->conf->telemetry.metrics_endpoint[0] != '\0') {
+		s->telemetry = telemetry_server_start(s, s->conf->telemetry.metrics_endpoint, err);
+		if (s->telemetry == NULL)
+			goto fail;
+	}
+	for (size_t k = 0; k < COUNT_OF(start_order); k++)
+		if (start_kind(s, start_order[k], err) < 0)
+			goto fail;
+	atomic_store(&s->phase, SERVICE_RUNNING);
+	return 0;
+fail:
+	shutdown_all(s);
+	return -1;
+}
+
+bool service_is_ready(struct service *s, char *why, size_t why_size)
+{
+	static const char *const phases[] = { "starting", "starting", "", "shutting down", "stopped" };
+	int phase = atomic_load(&s->phase);
+
+	if (phase != SERVICE_RUNNING) {
+		snprintf(why, why_size, "%s", phases[phase]);
+		return false;
+	}
+	for (size_t i = 0; i < s->n_components; i++) {
+		struct component *c = &s->components[i];
+
+		if (c->type->is_ready != NULL && !c->type->is_ready(c, why, why_size))
+			return false;
+	}
+	return true;
+}
+
+/* ---- stopping ---- */
+
+static void drain_kind(struct service *s, enum component_kind kind)
+{
+	for (size_t i = 0; i < s->n_components; i++) {
+		struct component *c = &s->components[i];
+
+		if (c->type->kind == kind && c->type->drain != NULL)
+			c->type->drain(c);
+	}
+}
+
+static bool kind_is_drained(struct service *s, enum component_kind kind)
+{
+	bool drained = true;
+
+	for (size_t i = 0; i < s->n_components; i++) {
+		struct component *c = &s->components[i];
+
+		if (c->type->kind == kind && c->type->is_drained != NULL)
+			drained &= c->type->is_drained(c) != 0;
+	}
+	return drained;
+}
+
+/* Everything upstream of the exporters is empty: no request unanswered, no span unsettled. */
+static bool is_settled(struct service *s)
+{
+	return kind_is_drained(s, KIND_PROCESSOR) && kind_is_drained(s, KIND_RECEIVER) &&
+	       atomic_load(&ledger.in_flight) == 0;
+}
+
+static bool exporters_are_drained(struct service *s)
+{
+	return kind_is_drained(s, KIND_CONNECTOR) && kind_is_drained(s, KIND_EXPORTER);
+}
+
+static bool wait_until(struct service *s, bool (*done)(struct service *), uint64_t deadline, bool (*hurry)(void))
+{
+	while (!done(s)) {
+		if (clock_mono_ns() >= deadline || (hurry != NULL && hurry()))
+			return false;
+		usleep(DRAIN_STEP_MS * 1000);
+	}
+	return true;
+}
+
+void service_stop(struct service *s, bool (*hurry)(void))
+{
+	uint64_t deadline = clock_mono_ns() + (uint64_t)s->conf->drain_timeout_ns;
+
+	atomic_store(&s->phase, SERVICE_DRAINING);
+	drain_kind(s, KIND_RECEIVER);
+	drain_kind(s, KIND_PROCESSOR);
+	drain_kind(s, KIND_CONNECTOR);
+	/* A slow next hop may take nearly all of the time; leave some for writing what is open. */
+	if (!wait_until(s, is_settled, deadline - (uint64_t)s->conf->drain_timeout_ns / 4, hurry))
+		log_warn("draining: some requests were not settled in time");
+	drain_kind(s, KIND_EXPORTER);
+	if (!wait_until(s, exporters_are_drained, deadline, hurry))
+		log_warn("draining: exporters did not finish in time; what a log holds stays there");
+	shutdown_all(s);
+}
+
+void service_free(struct service *s)
+{
+	if (s == NULL)
+		return;
+	for (size_t i = 0; i < s->n_components; i++) {
+		free(s->components[i].state);
+		if (s->components[i].out != NULL)
+			free(s->components[i].out->targets);
+		free(s->components[i].out);
+	}
+	for (unsigned i = 0; i < s->n_loops; i++)
+		loop_free(s->loops[i]);
+	free(s->loops);
+	free(s->components);
+	free(s->counters);
+	free(s->pipeline_of);
+	free(s->conf_index);
+	free(s);
+}
+
+/* ---- what components ask ---- */
+
+struct budget *component_budget(struct component *c)
+{
+	return &c->service->budget;
+}
+
+unsigned component_n_loops(struct component *c)
+{
+	return c->service->n_loops;
+}
+
+struct loop *component_loop(struct component *c, unsigned i)
+{
+	return c->service->loops[i % c->service->n_loops];
+}
+
+struct component *component_extension(struct component *c, const char *id)
+{
+	struct service *s = c->service;
+
+	for (size_t i = 0; i < s->n_components; i++)
+		if (s->components[i].type->kind == KIND_EXTENSION && strcmp(s->components[i].id, id) == 0)
+			return &s->components[i];
+	return NULL;
+}
+
+struct component *component_extension_of_type(struct component *c, const char *type_name)
+{
+	struct service *s = c->service;
+
+	for (size_t i = 0; i < s->n_components; i++)
+		if (s->components[i].type->kind == KIND_EXTENSION &&
+		    strcmp(s->components[i].type->name, type_name) == 0)
+			return &s->components[i];
+	return NULL;
+}
+
+void *component_borrow(struct component *c, const char *type_name)
+{
+	struct component *ext = component_extension_of_type(c, type_name);
+
+	return ext != NULL && ext->type->lend != NULL ? ext->type->lend(ext) : NULL;
+}
+
+bool component_process_is_ready(struct component *c, char *why, size_t why_size)
+{
+	return service_is_ready(c->service, why, why_size);
+}
+
+void component_fail(struct component *c, const struct err *why)
+{
+	struct service *s = c->service;
+
+	if (atomic_exchange(&s->failed, 1) == 0)
+		snprintf(s->failure, sizeof(s->failure), "%.60s: %.190s", c->id, why->msg);
+	kill(getpid(), SIGTERM);
+}

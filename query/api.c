@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * api.c - see api.h.
+ */
+#include "query/api.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "net/loop_work.h"
+#include "query/tempo_proto.h"
+#include "query/trace_by_id.h"
+#include "wire/json_writer.h"
+#include "wire/otlp_json_encode.h"
+
+#include <stdio.h>
+
+#define SINGLE_TENANT "single-tenant"
+
+enum { MAX_TENANTS = 16, TENANT_SIZE = 151 };
+enum form { FORM_V1, FORM_V2, FORM_OTLP };
+
+/* A look-up from request to answer. */
+struct lookup {
+	struct query_api *api;
+	struct http_request *req;
+	struct loop_job job;
+	enum form form;
+	bool wants_protobuf;
+	uint8_t id[16];
+	char tenants[MAX_TENANTS][TENANT_SIZE];
+	size_t n_tenants;
+	struct trace_by_id trace;
+	struct buf body;
+	struct err err;
+};
+
+/* ---- request ---- */
+
+/* X-Scope-OrgID: one name, or several joined by '|'. */
+static int parse_tenants(struct lookup *l, const char *header, struct err *err)
+{
+	const char *p = header != NULL && *header != '\0' ? header : SINGLE_TENANT;
+
+	for (l->n_tenants = 0;; p++) {
+		size_t n = strcspn(p, "|");
+
+		if (l->n_tenants == MAX_TENANTS)
+			return err_set(err, ERR_INVALID, "X-Scope-OrgID: more than %d tenants", MAX_TENANTS);
+		if (block_meta_tenant_check((struct bytes){ (const uint8_t *)p, n }, err) < 0)
+			return err_wrap(err, "X-Scope-OrgID");
+		memcpy(l->tenants[l->n_tenants], p, n);
+		l->tenants[l->n_tenants++][n] = '\0';
+		p += n;
+		if (*p == '\0')
+			return 0;
+	}
+}
+
+/* start and end (Unix seconds) are checked; blocks are few enough to ask all. */
+static int check_times(struct http_request *req, struct err *err)
+{
+	const char *start = http_request_param(req, "start"), *end = http_request_param(req, "end");
+	uint64_t s = 0, e = 0;
+
+	if (start != NULL && *start != '\0' && str_to_u64(bytes_str(start), &s) < 0)
+		return err_set(err, ERR_INVALID, "start \"%.32s\": not a time in Unix seconds", start);
+	if (end != NULL && *end != '\0' && str_to_u64(bytes_str(end), &e) < 0)
+		return err_set(err, ERR_INVALID, "end \"%.32s\": not a time in Unix seconds", end);
+	if (s > 0 && e > 0 && e <= s)
+		return err_set(err, ERR_INVALID, "http parameter start must be before end: start=%llu end=%llu",
+			       (unsigned long long)s, (unsigned long long)e);
+	return 0;
+}
+
+static bool accepts(struct http_request *req, const char *media_type)
+{
+	const char *accept = http_request_header(req, "Accept");
+
+	return accept != NULL && strstr(accept, media_type) != NULL;
+}
+
+static int parse_lookup(struct lookup *l, struct err *err)
+{
+	const char *format = http_request_param(l->req, "format");
+
+	if (format != NULL && strcmp(format, "otlp") != 0 && *format != '\0')
+		return err_set(err, ERR_INVALID, "format \"%.32s\": must be otlp, or left out", format);
+	if (format != NULL && *format != '\0')
+		l->form = FORM_OTLP;
+	l->wants_protobuf = accepts(l->req, "application/protobuf");
+	if (trace_by_id_parse(l->req->rest, l->id, err) < 0 || check_times(l->req, err) < 0)
+		return -1;
+	return parse_tenants(l, http_request_header(l->req, "X-Scope-OrgID"), err);
+}
+
+/* ---- answer ---- */
+
+static int write_v2_json(const struct trace_by_id *t, struct buf *out, struct err *err)
+{
+	struct bytes otlp = buf_bytes(&t->otlp);
+	struct json_writer w = JSON_WRITER(out);
+
+	json_writer_object(&w);
+	json_writer_key(&w, "trace");
+	json_writer_object(&w);
+	if (otlp_json_encode_list(&w, "resourceSpans", &otlp, 1, OTLP_JSON_TEMPO, err) < 0)
+		return -1;
+	json_writer_object_end(&w);
+	json_writer_key(&w, "metrics");
+	json_writer_object(&w);
+	if (t->inspected_bytes > 0) {
+		json_writer_key(&w, "inspectedBytes");
+		json_writer_u64_str(&w, t->inspected_bytes);
+	}
+	json_writer_object_end(&w);
+	if (!t->is_complete) {
+		json_writer_key(&w, "status");
+		json_writer_str(&w, "PARTIAL");
+		json_writer_key(&w, "message");
+		json_writer_str(&w, t->why);
+	}
+	json_writer_object_end(&w);
+	return 0;
+}
+
+static int write_v1_json(const struct trace_by_id *t, struct buf *out, struct err *err)
+{
+	struct bytes otlp = buf_bytes(&t->otlp);
+	struct json_writer w = JSON_WRITER(out);
+
+	json_writer_object(&w);
+	if (otlp_json_encode_list(&w, "batches", &otlp, 1, OTLP_JSON_TEMPO, err) < 0)
+		return -1;
+	json_writer_object_end(&w);
+	return 0;
+}
+
+static int write_body(struct lookup *l, struct err *err)
+{
+	struct bytes otlp = buf_bytes(&l->trace.otlp);
+
+	if (l->wants_protobuf) {
+		if (l->form == FORM_V2)
+			tempo_proto_response(&l->trace, &l->body);
+		else
+			tempo_proto_trace(otlp, &l->body);
+		return 0;
+	}
+	if (l->form == FORM_OTLP)
+		return otlp_json_encode(&otlp, 1, OTLP_JSON, 0, &l->body, err);
+	return l->form == FORM_V2 ? write_v2_json(&l->trace, &l->body, err) : write_v1_json(&l->trace, &l->body, err);
+}
+
+/* On a pool thread. */
+static void look_up(void *arg)
+{
+	struct lookup *l = arg;
+
+	for (size_t i = 0; i < l->n_tenants; i++)
+		if (trace_by_id_find(l->api->store, l->tenants[i], l->id, l->api->max_trace_bytes, &l->trace,
+				     &l->err) < 0)
+			return;
+	if (trace_by_id_combine(&l->trace, &l->err) == 0)
+		write_body(l, &l->err);
+}
+
+static void free_lookup(struct lookup *l)
+{
+	http_request_unref(l->req);
+	trace_by_id_fini(&l->trace);
+	buf_fini(&l->body);
+	free(l);
+}
+
+static void respond_found(struct lookup *l)
+{
+	bool is_v2 = l->form == FORM_V2;
+	int status = 200;
+
+	if (!l->trace.is_complete && !is_v2)
+		status = 206;
+	http_respond(l->req, &(struct http_answer){
+				     .status = status,
+				     .content_type = l->wants_protobuf ? "application/protobuf" : "application/json",
+				     .body = buf_bytes(&l->body),
+			     });
+}
+
+/* On the loop. */
+static void looked_up(void *arg)
+{
+	struct lookup *l = arg;
+	struct query_api *api = l->api;
+
+	if (l->err.kind == ERR_TOO_LARGE) {
+		atomic_fetch_add(&api->failed, 1);
+		http_respond_text(l->req, 422, "%s", l->err.msg);
+	} else if (l->err.kind != ERR_NONE) {
+		atomic_fetch_add(&api->failed, 1);
+		http_respond_text(l->req, 500, "%s", l->err.msg);
+	} else if (l->trace.n_spans > 0 || l->form == FORM_V2) {
+		atomic_fetch_add(l->trace.n_spans ? &api->found : &api->not_found, 1);
+		respond_found(l);
+	} else if (!l->trace.is_complete) {
+		/* "Not found" would claim that every place was asked. */
+		atomic_fetch_add(&api->failed, 1);
+		http_respond_error(l->req, 503, 1, "incomplete: %s", l->trace.why);
+	} else {
+		atomic_fetch_add(&api->not_found, 1);
+		http_respond(l->req, &(struct http_answer){ .status = 404 });
+	}
+	free_lookup(l);
+	atomic_fetch_sub(&api->jobs, 1);
+}
+
+static bool refuse_unready(struct query_api *api, struct http_request *req)
+{
+	char why[256] = "starting";
+
+	if (api->is_ready(api->arg, why, sizeof(why)))
+		return false;
+	http_respond_error(req, 503, 1, "not ready: %s", why);
+	return true;
+}
+
+static void serve_trace(struct query_api *api, struct http_request *req, enum form form)
+{
+	struct lookup *l;
+	struct err err = ERR_INIT;
+
+	/* Before the log is replayed an answer could miss acknowledged spans. */
+	if (refuse_unready(api, req))
+		return;
+	l = xcalloc(1, sizeof(*l));
+	l->api = api;
+	l->form = form;
+	l->req = http_request_ref(req);
+	trace_by_id_init(&l->trace);
+	if (parse_lookup(l, &err) < 0) {
+		http_respond_text(req, 400, "%s", err.msg);
+		free_lookup(l);
+		return;
+	}
+	l->job = (struct loop_job){ .work = look_up, .done = looked_up, .arg = l };
+	atomic_fetch_add(&api->jobs, 1);
+	loop_work(http_request_loop(req), &l->job);
+}
+
+static void serve_v1(struct http_request *req, void *arg)
+{
+	serve_trace(arg, req, FORM_V1);
+}
+
+static void serve_v2(struct http_request *req, void *arg)
+{
+	serve_trace(arg, req, FORM_V2);
+}
+
+/* ---- the small ones ---- */
+
+static void serve_echo(struct http_request *req, void *arg)
+{
+	(void)arg;
+	http_respond_text(req, 200, "echo\n");
+}
+
+static void serve_ready(struct http_request *req, void *arg)
+{
+	struct query_api *api = arg;
+	char why[256] = "starting";
+
+	if (api->is_ready(api->arg, why, sizeof(why)))
+		http_respond_text(req, 200, "ready\n");
+	else
+		http_respond_text(req, 503, "not ready: %s\n", why);
+}
+
+/* goVersion and the rest are Tempo's keys; Grafana looks at version alone, and wants 2.7 or later for its newest calls. */
+static void serve_buildinfo(struct http_request *req, void *arg)
+{
+	static const char body[] = "{\"version\":\"2.10.0-spanmill-" SPANMILL_VERSION "\",\"revision\":\"\","
+				   "\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}";
+
+	(void)arg;
+	http_respond(req, &(struct http_answer){ .status = 200,
+						 .content_type = "application/json",
+						 .body = { (const uint8_t *)body, sizeof(body) - 1 },
+						 .body_is_static = true });
+}
+
+struct flush {
+	struct query_api *api;
+	struct http_request *req;
+	struct loop_job job;
+	int ret;
+	struct err err;
+};
+
+static void flush_store(void *arg)
+{
+	struct flush *f = arg;
+
+	f->ret = store_flush(f->api->store, &f->err);
+}
+
+static void flushed(void *arg)
+{
+	struct flush *f = arg;
+	struct query_api *api = f->api;
+
+	if (f->ret == 0)
+		http_respond_text(f->req, 200, "flushed\n");
+	else
+		http_respond_error(f->req, 503, 1, "%s", f->err.msg);
+	http_request_unref(f->req);
+	free(f);
+	atomic_fetch_sub(&api->jobs, 1);
+}
+
+static void serve_flush(struct http_request *req, void *arg)
+{
+	struct query_api *api = arg;
+	struct flush *f;
+
+	if (refuse_unready(api, req))
+		return;
+	f = xcalloc(1, sizeof(*f));
+	f->api = api;
+	f->req = http_request_ref(req);
+	f->job = (struct loop_job){ .work = flush_store, .done = flushed, .arg = f };
+	atomic_fetch_add(&api->jobs, 1);
+	loop_work(http_request_loop(req), &f->job);
+}
+
+void query_api_routes(struct query_api *api, struct http_route routes[QUERY_ROUTES])
+{
+	const struct http_route table[QUERY_ROUTES] = {
+		{ .method = "GET", .path = "/api/traces/", .is_prefix = true, .handler = serve_v1, .arg = api },
+		{ .method = "GET", .path = "/api/v2/traces/", .is_prefix = true, .handler = serve_v2, .arg = api },
+		{ .method = "GET", .path = "/api/echo", .handler = serve_echo, .arg = api },
+		{ .method = "GET", .path = "/api/status/buildinfo", .handler = serve_buildinfo, .arg = api },
+		{ .method = "GET", .path = "/ready", .handler = serve_ready, .arg = api },
+		{ .method = "POST", .path = "/flush", .handler = serve_flush, .arg = api },
+	};
+
+	memcpy(routes, table, sizeof(table));
+}

@@ -12,6 +12,7 @@
  */
 #include "net/loop.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -221,8 +222,8 @@ void loop_timer_start(struct loop *l, struct loop_timer *t, uint64_t ms)
 
 	if (t->slot != 0)
 		remove_timer(l, t);
-	/* +1: the loop's clock is cut to milliseconds and may be almost one behind. */
-	t->due_ms = uv_now(&l->uv) + ms + 1;
+	/* Not uv_now, which stands still during a turn. +1: milliseconds are cut, not rounded. */
+	t->due_ms = uv_hrtime() / NS_PER_MS + ms + 1;
 	l->heap = xgrow(l->heap, &l->timers_cap, l->n_timers + 1, sizeof(struct loop_timer *));
 	l->heap[l->n_timers] = t;
 	sift_up(l, l->n_timers++);
@@ -327,6 +328,7 @@ void loop_free(struct loop *l)
 {
 	struct loop *outer = current;
 	bool stopping = false;
+	int rc;
 
 	if (l == NULL)
 		return;
@@ -342,11 +344,16 @@ void loop_free(struct loop *l)
 	uv_close((uv_handle_t *)&l->tick, NULL);
 	uv_walk(&l->uv, complain, NULL);
 	uv_run(&l->uv, UV_RUN_NOWAIT);
-	uv_loop_close(&l->uv);
+	rc = uv_loop_close(&l->uv);
 	current = outer;
-	pthread_mutex_destroy(&l->lock);
 	free(l->heap);
 	free(l->scratch);
+	l->heap = NULL;
+	l->scratch = NULL;
+	/* A name look-up that still blocks a libuv thread will write to the loop: leave it that. */
+	if (rc == UV_EBUSY)
+		return;
+	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
 

@@ -1,0 +1,765 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_grpc.c - our gRPC client against our gRPC server over real sockets: sizes, concurrency,
+ * deadlines, refusals, broken connections, drain. What only a bad client does is in
+ * test_grpc_session.c.
+ */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "net/grpc_client.h"
+#include "net/grpc_server.h"
+#include "net/listen.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { BUDGET_BYTES = 64 * 1024 * 1024, MAX_HELD = 64 };
+
+/* ---- a server on one loop, a client on another ---- */
+
+static struct {
+	struct loop *server_loop, *client_loop;
+	struct grpc_server *server;
+	struct grpc_client *client;
+	struct grpc_server_settings server_settings;
+	struct grpc_client_settings client_settings;
+	struct budget budget;
+	char endpoint[32];
+	int fd;
+	struct grpc_call *held[MAX_HELD]; /* server loop */
+	_Atomic int n_held, n_cancelled;
+} f;
+
+static void echo(struct grpc_call *call, void *arg)
+{
+	const struct rcbuf *m = grpc_call_message(call);
+
+	(void)arg;
+	grpc_call_reply(call, (struct bytes){ m->p, m->n });
+}
+
+static void give_error(struct grpc_call *call, void *arg)
+{
+	(void)arg;
+	grpc_call_fail(call, GRPC_UNAVAILABLE, "sp\xc3\xa4ter, 100%\n", 2500);
+}
+
+static void forget(struct grpc_call *call, void *arg)
+{
+	(void)call;
+	(void)arg;
+}
+
+static void cancelled(struct grpc_call *call, void *arg)
+{
+	(void)arg;
+	f.n_cancelled++;
+	assert_true(grpc_call_is_cancelled(call));
+	assert_string_equal(grpc_call_peer(call), "");
+}
+
+static void hold(struct grpc_call *call, void *arg)
+{
+	(void)arg;
+	grpc_call_on_cancel(call, cancelled, NULL);
+	f.held[f.n_held] = grpc_call_ref(call);
+	f.n_held++;
+}
+
+/* Answers with what it knows of the call. */
+static void describe(struct grpc_call *call, void *arg)
+{
+	struct bytes tenant = grpc_call_header(call, "x-scope-orgid");
+	uint64_t left = grpc_call_deadline_ns(call);
+	struct rcbuf *m = grpc_call_take_message(call);
+	char text[256];
+	int n;
+
+	(void)arg;
+	left = left == 0 ? 0 : (left - clock_mono_ns() + NS_PER_S / 2) / NS_PER_S;
+	n = snprintf(text, sizeof(text), "%s tenant=%.*s left=%llus coding=%s n=%zu taken=%d %d",
+		     grpc_call_path(call), (int)tenant.n, (const char *)tenant.p,
+		     (unsigned long long)left, content_coding_name(grpc_call_coding(call)), m->n,
+		     grpc_call_message(call) == NULL,
+		     strncmp(grpc_call_peer(call), "127.0.0.1:", 10));
+	rcbuf_unref(m);
+	grpc_call_reply(call, (struct bytes){ (uint8_t *)text, (size_t)n });
+}
+
+static const struct grpc_route routes[] = {
+	{ "/test.T/Echo", echo, NULL, false },         { "/test.T/Fail", give_error, NULL, false },
+	{ "/test.T/Hold", hold, NULL, false },         { "/test.T/Forget", forget, NULL, false },
+	{ "/test.T/Describe", describe, NULL, false }, { NULL, NULL, NULL, false },
+};
+
+static void start_server(void *arg)
+{
+	struct err err = ERR_INIT;
+
+	(void)arg;
+	f.server = grpc_server_new(f.server_loop, f.fd, &f.server_settings, routes, &err);
+	assert_non_null(f.server);
+}
+
+static void free_server(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < f.n_held; i++)
+		grpc_call_unref(f.held[i]);
+	f.n_held = 0;
+	grpc_server_free(f.server);
+	f.server = NULL;
+}
+
+static void start_client(void *arg)
+{
+	(void)arg;
+	f.client_settings.endpoint = f.endpoint;
+	f.client = grpc_client_new(f.client_loop, &f.client_settings, NULL);
+	assert_non_null(f.client);
+}
+
+static void free_client(void *arg)
+{
+	(void)arg;
+	grpc_client_free(f.client);
+	f.client = NULL;
+}
+
+static void listen_again(void)
+{
+	struct err err = ERR_INIT;
+
+	if (listen_open(f.endpoint, &f.fd, 1, &err) < 0)
+		fail_msg("%s", err.msg);
+	snprintf(f.endpoint, sizeof(f.endpoint), "127.0.0.1:%u", listen_port(f.fd));
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	memset(&f, 0, sizeof(f));
+	f.budget = (struct budget)BUDGET_INIT(BUDGET_BYTES);
+	f.server_settings.budget = &f.budget;
+	f.client_settings.backoff_min_ms = 20;
+	snprintf(f.endpoint, sizeof(f.endpoint), "127.0.0.1:0");
+	listen_again();
+	f.server_loop = loop_new(0, NULL);
+	f.client_loop = loop_new(1, NULL);
+	loop_start(f.server_loop, NULL);
+	loop_start(f.client_loop, NULL);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	loop_call(f.client_loop, free_client, NULL);
+	loop_call(f.server_loop, free_server, NULL);
+	loop_stop(f.client_loop);
+	loop_stop(f.server_loop);
+	loop_free(f.client_loop);
+	loop_free(f.server_loop);
+	assert_int_equal(f.budget.used, 0);
+	return 0;
+}
+
+static void start_both(void)
+{
+	loop_call(f.server_loop, start_server, NULL);
+	loop_call(f.client_loop, start_client, NULL);
+}
+
+/* ---- calls from the test's thread ---- */
+
+struct call {
+	struct grpc_request r;
+	struct grpc_client_call *handle;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	enum grpc_status status;
+	bool retryable, has_retry_info;
+	uint32_t retry_after_ms;
+	struct buf message, response;
+};
+
+static void call_done(const struct grpc_answer *a, void *arg)
+{
+	struct call *c = arg;
+
+	pthread_mutex_lock(&c->lock);
+	assert_false(c->done);
+	c->status = a->status;
+	c->retryable = a->retryable;
+	c->has_retry_info = a->has_retry_info;
+	c->retry_after_ms = a->retry_after_ms;
+	buf_add_str(&c->message, a->message);
+	buf_add_bytes(&c->response, a->response);
+	c->done = true;
+	pthread_cond_signal(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void start_call(void *arg)
+{
+	struct call *c = arg;
+
+	c->handle = grpc_client_start(f.client, &c->r, call_done, c);
+}
+
+static void begin(struct call *c, const char *path, const struct bytes *pieces, size_t n)
+{
+	c->r.path = path;
+	c->r.pieces = pieces;
+	c->r.n_pieces = n;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->cond, NULL);
+	loop_call(f.client_loop, start_call, c);
+}
+
+static void wait_for(struct call *c)
+{
+	pthread_mutex_lock(&c->lock);
+	while (!c->done)
+		pthread_cond_wait(&c->cond, &c->lock);
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void end(struct call *c)
+{
+	pthread_mutex_destroy(&c->lock);
+	pthread_cond_destroy(&c->cond);
+	buf_fini(&c->message);
+	buf_fini(&c->response);
+	memset(c, 0, sizeof(*c));
+}
+
+static void sync_call(struct call *c, const char *path, struct bytes message)
+{
+	begin(c, path, &message, 1);
+	wait_for(c);
+}
+
+/* Wait at most 5 s for a number on the server's side. */
+static void wait_until(const _Atomic int *n, int want)
+{
+	for (int i = 0; i < 5000 && atomic_load(n) < want; i++)
+		usleep(1000);
+	assert_int_equal(atomic_load(n), want);
+}
+
+static uint8_t *pattern(size_t n)
+{
+	uint8_t *p = xmalloc(n + 1);
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)(i * 31 + (i >> 8) * 7 + (i >> 16));
+	return p;
+}
+
+/* ---- tests ---- */
+
+static void every_size_comes_back(void **state)
+{
+	static const size_t sizes[] = {
+		0, 1, 5, 1000, 16379, 16384, 65536, 100000, 2000000, 4194300
+	};
+	static const enum content_coding codings[] = { CONTENT_IDENTITY, CONTENT_GZIP,
+						       CONTENT_ZSTD };
+
+	(void)state;
+	start_both();
+	for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+		for (size_t j = 0; j < COUNT_OF(codings); j++) {
+			uint8_t *p = pattern(sizes[i]);
+			struct call c = { .r = { .coding = codings[j] } };
+
+			sync_call(&c, "/test.T/Echo", (struct bytes){ p, sizes[i] });
+			if (c.status != GRPC_OK || c.response.n != sizes[i] ||
+			    (sizes[i] > 0 && memcmp(c.response.p, p, sizes[i]) != 0))
+				fail_msg("%zu bytes, coding %d: status %d %s, %zu bytes back",
+					 sizes[i], (int)j, c.status, buf_cstr(&c.message),
+					 c.response.n);
+			end(&c);
+			free(p);
+		}
+	}
+}
+
+static void pieces_are_gathered(void **state)
+{
+	struct bytes pieces[3000];
+	uint8_t *p = pattern(3000 * 700);
+	size_t n = 0;
+
+	(void)state;
+	start_both();
+	for (size_t i = 0; i < COUNT_OF(pieces); i++) {
+		size_t take = i % 7 == 0 ? 0 : i % 11 == 0 ? 4000 : i % 300;
+
+		pieces[i] = (struct bytes){ p + n, take };
+		n += take;
+		assert_true(n < 3000 * 700);
+	}
+	for (int round = 0; round < 3; round++) {
+		struct call c = { .r = { .coding = round == 2 ? CONTENT_GZIP : CONTENT_IDENTITY } };
+
+		begin(&c, "/test.T/Echo", pieces, COUNT_OF(pieces));
+		wait_for(&c);
+		assert_int_equal(c.status, GRPC_OK);
+		assert_int_equal(c.response.n, n);
+		assert_memory_equal(c.response.p, p, n);
+		end(&c);
+	}
+	free(p);
+}
+
+static void the_handler_knows_its_call(void **state)
+{
+	const struct grpc_header h = { "x-scope-orgid", BYTES_LIT("t1") };
+	struct call c = { .r = { .headers = &h, .n_headers = 1, .coding = CONTENT_GZIP } };
+
+	(void)state;
+	start_both();
+	c.r.deadline_ns = clock_mono_ns() + 7 * NS_PER_S;
+	sync_call(&c, "/test.T/Describe", BYTES_LIT("hello"));
+	assert_string_equal(buf_cstr(&c.response),
+			    "/test.T/Describe tenant=t1 left=7s coding=gzip n=5 taken=1 0");
+	end(&c);
+	sync_call(&c, "/test.T/Describe", BYTES_LIT(""));
+	assert_string_equal(buf_cstr(&c.response),
+			    "/test.T/Describe tenant= left=0s coding=identity n=0 taken=1 0");
+	end(&c);
+}
+
+static void errors_carry_message_and_retry_info(void **state)
+{
+	struct call c = { 0 };
+
+	(void)state;
+	start_both();
+	sync_call(&c, "/test.T/Fail", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_UNAVAILABLE);
+	assert_string_equal(buf_cstr(&c.message), "sp\xc3\xa4ter, 100%\n");
+	assert_true(c.has_retry_info && c.retryable);
+	assert_int_equal(c.retry_after_ms, 2500);
+	end(&c);
+	sync_call(&c, "/test.T/None", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_UNIMPLEMENTED);
+	assert_false(c.has_retry_info || c.retryable);
+	assert_string_equal(buf_cstr(&c.message), "unknown method /test.T/None");
+	end(&c);
+	sync_call(&c, "/test.T/Forget", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_INTERNAL);
+	end(&c);
+}
+
+static void many_calls_at_once(void **state)
+{
+	enum { N = 500 };
+	struct call *c = xcalloc(N, sizeof(*c));
+	uint8_t *p = pattern(50000);
+	struct bytes *m = xcalloc(N, sizeof(*m));
+
+	(void)state;
+	start_both();
+	for (size_t i = 0; i < N; i++) {
+		m[i] = (struct bytes){ p + i, i * 97 % 49000 };
+		begin(&c[i], "/test.T/Echo", &m[i], 1);
+	}
+	for (size_t i = 0; i < N; i++) {
+		wait_for(&c[i]);
+		assert_int_equal(c[i].status, GRPC_OK);
+		assert_int_equal(c[i].response.n, m[i].n);
+		assert_true(m[i].n == 0 || memcmp(c[i].response.p, m[i].p, m[i].n) == 0);
+		end(&c[i]);
+	}
+	assert_int_equal(grpc_server_counts(f.server)->calls, N);
+	assert_int_equal(grpc_server_counts(f.server)->connections_total, 1);
+	free(c);
+	free(m);
+	free(p);
+}
+
+static void a_large_message_is_refused_without_retry(void **state)
+{
+	uint8_t *p = pattern(3 * MIB);
+	struct call c = { 0 };
+
+	(void)state;
+	f.server_settings.max_recv_msg_bytes = MIB;
+	start_both();
+	sync_call(&c, "/test.T/Echo", (struct bytes){ p, 3 * MIB });
+	assert_int_equal(c.status, GRPC_RESOURCE_EXHAUSTED);
+	assert_false(c.has_retry_info || c.retryable);
+	end(&c);
+	memset(p, 'a', 3 * MIB);
+	c.r.coding = CONTENT_GZIP;
+	sync_call(&c, "/test.T/Echo", (struct bytes){ p, 3 * MIB });
+	assert_int_equal(c.status, GRPC_RESOURCE_EXHAUSTED);
+	assert_false(c.has_retry_info || c.retryable);
+	end(&c);
+	/* The connection serves on. */
+	sync_call(&c, "/test.T/Echo", (struct bytes){ p, 1000 });
+	assert_int_equal(c.status, GRPC_OK);
+	end(&c);
+	assert_int_equal(grpc_server_counts(f.server)->connections_total, 1);
+	assert_int_equal(grpc_server_counts(f.server)->refused_large, 2);
+	free(p);
+}
+
+static void a_spent_budget_says_when_to_come_back(void **state)
+{
+	uint8_t *p = pattern(10 * MIB);
+	struct call c = { 0 };
+
+	(void)state;
+	f.budget.limit = 8 * MIB;
+	start_both();
+	budget_force(&f.budget, 6 * MIB);
+	sync_call(&c, "/test.T/Echo", (struct bytes){ p, 3 * MIB });
+	assert_int_equal(c.status, GRPC_UNAVAILABLE);
+	assert_int_equal(c.retry_after_ms, 1000);
+	end(&c);
+	/* More than an empty budget could hold is refused for ever. */
+	sync_call(&c, "/test.T/Echo", (struct bytes){ p, 9 * MIB });
+	assert_int_equal(c.status, GRPC_RESOURCE_EXHAUSTED);
+	assert_false(c.has_retry_info);
+	end(&c);
+	budget_release(&f.budget, 6 * MIB);
+	sync_call(&c, "/test.T/Echo", (struct bytes){ p, 3 * MIB });
+	assert_int_equal(c.status, GRPC_OK);
+	end(&c);
+	assert_int_equal(grpc_server_counts(f.server)->refused_budget, 1);
+	free(p);
+}
+
+static void deadlines_and_cancels_reach_both_sides(void **state)
+{
+	struct call c = { 0 };
+
+	(void)state;
+	start_both();
+	c.r.deadline_ns = clock_mono_ns() + 100 * NS_PER_MS;
+	sync_call(&c, "/test.T/Hold", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_DEADLINE_EXCEEDED);
+	assert_true(clock_mono_ns() >= c.r.deadline_ns);
+	assert_true(c.retryable);
+	end(&c);
+	wait_until(&f.n_cancelled, 1);
+	begin(&c, "/test.T/Hold", NULL, 0);
+	wait_until(&f.n_held, 2);
+	loop_call(f.client_loop, (void (*)(void *))grpc_client_cancel, c.handle);
+	assert_true(c.done);
+	assert_int_equal(c.status, GRPC_CANCELLED);
+	end(&c);
+	wait_until(&f.n_cancelled, 2);
+}
+
+static void answer_held(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < f.n_held; i++) {
+		grpc_call_reply(f.held[i], BYTES_LIT("late"));
+		grpc_call_fail(f.held[i], GRPC_INTERNAL, "a second answer", 0);
+	}
+}
+
+static void held_calls_are_answered_later(void **state)
+{
+	struct call c[8] = { 0 };
+
+	(void)state;
+	start_both();
+	for (size_t i = 0; i < COUNT_OF(c); i++)
+		begin(&c[i], "/test.T/Hold", NULL, 0);
+	wait_until(&f.n_held, COUNT_OF(c));
+	loop_call(f.server_loop, answer_held, NULL);
+	for (size_t i = 0; i < COUNT_OF(c); i++) {
+		wait_for(&c[i]);
+		assert_int_equal(c[i].status, GRPC_OK);
+		assert_string_equal(buf_cstr(&c[i].response), "late");
+		end(&c[i]);
+	}
+	assert_int_equal(f.n_cancelled, 0);
+	/* The clients are gone now; answers have no effect. */
+	loop_call(f.server_loop, answer_held, NULL);
+}
+
+static void a_dead_server_fails_fast_and_is_found_again(void **state)
+{
+	struct call c = { 0 };
+	int tries = 0;
+
+	(void)state;
+	start_both();
+	begin(&c, "/test.T/Hold", NULL, 0);
+	wait_until(&f.n_held, 1);
+	loop_call(f.server_loop, free_server, NULL);
+	wait_for(&c);
+	assert_int_equal(c.status, GRPC_UNAVAILABLE);
+	assert_true(c.retryable);
+	end(&c);
+	/* Wait-for-one-attempt, then fail fast with the reason. */
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_UNAVAILABLE);
+	assert_non_null(strstr(buf_cstr(&c.message), "refused"));
+	assert_non_null(strstr(buf_cstr(&c.message), f.endpoint));
+	end(&c);
+	listen_again();
+	loop_call(f.server_loop, start_server, NULL);
+	do {
+		end(&c);
+		usleep(10000);
+		sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	} while (c.status != GRPC_OK && ++tries < 500);
+	assert_int_equal(c.status, GRPC_OK);
+	end(&c);
+}
+
+static void drain(void *arg)
+{
+	(void)arg;
+	grpc_server_drain(f.server);
+}
+
+static void is_drained(void *arg)
+{
+	*(bool *)arg = grpc_server_is_drained(f.server);
+}
+
+static void draining_finishes_what_is_in_flight(void **state)
+{
+	struct call c = { 0 };
+	bool drained = false;
+
+	(void)state;
+	start_both();
+	begin(&c, "/test.T/Hold", NULL, 0);
+	wait_until(&f.n_held, 1);
+	loop_call(f.server_loop, drain, NULL);
+	usleep(300000);
+	loop_call(f.server_loop, is_drained, &drained);
+	assert_false(drained);
+	loop_call(f.server_loop, answer_held, NULL);
+	wait_for(&c);
+	assert_int_equal(c.status, GRPC_OK);
+	end(&c);
+	for (int i = 0; i < 500 && !drained; i++) {
+		usleep(10000);
+		loop_call(f.server_loop, is_drained, &drained);
+	}
+	assert_true(drained);
+}
+
+static void old_connections_are_replaced_without_a_failed_call(void **state)
+{
+	struct call c = { 0 };
+
+	(void)state;
+	f.server_settings.max_connection_age_ms = 60;
+	f.server_settings.max_connection_age_grace_ms = 5000;
+	f.client_settings.backoff_min_ms = 1;
+	start_both();
+	for (int i = 0; i < 300; i++) {
+		sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+		if (c.status != GRPC_OK)
+			fail_msg("call %d: %d %s", i, c.status, buf_cstr(&c.message));
+		end(&c);
+		usleep(2000);
+	}
+	assert_true(grpc_server_counts(f.server)->connections_total > 3);
+}
+
+static void idle_connections_are_closed_and_counted(void **state)
+{
+	struct call c = { 0 };
+
+	(void)state;
+	f.server_settings.max_connection_idle_ms = 50;
+	start_both();
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	end(&c);
+	assert_int_equal(grpc_server_counts(f.server)->connections, 1);
+	for (int i = 0; i < 500 && grpc_server_counts(f.server)->connections_total < 2; i++)
+		usleep(10000);
+	assert_true(grpc_server_counts(f.server)->connections_total >= 2);
+}
+
+static void the_endpoint_is_checked(void **state)
+{
+	static const char *const bad[] = { "localhost", "localhost:0", "http://localhost:x" };
+	struct err err = ERR_INIT;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(bad); i++) {
+		struct grpc_client_settings s = { .endpoint = bad[i] };
+
+		assert_null(grpc_client_new(f.client_loop, &s, &err));
+		assert_int_equal(err.kind, ERR_CONFIG);
+	}
+	loop_call(f.server_loop, start_server, NULL);
+	snprintf(f.endpoint, sizeof(f.endpoint), "no-such-host.invalid:1");
+	loop_call(f.client_loop, start_client, NULL);
+	struct call c = { 0 };
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_UNAVAILABLE);
+	assert_non_null(strstr(buf_cstr(&c.message), "no-such-host.invalid"));
+	end(&c);
+}
+
+static void names_are_looked_up(void **state)
+{
+	char endpoint[32];
+	struct call c = { 0 };
+
+	(void)state;
+	loop_call(f.server_loop, start_server, NULL);
+	snprintf(endpoint, sizeof(endpoint), "dns:///localhost%s", strchr(f.endpoint, ':'));
+	memcpy(f.endpoint, endpoint, sizeof(endpoint));
+	loop_call(f.client_loop, start_client, NULL);
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	if (c.status != GRPC_OK)
+		fail_msg("%s", buf_cstr(&c.message));
+	end(&c);
+}
+
+/* ---- statuses ---- */
+
+static void messages_are_percent_encoded(void **state)
+{
+	static const struct {
+		const char *plain, *coded;
+	} cases[] = {
+		{ "", "" },
+		{ "plain text", "plain text" },
+		{ "100%", "100%25" },
+		{ "a\nb\x7f", "a%0Ab%7F" },
+		{ "\xc3\xa4", "%C3%A4" },
+	};
+	static const struct {
+		const char *coded, *plain;
+	} loose[] = { { "50%", "50%" }, { "%4", "%4" }, { "%zz", "%zz" }, { "%41%4", "A%4" } };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct buf out = BUF_INIT, back = BUF_INIT;
+
+		grpc_status_encode_message(cases[i].plain, &out);
+		assert_string_equal(buf_cstr(&out), cases[i].coded);
+		grpc_status_decode_message(buf_bytes(&out), &back);
+		assert_string_equal(buf_cstr(&back), cases[i].plain);
+		buf_fini(&out);
+		buf_fini(&back);
+	}
+	for (size_t i = 0; i < COUNT_OF(loose); i++) {
+		struct buf back = BUF_INIT;
+
+		grpc_status_decode_message(bytes_str(loose[i].coded), &back);
+		assert_string_equal(buf_cstr(&back), loose[i].plain);
+		buf_fini(&back);
+	}
+}
+
+static void details_carry_retry_info(void **state)
+{
+	static const uint32_t delays[] = { 1, 999, 1000, 2500, 86400000 };
+	/* A Status without details, as another server writes it; junk; a cut one. */
+	static const struct {
+		const char *in;
+		int want;
+	} others[] = {
+		{ "CA4SAXg=", 0 }, { "CA4SAXg", 0 }, { "", 0 }, { "*", -1 }, { "GgUK", -1 }
+	};
+	uint32_t ms = 0;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(delays); i++) {
+		struct buf out = BUF_INIT;
+
+		grpc_status_encode_details(GRPC_UNAVAILABLE, "later", delays[i], &out);
+		assert_int_equal(grpc_status_decode_details(buf_bytes(&out), &ms), 1);
+		assert_int_equal(ms, delays[i]);
+		buf_fini(&out);
+	}
+	for (size_t i = 0; i < COUNT_OF(others); i++)
+		assert_int_equal(grpc_status_decode_details(bytes_str(others[i].in), &ms),
+				 others[i].want);
+}
+
+static void timeouts_parse(void **state)
+{
+	static const struct {
+		const char *in;
+		uint64_t ns;
+	} good[] = { { "1n", 1 },
+		     { "5S", 5 * NS_PER_S },
+		     { "100m", 100 * NS_PER_MS },
+		     { "99999999u", 99999999 * NS_PER_US },
+		     { "2H", 7200 * NS_PER_S },
+		     { "3M", 180 * NS_PER_S } };
+	static const char *const bad[] = { "", "S", "5", "5s", "123456789S", "-1S", "1.5S", " 1S" };
+	uint64_t ns;
+	char text[16];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(good); i++) {
+		assert_int_equal(grpc_status_parse_timeout(bytes_str(good[i].in), &ns), 0);
+		assert_int_equal(ns, good[i].ns);
+		grpc_status_format_timeout(good[i].ns, text);
+		assert_int_equal(grpc_status_parse_timeout(bytes_str(text), &ns), 0);
+		assert_int_equal(ns, good[i].ns);
+	}
+	for (size_t i = 0; i < COUNT_OF(bad); i++)
+		assert_int_equal(grpc_status_parse_timeout(bytes_str(bad[i]), &ns), -1);
+	assert_int_equal(grpc_status_parse_timeout(BYTES_LIT("99999999H"), &ns), 0);
+}
+
+static void retryable_as_otlp_says(void **state)
+{
+	(void)state;
+	for (int s = 0; s <= 16; s++) {
+		bool want = s == 1 || s == 4 || s == 10 || s == 11 || s == 14 || s == 15;
+
+		assert_int_equal(grpc_status_is_retryable((enum grpc_status)s, false), want);
+		assert_int_equal(grpc_status_is_retryable((enum grpc_status)s, true),
+				 want || s == 8);
+	}
+	assert_string_equal(grpc_status_name(GRPC_UNAUTHENTICATED), "UNAUTHENTICATED");
+	assert_string_equal(grpc_status_name((enum grpc_status)99), "UNKNOWN");
+}
+
+#define SOCKET_TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(messages_are_percent_encoded),
+		cmocka_unit_test(details_carry_retry_info),
+		cmocka_unit_test(timeouts_parse),
+		cmocka_unit_test(retryable_as_otlp_says),
+		SOCKET_TEST(every_size_comes_back),
+		SOCKET_TEST(pieces_are_gathered),
+		SOCKET_TEST(the_handler_knows_its_call),
+		SOCKET_TEST(errors_carry_message_and_retry_info),
+		SOCKET_TEST(many_calls_at_once),
+		SOCKET_TEST(a_large_message_is_refused_without_retry),
+		SOCKET_TEST(a_spent_budget_says_when_to_come_back),
+		SOCKET_TEST(deadlines_and_cancels_reach_both_sides),
+		SOCKET_TEST(held_calls_are_answered_later),
+		SOCKET_TEST(a_dead_server_fails_fast_and_is_found_again),
+		SOCKET_TEST(draining_finishes_what_is_in_flight),
+		SOCKET_TEST(old_connections_are_replaced_without_a_failed_call),
+		SOCKET_TEST(idle_connections_are_closed_and_counted),
+		SOCKET_TEST(the_endpoint_is_checked),
+		SOCKET_TEST(names_are_looked_up),
+	};
+
+	return cmocka_run_group_tests_name("grpc", tests, NULL, NULL);
+}

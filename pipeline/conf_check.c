@@ -110,16 +110,18 @@ static void unknown_type(struct conf_check *k, enum component_kind kind, const s
 			 const char *type, const char *path)
 {
 	const char *kind_name = registry_kind_name(kind), *instead = conf_known_removed(kind, type);
-	const char *near = conf_check_nearest_type(kind, type);
+	const char *near = conf_check_nearest_type(kind, type), *names = type_names(k->arena, kind);
+	bool has_types = strcmp(names, "[]") != 0;
 
 	if (instead != NULL)
 		conf_error_add(k->errors, n->key_pos, path, instead,
 			       "the Collector's %s \"%s\" was removed", kind_name, type);
 	else if (conf_known_is_collector(kind, type))
-		conf_error_add(k->errors, n->key_pos, path,
-			       arena_printf(k->arena, "remove it, or use one of %s",
-					    type_names(k->arena, kind)),
-			       "the Collector's %s \"%s\" is not in Spanmill yet", kind_name, type);
+		conf_error_add(
+			k->errors, n->key_pos, path,
+			has_types ? arena_printf(k->arena, "remove it, or use one of %s", names)
+				  : "remove it",
+			"the Collector's %s \"%s\" is not in Spanmill yet", kind_name, type);
 	else
 		conf_error_add(k->errors, n->key_pos, path,
 			       near ? arena_printf(k->arena, "did you mean \"%s\"?", near)

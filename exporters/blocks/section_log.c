@@ -15,7 +15,7 @@
 #include "blocks/section.h"
 #include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/live_section.h"
-#include "exporters/blocks/wal_record.h"
+#include "pipeline/batch_record.h"
 #include "pipeline/segment_log.h"
 #include "pipeline/segment_reader.h"
 #include "wire/otlp_encode.h"
@@ -52,7 +52,7 @@ struct pending {
 	struct batch *batch;
 	struct arena arena;
 	uint64_t wall_ns;
-	uint8_t head[WAL_RECORD_HEAD_MAX];
+	uint8_t head[BATCH_RECORD_HEAD_MAX];
 };
 
 static bool is_due(struct section_log *l, uint64_t now)
@@ -105,7 +105,7 @@ static void fill_pieces(struct pending *p)
 	batch_encode(p->batch, &p->arena, &e);
 	iov = arena_alloc(&p->arena, (e.n_pieces + 1) * sizeof(*iov));
 	iov[0].iov_base = p->head;
-	iov[0].iov_len = wal_record_head(p->head, p->batch->tenant, p->batch->tables.n_spans, p->wall_ns);
+	iov[0].iov_len = batch_record_head(p->head, p->batch->tenant, p->batch->tables.n_spans, p->wall_ns);
 	for (size_t i = 0; i < e.n_pieces; i++)
 		iov[i + 1] = (struct iovec){ (void *)e.pieces[i].p, e.pieces[i].n };
 	p->append.iov = iov;
@@ -158,12 +158,12 @@ static int give_record(struct bytes payload, const uint8_t id[16], store_piece_f
 	struct otlp_pieces pieces;
 	struct otlp_result result;
 	struct otlp_counts c;
-	struct wal_record r;
+	struct batch_record r;
 	struct buf joined = BUF_INIT;
 	uint32_t *pick, n = 0;
 	int ret = -1;
 
-	if (wal_record_parse(payload, &r, err) < 0 || otlp_count(r.otlp, &c, err) < 0)
+	if (batch_record_parse(payload, &r, err) < 0 || otlp_count(r.otlp, &c, err) < 0)
 		return -1;
 	t.spans = arena_alloc(&arena, c.n_spans * sizeof(*t.spans));
 	t.scopes = arena_alloc(&arena, c.n_scopes * sizeof(*t.scopes));
@@ -240,7 +240,7 @@ static int load(struct section_log *l, const struct live_section *s, uint32_t te
 		struct err *err)
 {
 	size_t bytes = 0, n = 0;
-	struct wal_record r;
+	struct batch_record r;
 	uint8_t *at;
 
 	for (size_t i = 0; i < s->n_records; i++)
@@ -257,7 +257,7 @@ static int load(struct section_log *l, const struct live_section *s, uint32_t te
 		if (rec->tenant != tenant)
 			continue;
 		if (segment_log_read_into(l->log, &rec->at, at, err) < 0 ||
-		    wal_record_parse((struct bytes){ at, rec->at.length }, &r, err) < 0) {
+		    batch_record_parse((struct bytes){ at, rec->at.length }, &r, err) < 0) {
 			unload(l, in);
 			return -1;
 		}
@@ -498,10 +498,10 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 {
 	struct rcbuf *copy;
 	struct otlp_result result;
-	struct wal_record r;
+	struct batch_record r;
 	struct batch *b;
 
-	if (wal_record_parse(rec->payload, &r, err) < 0)
+	if (batch_record_parse(rec->payload, &r, err) < 0)
 		return -1;
 	copy = rcbuf_new_forced(l->o.budget, r.otlp.n);
 	memcpy(copy->p, r.otlp.p, r.otlp.n);

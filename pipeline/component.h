@@ -2,9 +2,11 @@
  *
  * component.h - the one header a component includes: its descriptor, its instance, and what it may ask of the service.
  *
- *   receiver --component_emit--> processor --component_emit--> exporter          batches flow left to right
+ *   batches flow left to right, verdicts come back by tally:
+ *
+ *   receiver --component_emit--> processor --component_emit--> exporter
  *       ^                                                          |
- *       +---------------- origin settled <---- batch_settle -------+             verdicts come back by tally
+ *       +---------------- origin settled <---- batch_settle -------+
  *
  * A component is one .c file that ends in one `const struct component_type`, and one line in its kind's .def list. The
  * core knows no component by name and no component knows another (DESIGN principle 12).

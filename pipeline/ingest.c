@@ -63,19 +63,23 @@ static void settled(struct origin *o)
 	loop_post(in->loop, &in->task);
 }
 
-static void deadline_near(void *arg)
+void ingest_withdraw(struct ingest *in, const char *why)
 {
-	struct ingest *in = arg;
 	struct ingest_answer a = {
 		.retryable = true,
 		.retry_after_ms = RETRY_AFTER_MS,
-		.message = "not delivered in time: the next hop or the disk is slow; send again",
+		.message = why,
 	};
 
 	/* Lost the race: the outcome is on its way to this loop. */
-	if (!origin_withdraw(&in->origin))
+	if (in->answered || !origin_withdraw(&in->origin))
 		return;
 	answer_once(in, &a);
+}
+
+static void deadline_near(void *arg)
+{
+	ingest_withdraw(arg, "not delivered in time: the next hop or the disk is slow; send again");
 }
 
 /* Milliseconds until the answer must be given. */
@@ -112,4 +116,16 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b, cons
 	else
 		loop_timer_start(in->loop, &in->timer, answer_within_ms(c->receiver, deadline_ns));
 	component_emit(c, b);
+}
+
+int ingest_tenant(const struct component *c, struct bytes said, char out[TENANT_MAX + 1], struct err *err)
+{
+	struct bytes name = said.p != NULL ? said : bytes_str(c->receiver->tenant);
+
+	if (!tenant_is_valid(name))
+		return err_set(err, ERR_INVALID, "X-Scope-OrgID: \"%.*s\" is no tenant name: 1 to %d of letters, digits and !_.*'()-",
+			       (int)MIN(name.n, (size_t)40), (const char *)name.p, TENANT_MAX);
+	memcpy(out, name.p, name.n);
+	out[name.n] = '\0';
+	return 0;
 }

@@ -44,5 +44,12 @@ struct ingest {
 /* Send a decoded batch down the pipeline. Takes b (no origin bound yet). `deadline_ns`: the client's, monotonic, 0 when
  * it said none. `rejects` may be NULL. answer() may run before this returns. */
 void ingest_submit(struct ingest *in, struct component *c, struct batch *b, const struct otlp_rejects *rejects, uint64_t deadline_ns);
+/* Nobody waits any more (the client went): as if the deadline had come. What is unsent is withdrawn, and answer() runs
+ * once more for the counters. Nothing when the answer was given already, or is about to be. On the loop. */
+void ingest_withdraw(struct ingest *in, const char *why);
+
+/* The tenant of a request: what it said (X-Scope-OrgID; p = NULL: nothing), else the receiver's `tenant`. -1 with
+ * ERR_INVALID when that is no legal name. Any thread. */
+int ingest_tenant(const struct component *c, struct bytes said, char out[TENANT_MAX + 1], struct err *err);
 
 #endif

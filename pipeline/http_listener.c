@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * http_listener.c - see http_listener.h.
+ */
+#include "pipeline/http_listener.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "pipeline/conf_error.h"
+#include "pipeline/listener.h"
+
+#include <stdio.h>
+
+enum { BODY_TIMEOUT_MS = 60000, NOT_KEPT_MS = 1 };
+
+/* One loop's share. */
+struct share {
+	struct http_site site;	/* the routes' arg */
+	struct http_listener *owner;
+	struct http_server *server;
+	struct http_route *routes;
+	int fd;			/* the listener's */
+	struct err err;
+};
+
+struct http_listener {
+	const struct http_server_options *options;
+	const struct http_listener_setup *setup;	/* during http_listener_start */
+	struct listener sockets;
+	struct share *shares;
+	unsigned n;
+	_Atomic unsigned n_drained;
+};
+
+static uint32_t ms_of(int64_t ns)
+{
+	return (uint32_t)MIN(ns / (int64_t)NS_PER_MS, (int64_t)UINT32_MAX);
+}
+
+static struct http_settings settings_of(const struct http_listener *l, struct component *c)
+{
+	const struct http_server_options *o = l->options;
+	struct http_settings s = HTTP_SETTINGS_INIT;
+
+	if (o->max_request_body_size > 0)
+		s.max_body = o->max_request_body_size;
+	s.read_header_timeout_ms = ms_of(o->read_header_timeout_ns);
+	s.body_timeout_ms = o->read_timeout_ns > 0 ? ms_of(o->read_timeout_ns) : BODY_TIMEOUT_MS;
+	s.write_timeout_ms = ms_of(o->write_timeout_ns);
+	s.idle_timeout_ms = o->keep_alives_enabled ? ms_of(o->idle_timeout_ns) : NOT_KEPT_MS;
+	s.hold_timeout_ms = l->setup->hold_timeout_ms;
+	s.budget = component_budget(c);
+	s.error = l->setup->error;
+	return s;
+}
+
+static void start_on_loop(void *arg)
+{
+	struct share *sh = arg;
+	struct http_listener *l = sh->owner;
+	size_t n = l->setup->n_routes;
+	struct http_settings settings = settings_of(l, sh->site.component);
+
+	sh->routes = xcalloc(n, sizeof(*sh->routes));
+	for (size_t i = 0; i < n; i++) {
+		sh->routes[i] = l->setup->routes[i];
+		sh->routes[i].arg = &sh->site;
+	}
+	sh->server = http_server_new(sh->site.loop, sh->fd, &settings, sh->routes, n, &sh->err);
+}
+
+static void drained(struct http_server *s, void *arg)
+{
+	struct http_listener *l = arg;
+
+	(void)s;
+	atomic_fetch_add(&l->n_drained, 1);
+}
+
+static void drain_on_loop(void *arg)
+{
+	struct share *sh = arg;
+
+	http_server_drain(sh->server, drained, sh->owner);
+}
+
+static void free_on_loop(void *arg)
+{
+	struct share *sh = arg;
+
+	http_server_free(sh->server);
+	free(sh->routes);
+}
+
+struct http_listener *http_listener_start(struct component *c, const struct http_server_options *o,
+					  const struct http_listener_setup *setup, struct err *err)
+{
+	struct http_listener *l = xcalloc(1, sizeof(*l));
+	unsigned n = setup->n_loops > 0 ? setup->n_loops : component_n_loops(c);
+
+	l->options = o;
+	l->setup = setup;
+	if (listener_open(&l->sockets, c, o->endpoint, o->transport, n, "Starting HTTP server",
+			  err) < 0)
+		goto fail;
+	l->shares = xcalloc(n, sizeof(*l->shares));
+	while (l->n < n) {
+		struct share *sh = &l->shares[l->n];
+
+		*sh = (struct share){ .site = { c, component_loop(c, l->n) },
+				      .owner = l,
+				      .fd = l->sockets.fds[l->n] };
+		l->n++;
+		loop_call(sh->site.loop, start_on_loop, sh);
+		if (sh->server == NULL) {
+			if (err != NULL)
+				*err = sh->err;
+			goto fail;
+		}
+	}
+	l->setup = NULL;
+	return l;
+fail:
+	http_listener_free(l);
+	return NULL;
+}
+
+void http_listener_drain(struct http_listener *l)
+{
+	if (l == NULL)
+		return;
+	for (unsigned i = 0; i < l->n; i++)
+		loop_call(l->shares[i].site.loop, drain_on_loop, &l->shares[i]);
+	/* Their backlogs are not served any more: let clients know. */
+	listener_close(&l->sockets);
+}
+
+bool http_listener_is_drained(const struct http_listener *l)
+{
+	return l == NULL || atomic_load(&l->n_drained) == l->n;
+}
+
+void http_listener_free(struct http_listener *l)
+{
+	if (l == NULL)
+		return;
+	for (unsigned i = 0; i < l->n; i++)
+		loop_call(l->shares[i].site.loop, free_on_loop, &l->shares[i]);
+	listener_close(&l->sockets);
+	free(l->shares);
+	free(l);
+}
+
+/* ---- options ---- */
+
+bool http_listener_takes_coding(struct http_request *req, const struct http_server_options *o)
+{
+	const char *coding = http_request_header(req, "Content-Encoding");
+
+	for (size_t i = 0; coding != NULL && i < o->compression_algorithms.n; i++)
+		if (str_eq_nocase(bytes_str(coding), o->compression_algorithms.items[i]))
+			return true;
+	/* No coding is always taken, as everywhere. */
+	if (coding == NULL || coding[0] == '\0' || str_eq_nocase(bytes_str(coding), "identity"))
+		return true;
+	http_respond_error(req, 415, 0, "unsupported Content-Encoding: %.64s", coding);
+	return false;
+}
+
+static void not_yet(const char *section, const char *key, const char *hint,
+		    const struct conf_node *node, struct conf_errors *errs, const char *yaml_path)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s%s", section, key);
+	conf_error_at(errs, node, yaml_path, path, hint, "%s is not in Spanmill yet for HTTP", key);
+}
+
+void http_listener_check(const struct http_server_options *o, const struct conf_node *node,
+			 const char *section, struct conf_errors *errs, const char *yaml_path)
+{
+	char key[128];
+
+	snprintf(key, sizeof(key), "%sendpoint", section);
+	listener_check(o->endpoint, o->transport, node, key, errs, yaml_path);
+	if (o->tls_on)
+		not_yet(section, "tls", "put a proxy that ends TLS in front, or use OTLP/gRPC",
+			node, errs, yaml_path);
+	if (o->cors.allowed_origins.n > 0)
+		not_yet(section, "cors", "put a proxy that answers CORS in front", node, errs,
+			yaml_path);
+	if (o->response_headers.n > 0)
+		not_yet(section, "response_headers", "remove it", node, errs, yaml_path);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * listener.c - see listener.h.
+ */
+#include "pipeline/listener.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "net/listen.h"
+#include "pipeline/conf_error.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* The endpoint in net/listen.h's words. */
+static char *address(const char *endpoint, int transport)
+{
+	bool any_host = endpoint[0] == ':';
+
+	if (transport == NET_TRANSPORT_UNIX && !str_has_prefix(endpoint, "unix:"))
+		return xasprintf("unix:%s", endpoint);
+	if (transport == NET_TRANSPORT_TCP4 && any_host)
+		return xasprintf("0.0.0.0%s", endpoint);
+	if (transport == NET_TRANSPORT_TCP6 && any_host)
+		return xasprintf("[::]%s", endpoint);
+	return xstrdup(endpoint);
+}
+
+static bool is_local(const struct sockaddr_storage *sa)
+{
+	if (sa->ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const void *)sa;
+
+		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+	}
+	if (sa->ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
+	return true;
+}
+
+static void announce(const struct listener *l, const struct component *c, const char *sentence)
+{
+	struct sockaddr_storage sa = { 0 };
+	socklen_t n = sizeof(sa);
+	char text[LISTEN_ADDR_SIZE] = "";
+
+	if (getsockname(l->fds[0], (struct sockaddr *)&sa, &n) < 0)
+		return;
+	listen_format((struct sockaddr *)&sa, text);
+	log_info(sentence, "component", c->id, "endpoint", text);
+	if (!is_local(&sa))
+		log_info("this endpoint is open to other machines", "component", c->id, "endpoint",
+			 text);
+}
+
+int listener_open(struct listener *l, struct component *c, const char *endpoint, int transport,
+		  unsigned n, const char *sentence, struct err *err)
+{
+	l->endpoint = address(endpoint, transport);
+	l->fds = xcalloc(n, sizeof(*l->fds));
+	if (listen_open(l->endpoint, l->fds, n, err) < 0) {
+		free(l->endpoint);
+		free(l->fds);
+		*l = (struct listener){ NULL, NULL, 0 };
+		return -1;
+	}
+	l->n = n;
+	announce(l, c, sentence);
+	return 0;
+}
+
+int listener_take(struct listener *l, unsigned i)
+{
+	int fd = l->fds[i];
+
+	l->fds[i] = -1;
+	return fd;
+}
+
+void listener_close(struct listener *l)
+{
+	for (unsigned i = 0; i < l->n; i++)
+		if (l->fds[i] >= 0)
+			close(l->fds[i]);
+	/* The file of a unix socket. */
+	if (l->endpoint != NULL)
+		listen_close(l->endpoint, NULL, 0);
+	free(l->endpoint);
+	free(l->fds);
+	*l = (struct listener){ NULL, NULL, 0 };
+}
+
+void listener_check(const char *endpoint, int transport, const struct conf_node *node,
+		    const char *key, struct conf_errors *errs, const char *yaml_path)
+{
+	if (transport != NET_TRANSPORT_UNIX)
+		option_blocks_check_endpoint(endpoint, true, node, key, errs, yaml_path);
+	else if (endpoint[0] == '\0')
+		conf_error_at(errs, node, yaml_path, key, "write the path of the socket",
+			      "an endpoint is needed with transport unix");
+}

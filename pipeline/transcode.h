@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transcode.h - a request in another encoding (OTLP JSON, Zipkin) becomes OTLP protobuf in a
+ * buffer that the budget granted beforehand.
+ *
+ * A decoder writes into memory of a size that nobody knows before it ran. It is given room for the
+ * common case; when that overflows it runs again with four times as much, up to the decoder's
+ * bound. What it needs beside the output (twice the input for its own tables and copies) is charged
+ * while it runs.
+ */
+#ifndef PIPELINE_TRANSCODE_H
+#define PIPELINE_TRANSCODE_H
+
+#include "base/arena.h"
+#include "base/budget.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/rcbuf.h"
+
+/* Append the OTLP form of `in`, at most max_bytes, to out; scratch from arena. 0, or -1 with
+ * ERR_TOO_LARGE when max_bytes were not enough. May be called again for the same input: what it
+ * notes in `arg` starts afresh. */
+typedef int (*transcode_fn)(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
+			    void *arg, struct err *err);
+
+struct transcode {
+	transcode_fn decode;
+	void *arg;
+	unsigned grow_max;	/* the output is at most this many times the input (and 4 KiB) */
+};
+
+/* Run t over body, whose reference is taken also on error. Returns new ref; NULL: what the decoder
+ * said, ERR_EXHAUSTED when the budget refuses now, ERR_TOO_LARGE when it could not even when empty.
+ * Any thread. */
+struct rcbuf *transcode_body(const struct transcode *t, struct rcbuf *body, struct budget *budget,
+			     struct err *err);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * otlp.c - receiver of OTLP traces over gRPC and HTTP: options, life, and what is answered.
+ *
+ *	otlp_grpc.c  TraceService/Export --\
+ *	                                    +--> batch_from_otlp -> ingest_submit -> answer
+ *	otlp_http.c  POST /v1/traces ------/
+ *
+ * OWNERSHIP, THREADS: a server per loop and protocol; a request belongs to its loop from the socket
+ * to the answer.
+ * LIMITS: the server blocks' sizes and times; memory by the budget, before a body is read.
+ * SPEC: OTLP 1.9; INTERFACE "Receivers' answers"; the Collector's keys and texts.
+ */
+#include "receivers/otlp/otlp_internal.h"
+
+#include "base/str.h"
+#include "pipeline/conf_error.h"
+#include "wire/json_writer.h"
+#include "wire/pb.h"
+
+#define C struct otlp_http_config
+static const struct option otlp_http_options[] = {
+	OPT_INCLUDE(C, server, struct http_server_options, http_server_option_table),
+	OPT_STR(C, "traces_url_path", traces_path, "/v1/traces", "Path that takes traces."),
+	OPT_STR(C, "metrics_url_path", metrics_path, "/v1/metrics",
+		"Accepted; metrics are answered 404."),
+	OPT_STR(C, "logs_url_path", logs_path, "/v1/logs", "Accepted; logs are answered 404."),
+	OPT_END
+};
+#undef C
+
+#define C struct otlp_config
+static const struct option otlp_options[] = {
+	OPT_SECTION(C, "protocols.grpc", grpc_on, grpc, struct grpc_server_options,
+		    grpc_server_option_table, "off", "OTLP over gRPC; on when the key is there."),
+	OPT_DEFAULT("protocols.grpc.endpoint", "localhost:4317"),
+	OPT_SECTION(C, "protocols.http", http_on, http, struct otlp_http_config, otlp_http_options,
+		    "off", "OTLP over HTTP, protobuf and JSON; on when the key is there."),
+	OPT_DEFAULT("protocols.http.endpoint", "localhost:4318"),
+	OPT_END
+};
+#undef C
+
+static void check_grpc(const struct otlp_config *conf, const struct conf_node *node,
+		       struct conf_errors *errs, const char *path)
+{
+	const struct grpc_server_options *g = &conf->grpc;
+	const struct tls_common_options *t = &g->tls.common;
+
+	listener_check(g->endpoint, g->transport, node, "protocols.grpc.endpoint", errs, path);
+	if (!g->tls_on)
+		return;
+	option_blocks_check_tls(t, node, "protocols.grpc.tls", errs, path);
+	if (t->cert_pem[0] != '\0' || t->key_pem[0] != '\0' || t->ca_pem[0] != '\0')
+		conf_error_at(errs, node, path, "protocols.grpc.tls",
+			      "write it to a file and use cert_file, key_file, ca_file",
+			      "certificates inside the configuration are not in Spanmill yet");
+	if (t->cert_file[0] == '\0' || t->key_file[0] == '\0')
+		conf_error_at(errs, node, path, "protocols.grpc.tls",
+			      "set cert_file and key_file", "a server needs a certificate");
+}
+
+static void otlp_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			  const char *path)
+{
+	const struct otlp_config *conf = config;
+
+	if (!conf->grpc_on && !conf->http_on)
+		conf_error_at(errs, node, path, "protocols", "for example protocols: {grpc: , http: }",
+			      "must specify at least one protocol when using the OTLP receiver");
+	if (conf->grpc_on)
+		check_grpc(conf, node, errs, path);
+	if (conf->http_on)
+		http_listener_check(&conf->http.server, node, "protocols.http.", errs, path);
+	if (conf->http_on && conf->http.traces_path[0] == '\0')
+		conf_error_at(errs, node, path, "protocols.http.traces_url_path",
+			      "for example /v1/traces", "must not be empty");
+}
+
+static int otlp_start(struct component *c, struct err *err)
+{
+	const struct otlp_config *conf = COMPONENT_CONFIG(c, struct otlp_config);
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
+
+	if (conf->grpc_on) {
+		st->grpc_count = telemetry_transport(c, "grpc");
+		st->grpc = otlp_grpc_start(c, err);
+		if (st->grpc == NULL)
+			return -1;
+	}
+	if (conf->http_on) {
+		st->http_count = telemetry_transport(c, "http");
+		st->http = otlp_http_start(c, err);
+		if (st->http == NULL)
+			return -1;
+	}
+	return 0;
+}
+
+static void otlp_drain(struct component *c)
+{
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
+
+	otlp_grpc_drain(st->grpc);
+	otlp_http_drain(st->http);
+}
+
+static int otlp_is_drained(struct component *c)
+{
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
+
+	return otlp_grpc_is_drained(st->grpc) && otlp_http_is_drained(st->http);
+}
+
+static void otlp_shutdown(struct component *c)
+{
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
+
+	otlp_grpc_free(st->grpc);
+	otlp_http_free(st->http);
+	st->grpc = NULL;
+	st->http = NULL;
+}
+
+/* ---- messages ---- */
+
+/* Messages may quote what a client sent, cut anywhere; a protobuf string must be UTF-8. */
+static void put_text(struct buf *out, uint32_t number, const char *text)
+{
+	size_t from = out->n, n = strlen(text);
+
+	pb_put_str(out, number, text);
+	if (out->n == from || str_is_utf8(bytes_str(text)))
+		return;
+	for (size_t i = out->n - n; i < out->n; i++)
+		if (out->p[i] >= 0x80)
+			out->p[i] = '?';
+}
+
+static void response_json(const struct ingest_answer *a, struct buf *out)
+{
+	struct json_writer w = JSON_WRITER(out);
+
+	json_writer_object(&w);
+	if (a->n_rejected > 0) {
+		json_writer_key(&w, "partialSuccess");
+		json_writer_object(&w);
+		json_writer_key(&w, "rejectedSpans");
+		json_writer_u64_str(&w, a->n_rejected);
+		json_writer_key(&w, "errorMessage");
+		json_writer_str(&w, a->message);
+		json_writer_object_end(&w);
+	}
+	json_writer_object_end(&w);
+}
+
+void otlp_response_encode(const struct ingest_answer *a, bool json, struct buf *out)
+{
+	size_t mark;
+
+	if (json) {
+		response_json(a, out);
+		return;
+	}
+	if (a->n_rejected == 0)
+		return;
+	mark = pb_begin(out, 1);
+	pb_put_uint(out, 1, a->n_rejected);
+	put_text(out, 2, a->message);
+	pb_end(out, mark);
+}
+
+void otlp_status_encode(enum grpc_status code, const char *message, bool json, struct buf *out)
+{
+	struct json_writer w = JSON_WRITER(out);
+
+	if (!json) {
+		pb_put_uint(out, 1, code);
+		put_text(out, 2, message);
+		return;
+	}
+	json_writer_object(&w);
+	json_writer_key(&w, "code");
+	json_writer_u64(&w, code);
+	json_writer_key(&w, "message");
+	json_writer_str(&w, message);
+	json_writer_object_end(&w);
+}
+
+const struct component_type receiver_otlp = {
+	.name = "otlp",
+	.kind = KIND_RECEIVER,
+	.summary = "Takes OTLP traces over gRPC and over HTTP, as protobuf or JSON.",
+	.stability = STABILITY_ALPHA,
+	.signals = SIGNAL_TRACES,
+	.config_size = sizeof(struct otlp_config),
+	.state_size = sizeof(struct otlp_state),
+	.options = otlp_options,
+	.validate = otlp_validate,
+	.start = otlp_start,
+	.drain = otlp_drain,
+	.is_drained = otlp_is_drained,
+	.shutdown = otlp_shutdown,
+};

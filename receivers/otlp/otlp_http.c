@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * otlp_http.c - OTLP over HTTP: POST /v1/traces with protobuf or JSON bodies, one server per loop.
+ *
+ * Errors, the server's own ones too, are a google.rpc.Status in the request's content type; JSON
+ * when it has none of the two.
+ * OWNERSHIP: as in otlp_grpc.c: a request holds a reference of its http_request and points to
+ * nothing of the receiver.
+ * SPEC: OTLP/HTTP; INTERFACE "Receivers' answers".
+ */
+#include "receivers/otlp/otlp_internal.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "pipeline/transcode.h"
+#include "wire/otlp_json_decode.h"
+
+enum { HOLD_MARGIN_MS = 1000, JSON_GROW_MAX = 4 };
+
+static const char type_json[] = "application/json", type_protobuf[] = "application/x-protobuf";
+
+struct request {
+	struct ingest in;
+	struct http_request *req;
+	bool json;
+};
+
+struct otlp_http {
+	struct http_listener *listener;
+	char *traces_path;
+};
+
+/* ---- answers ---- */
+
+static const char *content_type(bool json)
+{
+	return json ? type_json : type_protobuf;
+}
+
+static enum grpc_status code_of(int status)
+{
+	switch (status) {
+	case 404:
+	case 405:
+	case 501:
+		return GRPC_UNIMPLEMENTED;
+	case 413:
+	case 429:
+		return GRPC_RESOURCE_EXHAUSTED;
+	case 408:
+		return GRPC_DEADLINE_EXCEEDED;
+	case 503:
+		return GRPC_UNAVAILABLE;
+	default:
+		return status >= 500 ? GRPC_INTERNAL : GRPC_INVALID_ARGUMENT;
+	}
+}
+
+static void error_body(const struct http_request *req, int status, const char *message,
+		       struct buf *body, const char **type, void *arg)
+{
+	bool json = !http_request_is_type(req, type_protobuf);
+
+	(void)arg;
+	*type = content_type(json);
+	otlp_status_encode(code_of(status), message, json, body);
+}
+
+static void refuse(struct http_request *req, const struct err *err)
+{
+	http_respond_error(req, http_status_of(err), err->kind == ERR_EXHAUSTED, "%s", err->msg);
+}
+
+static void succeed(struct http_request *req, const struct ingest_answer *a, bool json)
+{
+	struct buf body = BUF_INIT;
+
+	otlp_response_encode(a, json, &body);
+	http_respond(req, &(struct http_answer){ .status = 200,
+						 .content_type = content_type(json),
+						 .body = buf_bytes(&body) });
+	buf_fini(&body);
+}
+
+static void answer(struct ingest *in, const struct ingest_answer *a)
+{
+	struct request *r = CONTAINER_OF(in, struct request, in);
+
+	if (a->retryable)
+		http_respond_error(r->req, 503, MAX((a->retry_after_ms + 999) / 1000, 1u), "%s",
+				   a->message);
+	else
+		succeed(r->req, a, r->json);
+}
+
+static void released(struct ingest *in)
+{
+	struct request *r = CONTAINER_OF(in, struct request, in);
+
+	http_request_unref(r->req);
+	free(r);
+}
+
+static void gone(struct http_request *req, enum http_gone why, void *arg)
+{
+	struct request *r = arg;
+
+	(void)req;
+	ingest_withdraw(&r->in, why == HTTP_GONE_STOP ? "the server is stopping, send again"
+						      : "the client does not wait any more");
+}
+
+/* ---- requests ---- */
+
+static int tenant_of(struct component *c, const struct http_request *req,
+		     char tenant[TENANT_MAX + 1], struct err *err)
+{
+	return ingest_tenant(c, bytes_str(http_request_header(req, "X-Scope-OrgID")), tenant, err);
+}
+
+/* Before the body is read. */
+static void begin(struct http_request *req, void *arg)
+{
+	struct http_site *site = arg;
+	struct component *c = site->component;
+	char tenant[TENANT_MAX + 1];
+	struct err err = ERR_INIT;
+
+	if (!http_request_is_type(req, type_protobuf) && !http_request_is_type(req, type_json))
+		http_respond_error(req, 415, 0,
+				   "415 unsupported media type, supported: [%s, %s]", type_json,
+				   type_protobuf);
+	else if (tenant_of(c, req, tenant, &err) < 0)
+		refuse(req, &err);
+	else
+		http_listener_takes_coding(req,
+					   &COMPONENT_CONFIG(c, struct otlp_config)->http.server);
+}
+
+static int decode_json(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
+		       void *arg, struct err *err)
+{
+	(void)arg;
+	return otlp_json_decode(in, max_bytes, arena, out, err);
+}
+
+/* The request's batch. NULL with *err. Takes the body. */
+static struct batch *read_batch(struct component *c, struct http_request *req, bool json,
+				struct otlp_result *result, struct err *err)
+{
+	static const struct transcode from_json = { decode_json, NULL, JSON_GROW_MAX };
+	struct budget *budget = component_budget(c);
+	struct rcbuf *body = req->body;
+	char tenant[TENANT_MAX + 1];
+
+	req->body = NULL;
+	if (tenant_of(c, req, tenant, err) < 0) {
+		rcbuf_unref(body);
+		return NULL;
+	}
+	if (json)
+		body = transcode_body(&from_json, body, budget, err);
+	return body != NULL ? batch_from_otlp(body, tenant, budget, result, err) : NULL;
+}
+
+static void export_traces(struct http_request *req, void *arg)
+{
+	struct http_site *site = arg;
+	struct component *c = site->component;
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
+	struct otlp_result result = { 0 };
+	struct err err = ERR_INIT;
+	struct batch *b = NULL;
+	struct request *r;
+	bool json = http_request_is_type(req, type_json);
+
+	if (req->body == NULL && !json) {
+		succeed(req, &(struct ingest_answer){ .message = "" }, false);
+		return;
+	}
+	if (req->body != NULL)
+		b = read_batch(c, req, json, &result, &err);
+	else
+		err_set(&err, ERR_INVALID, "otlp json: the body is empty");
+	if (b == NULL) {
+		atomic_fetch_add(&st->http_count->damaged, err.kind == ERR_INVALID);
+		refuse(req, &err);
+		return;
+	}
+	r = xcalloc(1, sizeof(*r));
+	r->in.loop = site->loop;
+	r->in.count = st->http_count;
+	r->in.answer = answer;
+	r->in.released = released;
+	r->req = http_request_ref(req);
+	r->json = json;
+	http_request_on_gone(req, gone, r);
+	/* Last: r may be gone when this returns. */
+	ingest_submit(&r->in, c, b, &result.rejects, 0);
+}
+
+/* ---- life ---- */
+
+struct otlp_http *otlp_http_start(struct component *c, struct err *err)
+{
+	const struct otlp_http_config *conf = &COMPONENT_CONFIG(c, struct otlp_config)->http;
+	const char *path = conf->traces_path;
+	struct otlp_http *h = xcalloc(1, sizeof(*h));
+	struct http_route route = { .method = "POST", .begin = begin, .handler = export_traces };
+	struct http_listener_setup setup = { .routes = &route, .n_routes = 1, .error = error_body };
+
+	h->traces_path = xasprintf("%s%s", path[0] == '/' ? "" : "/", path);
+	route.path = h->traces_path;
+	/* ingest answers before; this is the net under it. */
+	setup.hold_timeout_ms =
+		(uint32_t)MIN(c->receiver->ack_timeout_ns / (int64_t)NS_PER_MS + HOLD_MARGIN_MS,
+			      (int64_t)UINT32_MAX);
+	h->listener = http_listener_start(c, &conf->server, &setup, err);
+	if (h->listener != NULL)
+		return h;
+	otlp_http_free(h);
+	return NULL;
+}
+
+void otlp_http_drain(struct otlp_http *h)
+{
+	if (h != NULL)
+		http_listener_drain(h->listener);
+}
+
+bool otlp_http_is_drained(const struct otlp_http *h)
+{
+	return h == NULL || http_listener_is_drained(h->listener);
+}
+
+void otlp_http_free(struct otlp_http *h)
+{
+	if (h == NULL)
+		return;
+	http_listener_free(h->listener);
+	free(h->traces_path);
+	free(h);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * otlp_internal.h - what the files of the otlp receiver share.
+ */
+#ifndef RECEIVERS_OTLP_INTERNAL_H
+#define RECEIVERS_OTLP_INTERNAL_H
+
+#include "net/grpc_status.h"
+#include "pipeline/http_listener.h"
+#include "pipeline/ingest.h"
+#include "pipeline/listener.h"
+
+struct otlp_http_config {
+	struct http_server_options server;
+	const char *traces_path, *metrics_path, *logs_path;
+};
+
+struct otlp_config {
+	bool grpc_on, http_on;
+	struct grpc_server_options grpc;
+	struct otlp_http_config http;
+};
+
+struct otlp_grpc;
+struct otlp_http;
+
+struct otlp_state {
+	struct otlp_grpc *grpc;		/* NULL: off, or stopped */
+	struct otlp_http *http;
+	struct transport_counters *grpc_count, *http_count;
+};
+
+/* The two servers: start, drain, is_drained and free as the component's callbacks (component.h);
+ * NULL is an idle one. */
+struct otlp_grpc *otlp_grpc_start(struct component *c, struct err *err);
+void otlp_grpc_drain(struct otlp_grpc *g);
+bool otlp_grpc_is_drained(const struct otlp_grpc *g);
+void otlp_grpc_free(struct otlp_grpc *g);
+
+struct otlp_http *otlp_http_start(struct component *c, struct err *err);
+void otlp_http_drain(struct otlp_http *h);
+bool otlp_http_is_drained(const struct otlp_http *h);
+void otlp_http_free(struct otlp_http *h);
+
+/* Append an ExportTraceServiceResponse for a success: empty, or partial_success with what was
+ * rejected (a message without a count is not sent). */
+void otlp_response_encode(const struct ingest_answer *a, bool json, struct buf *out);
+/* Append a google.rpc.Status. */
+void otlp_status_encode(enum grpc_status code, const char *message, bool json, struct buf *out);
+
+#endif

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * zipkin.c - receiver of Zipkin spans over HTTP.
+ *
+ *	(path, content type) -> form -> its decoder -> OTLP bytes -> batch -> ingest_submit -> 202
+ *
+ * A form is one row of the table below: what is posted where, the transport label it counts under,
+ * and what reads it. A form without a reader is known and refused by name.
+ * OWNERSHIP, THREADS: a request belongs to its loop; it holds a reference of its http_request and
+ * points to nothing of the receiver.
+ * LIMITS: the HTTP server block; memory by the budget, before a body is read.
+ * SPEC: zipkin2-api.yaml; docs/formats/zipkin.md; INTERFACE "Receivers' answers".
+ */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "pipeline/conf_error.h"
+#include "pipeline/http_listener.h"
+#include "pipeline/ingest.h"
+#include "pipeline/transcode.h"
+#include "wire/zipkin_json.h"
+
+enum { HOLD_MARGIN_MS = 1000, GROW_MAX = 16 };
+
+static const char path_v1[] = "/api/v1/spans", path_v2[] = "/api/v2/spans";
+
+struct zipkin_config {
+	struct http_server_options http;
+};
+
+/* One of the ways spans are posted. */
+struct form {
+	const char *path;
+	const char *type;	/* of the content; NULL: any other, or none */
+	const char *transport;
+	transcode_fn decode;	/* arg is a struct zipkin_json_result; NULL: not read yet */
+};
+
+static int decode_json_v2(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
+			  void *arg, struct err *err)
+{
+	return zipkin_json_decode(in, max_bytes, arena, out, arg, err);
+}
+
+static const struct form forms[] = {
+	{ path_v2, "application/x-protobuf", "http_v2_proto", NULL },
+	{ path_v2, NULL, "http_v2_json", decode_json_v2 },
+	{ path_v1, "application/x-thrift", "http_v1_thrift", NULL },
+	{ path_v1, NULL, "http_v1_json", NULL },
+};
+
+struct zipkin_state {
+	struct http_listener *listener;
+	struct transport_counters *count[COUNT_OF(forms)];
+	_Atomic uint64_t bad[ZIPKIN_BAD_MAX];
+};
+
+struct request {
+	struct ingest in;
+	struct http_request *req;
+};
+
+#define C struct zipkin_config
+static const struct option zipkin_options[] = {
+	OPT_INCLUDE(C, http, struct http_server_options, http_server_option_table),
+	OPT_DEFAULT("endpoint", "localhost:9411"),
+	OPT_UNSUPPORTED("parse_string_tags", "remove it: tags stay text"),
+	OPT_END
+};
+#undef C
+
+static void zipkin_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			    const char *path)
+{
+	const struct zipkin_config *conf = config;
+
+	http_listener_check(&conf->http, node, "", errs, path);
+}
+
+/* ---- answers ---- */
+
+static void accept_request(struct http_request *req)
+{
+	http_respond(req, &(struct http_answer){ .status = 202 });
+}
+
+static void refuse(struct http_request *req, const struct err *err)
+{
+	http_respond_error(req, http_status_of(err), err->kind == ERR_EXHAUSTED, "%s", err->msg);
+}
+
+static void answer(struct ingest *in, const struct ingest_answer *a)
+{
+	struct request *r = CONTAINER_OF(in, struct request, in);
+
+	/* Zipkin knows no partial success: what was refused is counted and logged. */
+	if (a->retryable)
+		http_respond_error(r->req, 503, MAX((a->retry_after_ms + 999) / 1000, 1u), "%s",
+				   a->message);
+	else
+		accept_request(r->req);
+}
+
+static void released(struct ingest *in)
+{
+	struct request *r = CONTAINER_OF(in, struct request, in);
+
+	http_request_unref(r->req);
+	free(r);
+}
+
+static void gone(struct http_request *req, enum http_gone why, void *arg)
+{
+	struct request *r = arg;
+
+	(void)req;
+	ingest_withdraw(&r->in, why == HTTP_GONE_STOP ? "the server is stopping, send again"
+						      : "the client does not wait any more");
+}
+
+/* ---- requests ---- */
+
+/* There is one for each path that has a route. */
+static const struct form *form_of(const struct http_request *req)
+{
+	const struct form *f = forms;
+
+	while (strcmp(req->path, f->path) != 0 ||
+	       (f->type != NULL && !http_request_is_type(req, f->type)))
+		f++;
+	return f;
+}
+
+static int tenant_of(struct component *c, const struct http_request *req,
+		     char tenant[TENANT_MAX + 1], struct err *err)
+{
+	return ingest_tenant(c, bytes_str(http_request_header(req, "X-Scope-OrgID")), tenant, err);
+}
+
+/* Before the body is read. */
+static void begin(struct http_request *req, void *arg)
+{
+	struct http_site *site = arg;
+	struct component *c = site->component;
+	const struct form *f = form_of(req);
+	char tenant[TENANT_MAX + 1];
+	struct err err = ERR_INIT;
+
+	if (f->decode == NULL)
+		http_respond_error(req, 415, 0,
+				   "%s on %s is not read by this version: post Zipkin v2 JSON to %s",
+				   f->type != NULL ? f->type : "JSON", f->path, path_v2);
+	else if (tenant_of(c, req, tenant, &err) < 0)
+		refuse(req, &err);
+	else
+		http_listener_takes_coding(req, &COMPONENT_CONFIG(c, struct zipkin_config)->http);
+}
+
+/* Spans that could not be read: the counters, and one line. */
+static void note_bad(struct component *c, struct transport_counters *count,
+		     const struct zipkin_json_result *res)
+{
+	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
+
+	if (res->n_bad == 0)
+		return;
+	for (int i = 0; i < ZIPKIN_BAD_MAX; i++)
+		atomic_fetch_add(&st->bad[i], res->n_bad_by[i]);
+	/* Those beside usable ones are counted by ingest, with the index's. */
+	if (res->n_ok == 0)
+		atomic_fetch_add(&count->rejected, res->n_bad);
+	log_warn("spans refused", "component", c->id, "spans", LOG_NUM(res->n_bad), "first",
+		 res->first_bad);
+}
+
+/* The batch of a body. NULL with *err. Takes the body. */
+static struct batch *read_batch(struct component *c, struct http_request *req, const struct form *f,
+				struct zipkin_json_result *res, struct otlp_result *result,
+				struct err *err)
+{
+	struct transcode t = { f->decode, res, GROW_MAX };
+	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
+	struct budget *budget = component_budget(c);
+	struct rcbuf *body = req->body, *otlp = NULL;
+	char tenant[TENANT_MAX + 1];
+
+	req->body = NULL;
+	if (tenant_of(c, req, tenant, err) < 0) {
+		rcbuf_unref(body);
+		return NULL;
+	}
+	otlp = transcode_body(&t, body, budget, err);
+	if (otlp == NULL)
+		return NULL;
+	note_bad(c, st->count[f - forms], res);
+	if (res->n_ok == 0 && res->n_bad > 0) {
+		rcbuf_unref(otlp);
+		err_set(err, ERR_INVALID, "%s", res->first_bad);
+		return NULL;
+	}
+	return batch_from_otlp(otlp, tenant, budget, result, err);
+}
+
+/* The spans that the reader passed over count with those that the index rejected. */
+static void merge_rejects(struct otlp_rejects *to, const struct zipkin_json_result *res)
+{
+	if (res->n_bad == 0)
+		return;
+	to->n += (uint32_t)MIN(res->n_bad, (size_t)UINT32_MAX - to->n);
+	memcpy(to->first, res->first_bad, MIN(sizeof(to->first), sizeof(res->first_bad)));
+	to->first[sizeof(to->first) - 1] = '\0';
+}
+
+static void take_spans(struct http_request *req, void *arg)
+{
+	struct http_site *site = arg;
+	struct component *c = site->component;
+	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
+	const struct form *f = form_of(req);
+	struct transport_counters *count = st->count[f - forms];
+	struct zipkin_json_result res = { 0 };
+	struct otlp_result result = { 0 };
+	struct err err = ERR_INIT;
+	struct batch *b = NULL;
+	struct request *r;
+
+	if (req->body == NULL) {
+		accept_request(req);
+		return;
+	}
+	b = read_batch(c, req, f, &res, &result, &err);
+	if (b == NULL) {
+		atomic_fetch_add(&count->damaged, err.kind == ERR_INVALID && res.n_bad == 0);
+		refuse(req, &err);
+		return;
+	}
+	merge_rejects(&result.rejects, &res);
+	r = xcalloc(1, sizeof(*r));
+	r->in.loop = site->loop;
+	r->in.count = count;
+	r->in.answer = answer;
+	r->in.released = released;
+	r->req = http_request_ref(req);
+	http_request_on_gone(req, gone, r);
+	/* Last: r may be gone when this returns. */
+	ingest_submit(&r->in, c, b, &result.rejects, 0);
+}
+
+/* ---- life ---- */
+
+static int zipkin_start(struct component *c, struct err *err)
+{
+	const struct zipkin_config *conf = COMPONENT_CONFIG(c, struct zipkin_config);
+	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
+	int64_t hold_ms = c->receiver->ack_timeout_ns / (int64_t)NS_PER_MS + HOLD_MARGIN_MS;
+	const struct http_route routes[] = {
+		{ .method = "POST", .path = path_v2, .begin = begin, .handler = take_spans },
+		{ .method = "POST", .path = path_v1, .begin = begin, .handler = take_spans },
+	};
+	const struct http_listener_setup setup = {
+		.routes = routes,
+		.n_routes = COUNT_OF(routes),
+		/* ingest answers before; this is the net under it. */
+		.hold_timeout_ms = (uint32_t)MIN(hold_ms, (int64_t)UINT32_MAX),
+	};
+
+	for (size_t i = 0; i < COUNT_OF(forms); i++)
+		if (forms[i].decode != NULL)
+			st->count[i] = telemetry_transport(c, forms[i].transport);
+	st->listener = http_listener_start(c, &conf->http, &setup, err);
+	return st->listener != NULL ? 0 : -1;
+}
+
+static void zipkin_drain(struct component *c)
+{
+	http_listener_drain(COMPONENT_STATE(c, struct zipkin_state)->listener);
+}
+
+static int zipkin_is_drained(struct component *c)
+{
+	return http_listener_is_drained(COMPONENT_STATE(c, struct zipkin_state)->listener);
+}
+
+static void zipkin_shutdown(struct component *c)
+{
+	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
+
+	http_listener_free(st->listener);
+	st->listener = NULL;
+}
+
+static void zipkin_metrics(struct component *c, struct buf *out)
+{
+	static const char name[] = "spanmill_zipkin_bad_spans";
+	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
+
+	telemetry_head(out, name, "counter", "Spans that could not be read, by reason.");
+	for (int i = 0; i < ZIPKIN_BAD_MAX; i++)
+		telemetry_sample(out, name, (double)atomic_load(&st->bad[i]), "receiver", c->id,
+				 "reason", zipkin_json_reason_name((enum zipkin_json_reason)i),
+				 NULL);
+}
+
+const struct component_type receiver_zipkin = {
+	.name = "zipkin",
+	.kind = KIND_RECEIVER,
+	.summary = "Takes Zipkin v2 spans as JSON over HTTP.",
+	.stability = STABILITY_ALPHA,
+	.signals = SIGNAL_TRACES,
+	.config_size = sizeof(struct zipkin_config),
+	.state_size = sizeof(struct zipkin_state),
+	.options = zipkin_options,
+	.validate = zipkin_validate,
+	.start = zipkin_start,
+	.drain = zipkin_drain,
+	.is_drained = zipkin_is_drained,
+	.shutdown = zipkin_shutdown,
+	.metrics = zipkin_metrics,
+};

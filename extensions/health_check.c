@@ -50,8 +50,7 @@ static void health_check_validate(void *config, const struct conf_node *node,
 
 	http_listener_check(&conf->http, node, "", errs, path);
 	if (conf->path[0] != '/')
-		conf_error_at(errs, node, path, "path", "for example /",
-			      "path must start with /");
+		conf_error_at(errs, node, path, "path", "for example /", "path must start with /");
 }
 
 /* As Go prints a duration: 1h2m3.5s. */
@@ -104,11 +103,11 @@ static void tell(struct http_request *req, void *arg)
 		buf_add_str(&body, own);
 	else
 		describe(COMPONENT_STATE(c, struct health_check_state), ready, why, &body);
-	http_respond(req, &(struct http_answer){ .status = ready ? 200 : 503,
-						 .content_type = own[0] != '\0' ?
-									 "text/plain" :
-									 "application/json",
-						 .body = buf_bytes(&body) });
+	http_respond(req,
+		     &(struct http_answer){ .status = ready ? 200 : 503,
+					    .content_type = own[0] != '\0' ? "text/plain"
+									   : "application/json",
+					    .body = buf_bytes(&body) });
 	buf_fini(&body);
 }
 
@@ -121,10 +120,9 @@ static int health_check_start(struct component *c, struct err *err)
 				    .is_prefix = str_has_suffix(conf->path, "/"),
 				    .max_body = BODY_MAX,
 				    .handler = tell };
-	struct http_listener_setup setup = { .routes = &route,
-					     .n_routes = 1,
-					     .hold_timeout_ms = ANSWER_TIMEOUT_MS,
-					     .n_loops = 1 };
+	struct http_listener_setup setup = {
+		.routes = &route, .n_routes = 1, .hold_timeout_ms = ANSWER_TIMEOUT_MS, .n_loops = 1
+	};
 
 	st->up_wall_ns = clock_wall_ns();
 	st->up_mono_ns = clock_mono_ns();

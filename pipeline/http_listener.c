@@ -16,17 +16,17 @@ enum { BODY_TIMEOUT_MS = 60000, NOT_KEPT_MS = 1 };
 
 /* One loop's share. */
 struct share {
-	struct http_site site;	/* the routes' arg */
+	struct http_site site; /* the routes' arg */
 	struct http_listener *owner;
 	struct http_server *server;
 	struct http_route *routes;
-	int fd;			/* the listener's */
+	int fd; /* the listener's */
 	struct err err;
 };
 
 struct http_listener {
 	const struct http_server_options *options;
-	const struct http_listener_setup *setup;	/* during http_listener_start */
+	const struct http_listener_setup *setup; /* during http_listener_start */
 	struct listener sockets;
 	struct share *shares;
 	unsigned n;

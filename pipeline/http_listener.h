@@ -27,17 +27,16 @@ struct http_site {
 struct http_listener;
 
 struct http_listener_setup {
-	const struct http_route *routes;	/* arg is set per loop; copied, paths borrowed */
+	const struct http_route *routes; /* arg is set per loop; copied, paths borrowed */
 	size_t n_routes;
-	http_error_fn error;			/* NULL: text/plain */
-	uint32_t hold_timeout_ms;		/* the latest a held answer may be given */
-	unsigned n_loops;			/* 0: all of them */
+	http_error_fn error;      /* NULL: text/plain */
+	uint32_t hold_timeout_ms; /* the latest a held answer may be given */
+	unsigned n_loops;         /* 0: all of them */
 };
 
 /* Listen and serve. `o` is borrowed until http_listener_free. */
 struct http_listener *http_listener_start(struct component *c, const struct http_server_options *o,
-					  const struct http_listener_setup *setup,
-					  struct err *err);
+					  const struct http_listener_setup *setup, struct err *err);
 /* Close the listening sockets, finish what runs. NULL is fine. */
 void http_listener_drain(struct http_listener *l);
 /* No connection is left. NULL is. */

@@ -36,7 +36,8 @@ static bool is_local(const struct sockaddr_storage *sa)
 		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
 	}
 	if (sa->ss_family == AF_INET6)
-		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
+		return IN6_IS_ADDR_LOOPBACK(
+			&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
 	return true;
 }
 

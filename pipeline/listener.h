@@ -12,8 +12,8 @@
 #include "pipeline/option_blocks.h"
 
 struct listener {
-	char *endpoint;	/* as net/listen.h takes it */
-	int *fds;	/* -1: closed, or given away with listener_take */
+	char *endpoint; /* as net/listen.h takes it */
+	int *fds;       /* -1: closed, or given away with listener_take */
 	unsigned n;
 };
 

@@ -26,7 +26,7 @@ typedef int (*transcode_fn)(struct bytes in, size_t max_bytes, struct arena *are
 struct transcode {
 	transcode_fn decode;
 	void *arg;
-	unsigned grow_max;	/* the output is at most this many times the input (and 4 KiB) */
+	unsigned grow_max; /* the output is at most this many times the input (and 4 KiB) */
 };
 
 /* Run t over body, whose reference is taken also on error. Returns new ref; NULL: what the decoder

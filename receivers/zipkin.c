@@ -31,9 +31,9 @@ struct zipkin_config {
 /* One of the ways spans are posted. */
 struct form {
 	const char *path;
-	const char *type;	/* of the content; NULL: any other, or none */
+	const char *type; /* of the content; NULL: any other, or none */
 	const char *transport;
-	transcode_fn decode;	/* arg is a struct zipkin_json_result; NULL: not read yet */
+	transcode_fn decode; /* arg is a struct zipkin_json_result; NULL: not read yet */
 };
 
 static int decode_json_v2(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
@@ -64,8 +64,7 @@ struct request {
 static const struct option zipkin_options[] = {
 	OPT_INCLUDE(C, http, struct http_server_options, http_server_option_table),
 	OPT_DEFAULT("endpoint", "localhost:9411"),
-	OPT_UNSUPPORTED("parse_string_tags", "remove it: tags stay text"),
-	OPT_END
+	OPT_UNSUPPORTED("parse_string_tags", "remove it: tags stay text"), OPT_END
 };
 #undef C
 
@@ -147,9 +146,10 @@ static void begin(struct http_request *req, void *arg)
 	struct err err = ERR_INIT;
 
 	if (f->decode == NULL)
-		http_respond_error(req, 415, 0,
-				   "%s on %s is not read by this version: post Zipkin v2 JSON to %s",
-				   f->type != NULL ? f->type : "JSON", f->path, path_v2);
+		http_respond_error(
+			req, 415, 0,
+			"%s on %s is not read by this version: post Zipkin v2 JSON to %s",
+			f->type != NULL ? f->type : "JSON", f->path, path_v2);
 	else if (tenant_of(c, req, tenant, &err) < 0)
 		refuse(req, &err);
 	else

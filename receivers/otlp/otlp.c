@@ -36,8 +36,7 @@ static const struct option otlp_options[] = {
 	OPT_DEFAULT("protocols.grpc.endpoint", "localhost:4317"),
 	OPT_SECTION(C, "protocols.http", http_on, http, struct otlp_http_config, otlp_http_options,
 		    "off", "OTLP over HTTP, protobuf and JSON; on when the key is there."),
-	OPT_DEFAULT("protocols.http.endpoint", "localhost:4318"),
-	OPT_END
+	OPT_DEFAULT("protocols.http.endpoint", "localhost:4318"), OPT_END
 };
 #undef C
 
@@ -56,8 +55,8 @@ static void check_grpc(const struct otlp_config *conf, const struct conf_node *n
 			      "write it to a file and use cert_file, key_file, ca_file",
 			      "certificates inside the configuration are not in Spanmill yet");
 	if (t->cert_file[0] == '\0' || t->key_file[0] == '\0')
-		conf_error_at(errs, node, path, "protocols.grpc.tls",
-			      "set cert_file and key_file", "a server needs a certificate");
+		conf_error_at(errs, node, path, "protocols.grpc.tls", "set cert_file and key_file",
+			      "a server needs a certificate");
 }
 
 static void otlp_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
@@ -66,7 +65,8 @@ static void otlp_validate(void *config, const struct conf_node *node, struct con
 	const struct otlp_config *conf = config;
 
 	if (!conf->grpc_on && !conf->http_on)
-		conf_error_at(errs, node, path, "protocols", "for example protocols: {grpc: , http: }",
+		conf_error_at(errs, node, path, "protocols",
+			      "for example protocols: {grpc: , http: }",
 			      "must specify at least one protocol when using the OTLP receiver");
 	if (conf->grpc_on)
 		check_grpc(conf, node, errs, path);

@@ -4,8 +4,8 @@
  *
  * Metrics, logs and profiles have no route: the server answers UNIMPLEMENTED, as the Collector does
  * without such a pipeline.
- * OWNERSHIP: a request is one allocation from Export to `released`; it holds a reference of its call
- * and may outlive the connection, the server and the receiver, so it points to none of them.
+ * OWNERSHIP: a request is one allocation from Export to `released`; it holds a reference of its
+ * call and may outlive the connection, the server and the receiver, so it points to none of them.
  * SPEC: opentelemetry-proto collector/trace/v1; INTERFACE "Receivers' answers".
  */
 #include "receivers/otlp/otlp_internal.h"
@@ -150,7 +150,7 @@ static int make_tls(struct otlp_grpc *g, const struct grpc_server_options *o, st
 {
 	static const char *const versions[] = {
 		[TLS_VERSION_DEFAULT] = NULL, [TLS_VERSION_1_0] = "1.0", [TLS_VERSION_1_1] = "1.1",
-		[TLS_VERSION_1_2] = "1.2", [TLS_VERSION_1_3] = "1.3",
+		[TLS_VERSION_1_2] = "1.2",    [TLS_VERSION_1_3] = "1.3",
 	};
 	const struct tls_common_options *t = &o->tls.common;
 
@@ -179,7 +179,8 @@ static int start_share(struct otlp_grpc *g, struct component *c, struct err *err
 	struct share *sh = &g->shares[g->n];
 
 	*sh = (struct share){ .component = c, .loop = component_loop(c, g->n), .owner = g };
-	sh->routes[0] = (struct grpc_route){ .path = export_path, .call = export_traces, .arg = sh };
+	sh->routes[0] =
+		(struct grpc_route){ .path = export_path, .call = export_traces, .arg = sh };
 	sh->fd = listener_take(&g->sockets, g->n);
 	g->n++;
 	loop_call(sh->loop, start_on_loop, sh);
@@ -196,9 +197,8 @@ struct otlp_grpc *otlp_grpc_start(struct component *c, struct err *err)
 	struct otlp_grpc *g = xcalloc(1, sizeof(*g));
 	unsigned n = component_n_loops(c);
 
-	if (make_tls(g, o, err) < 0 ||
-	    listener_open(&g->sockets, c, o->endpoint, o->transport, n, "Starting GRPC server",
-			  err) < 0)
+	if (make_tls(g, o, err) < 0 || listener_open(&g->sockets, c, o->endpoint, o->transport, n,
+						     "Starting GRPC server", err) < 0)
 		goto fail;
 	fill_settings(g, c);
 	g->shares = xcalloc(n, sizeof(*g->shares));

@@ -127,9 +127,8 @@ static void begin(struct http_request *req, void *arg)
 	struct err err = ERR_INIT;
 
 	if (!http_request_is_type(req, type_protobuf) && !http_request_is_type(req, type_json))
-		http_respond_error(req, 415, 0,
-				   "415 unsupported media type, supported: [%s, %s]", type_json,
-				   type_protobuf);
+		http_respond_error(req, 415, 0, "415 unsupported media type, supported: [%s, %s]",
+				   type_json, type_protobuf);
 	else if (tenant_of(c, req, tenant, &err) < 0)
 		refuse(req, &err);
 	else

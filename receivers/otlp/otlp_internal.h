@@ -25,7 +25,7 @@ struct otlp_grpc;
 struct otlp_http;
 
 struct otlp_state {
-	struct otlp_grpc *grpc;		/* NULL: off, or stopped */
+	struct otlp_grpc *grpc; /* NULL: off, or stopped */
 	struct otlp_http *http;
 	struct transport_counters *grpc_count, *http_count;
 };

@@ -94,13 +94,15 @@ static uint64_t answer_within_ms(const struct receiver_options *o, uint64_t dead
 	return MIN(ms, left > margin ? left - margin : 0);
 }
 
-void ingest_submit(struct ingest *in, struct component *c, struct batch *b, const struct otlp_rejects *rejects, uint64_t deadline_ns)
+void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
+		   const struct otlp_rejects *rejects, uint64_t deadline_ns)
 {
 	uint32_t n_spans = b->tables.n_spans;
 
 	in->answered = false;
 	in->n_rejected = rejects ? rejects->n : 0;
-	snprintf(in->first_reject, sizeof(in->first_reject), "%s", rejects && rejects->n ? rejects->first : "");
+	snprintf(in->first_reject, sizeof(in->first_reject), "%s",
+		 rejects && rejects->n ? rejects->first : "");
 	atomic_fetch_add_explicit(&in->count->rejected, in->n_rejected, memory_order_relaxed);
 	in->timer = (struct loop_timer){ .fn = deadline_near, .arg = in };
 	origin_init(&in->origin, n_spans, settled);
@@ -118,12 +120,15 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b, cons
 	component_emit(c, b);
 }
 
-int ingest_tenant(const struct component *c, struct bytes said, char out[TENANT_MAX + 1], struct err *err)
+int ingest_tenant(const struct component *c, struct bytes said, char out[TENANT_MAX + 1],
+		  struct err *err)
 {
 	struct bytes name = said.p != NULL ? said : bytes_str(c->receiver->tenant);
 
 	if (!tenant_is_valid(name))
-		return err_set(err, ERR_INVALID, "X-Scope-OrgID: \"%.*s\" is no tenant name: 1 to %d of letters, digits and !_.*'()-",
+		return err_set(err, ERR_INVALID,
+			       "X-Scope-OrgID: \"%.*s\" is no tenant name: 1 to %d of letters, "
+			       "digits and !_.*'()-",
 			       (int)MIN(name.n, (size_t)40), (const char *)name.p, TENANT_MAX);
 	memcpy(out, name.p, name.n);
 	out[name.n] = '\0';

@@ -122,6 +122,20 @@ def all_in_one(ports, data):
     }
 
 
+def query_node(ports, data):
+    """Extensions only: answers from the blocks in a directory."""
+    return {
+        "extensions": {
+            "trace_store": {"backend": "local", "local": {"path": data}},
+            "query": {"endpoint": f"127.0.0.1:{ports['query']}"},
+        },
+        "service": {
+            "extensions": ["trace_store", "query"],
+            "telemetry": {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}},
+        },
+    }
+
+
 def forwarder(ports, target, exporter=None, storage=None):
     """otlp in, otlp out to target (host:port); with storage the queue is on disk there."""
     out = merged(

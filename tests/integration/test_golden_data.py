@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
 import otlp
 import tempo
-from mill import GOLDEN
+from mill import GOLDEN, query_node
 
 OTLP_PB = [
     "trace",
@@ -168,13 +168,14 @@ def manifest():
 @pytest.mark.parametrize(
     "folder, encoding, first, last, objects", manifest() or [("absent", "", "", "", 0)]
 )
-def test_blocks_that_tempo_wrote(make_mill, folder, encoding, first, last, objects):
+def test_blocks_that_tempo_wrote(make_mill, tmp_path, folder, encoding, first, last, objects):
     """A block of a real Tempo in the data directory is read, in every compression."""
     source = golden("tempo-v2", folder)
-    mill = make_mill(start=False)
+    data = str(tmp_path / "blocks")
+    mill = make_mill(lambda ports: query_node(ports, data), start=False)
     with open(os.path.join(source, "meta.json"), encoding="utf-8") as f:
         meta = json.load(f)
-    block = os.path.join(mill.data, meta["tenantID"], meta["blockID"])
+    block = os.path.join(data, meta["tenantID"], meta["blockID"])
     shutil.copytree(source, block)
     for name in os.listdir(block):
         if name.endswith("-copy"):

@@ -13,8 +13,8 @@
 
 bool tenant_is_valid(struct bytes name)
 {
-	if (name.n == 0 || name.n > TENANT_MAX || bytes_eq_str(name, ".") || bytes_eq_str(name, "..") ||
-	    bytes_eq_str(name, "_spanmill"))
+	if (name.n == 0 || name.n > TENANT_MAX || bytes_eq_str(name, ".") ||
+	    bytes_eq_str(name, "..") || bytes_eq_str(name, "_spanmill"))
 		return false;
 	for (size_t i = 0; i < name.n; i++) {
 		uint8_t c = name.p[i];
@@ -40,7 +40,8 @@ static size_t align16(size_t n)
 
 static size_t batch_bytes(const struct sizes *s)
 {
-	return align16(sizeof(struct batch)) + align16(s->tables.n_spans * sizeof(struct span_ref)) +
+	return align16(sizeof(struct batch)) +
+	       align16(s->tables.n_spans * sizeof(struct span_ref)) +
 	       align16(s->tables.n_scopes * sizeof(struct scope_ref)) +
 	       align16(s->tables.n_resources * sizeof(struct resource_ref)) +
 	       align16(s->tables.n_heads * sizeof(struct bytes)) +
@@ -57,7 +58,8 @@ static void *carve(uint8_t **at, size_t n)
 	return p;
 }
 
-/* Memory for a batch of these sizes; counts are zero, arrays uninitialised. The caller has charged the budget. */
+/* Memory for a batch of these sizes; counts are zero, arrays uninitialised. The caller has charged
+ * the budget. */
 static struct batch *batch_alloc(const struct sizes *s, struct budget *budget, const char *tenant)
 {
 	size_t n = batch_bytes(s);
@@ -99,7 +101,8 @@ void batch_unref(struct batch *b)
 
 /* ---- birth ---- */
 
-/* Charge what the arena grew by since `before`; it is in memory already, so this cannot be refused. */
+/* Charge what the arena grew by since `before`; it is in memory already, so this cannot be refused.
+ */
 static void charge_arena(struct batch *b, size_t before)
 {
 	size_t grown = b->arena.bytes - before;
@@ -108,15 +111,19 @@ static void charge_arena(struct batch *b, size_t before)
 	b->index_bytes += grown;
 }
 
-static int charge_index(const struct rcbuf *request, const struct sizes *s, struct budget *budget, struct err *err)
+static int charge_index(const struct rcbuf *request, const struct sizes *s, struct budget *budget,
+			struct err *err)
 {
 	size_t n = batch_bytes(s);
 
 	if (budget != NULL && (int64_t)(n + request->charged) > budget->limit)
-		return err_set(err, ERR_TOO_LARGE, "request: %zu bytes and an index of %zu over the memory limit of %lld",
-			       request->charged, n, (long long)budget->limit);
+		return err_set(
+			err, ERR_TOO_LARGE,
+			"request: %zu bytes and an index of %zu over the memory limit of %lld",
+			request->charged, n, (long long)budget->limit);
 	if (!budget_charge(budget, n))
-		return err_set(err, ERR_EXHAUSTED, "memory budget: no room for the index of %u spans",
+		return err_set(err, ERR_EXHAUSTED,
+			       "memory budget: no room for the index of %u spans",
 			       s->tables.n_spans);
 	return 0;
 }
@@ -152,21 +159,22 @@ void batch_bind(struct batch *b, struct origin *o)
 
 /* ---- settling ---- */
 
-/* What a settling does to one origin; marks are asked for once, because another thread may fan out other spans of the
- * origin meanwhile. */
+/* What a settling does to one origin; marks are asked for once, because another thread may fan out
+ * other spans of the origin meanwhile. */
 struct tally {
-	uint32_t n_bad;		/* of its spans here: PERMANENT */
+	uint32_t n_bad; /* of its spans here: PERMANENT */
 	bool has_marks;
 };
 
-/* A tally per origin, or NULL when no origin has marks and none needs one. Free it. Origins without spans here may be
- * gone. */
+/* A tally per origin, or NULL when no origin has marks and none needs one. Free it. Origins without
+ * spans here may be gone. */
 static struct tally *tallies_new(const struct batch *b, bool always)
 {
 	struct tally *v = NULL;
 
 	for (uint32_t i = 0; i < b->n_origins; i++) {
-		bool has_marks = b->origins[i].n_spans > 0 && origin_has_marks(b->origins[i].origin);
+		bool has_marks =
+			b->origins[i].n_spans > 0 && origin_has_marks(b->origins[i].origin);
 
 		if (v == NULL && (has_marks || (always && i == 0)))
 			v = xcalloc(b->n_origins, sizeof(*v));
@@ -176,8 +184,8 @@ static struct tally *tallies_new(const struct batch *b, bool always)
 	return v;
 }
 
-static void settle_some(struct batch *b, uint32_t i, const struct tally *v, uint32_t n, enum verdict verdict,
-			enum drop_reason reason, const struct err *err)
+static void settle_some(struct batch *b, uint32_t i, const struct tally *v, uint32_t n,
+			enum verdict verdict, enum drop_reason reason, const struct err *err)
 {
 	if (v != NULL && v[i].has_marks)
 		origin_settle_marked(b->origins[i].origin, n, verdict, err);
@@ -186,7 +194,8 @@ static void settle_some(struct batch *b, uint32_t i, const struct tally *v, uint
 }
 
 /* Returns the spans whose log answers for them (HELD only). */
-static uint32_t settle_all(struct batch *b, enum verdict verdict, enum drop_reason reason, const struct err *err)
+static uint32_t settle_all(struct batch *b, enum verdict verdict, enum drop_reason reason,
+			   const struct err *err)
 {
 	struct tally *v = tallies_new(b, false);
 	uint32_t n_first = 0;
@@ -195,7 +204,8 @@ static uint32_t settle_all(struct batch *b, enum verdict verdict, enum drop_reas
 		const struct span_ref *sp = &b->tables.spans[i];
 
 		if (v[sp->origin].has_marks)
-			n_first += origin_mark(b->origins[sp->origin].origin, sp->ordinal, verdict, reason);
+			n_first += origin_mark(b->origins[sp->origin].origin, sp->ordinal, verdict,
+					       reason);
 	}
 	for (uint32_t i = 0; i < b->n_origins; i++) {
 		uint32_t n = b->origins[i].n_spans;
@@ -232,10 +242,12 @@ void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err
 			origin_mark(b->origins[sp->origin].origin, sp->ordinal,
 				    is_bad ? VERDICT_PERMANENT : VERDICT_DELIVERED, DROP_REJECTED);
 	}
-	/* An origin may be gone after the call that pays its last debt, but a call for no spans does not look at it. */
+	/* An origin may be gone after the call that pays its last debt, but a call for no spans
+	 * does not look at it. */
 	for (uint32_t i = 0; i < b->n_origins; i++) {
 		settle_some(b, i, v, v[i].n_bad, VERDICT_PERMANENT, DROP_REJECTED, err);
-		settle_some(b, i, v, b->origins[i].n_spans - v[i].n_bad, VERDICT_DELIVERED, DROP_REJECTED, NULL);
+		settle_some(b, i, v, b->origins[i].n_spans - v[i].n_bad, VERDICT_DELIVERED,
+			    DROP_REJECTED, NULL);
 	}
 	free(v);
 }
@@ -258,7 +270,8 @@ static void share_sources(struct batch *to, const struct batch *from)
 		to->sources[to->n_sources++] = rcbuf_ref(from->sources[i]);
 }
 
-/* Edited spans point into their batch's arena: keep that batch alive behind a source that holds its reference. */
+/* Edited spans point into their batch's arena: keep that batch alive behind a source that holds its
+ * reference. */
 static void release_pinned(struct rcbuf *pin)
 {
 	batch_unref(pin->owner);
@@ -327,7 +340,8 @@ static void settle_dropped(struct batch *b, const struct batch *kept, const uint
 		const struct span_ref *sp = &b->tables.spans[i];
 
 		if (!keep[i] && v[sp->origin].has_marks)
-			origin_mark(b->origins[sp->origin].origin, sp->ordinal, VERDICT_DROPPED, reason);
+			origin_mark(b->origins[sp->origin].origin, sp->ordinal, VERDICT_DROPPED,
+				    reason);
 	}
 	for (uint32_t i = 0; i < b->n_origins; i++) {
 		uint32_t n = b->origins[i].n_spans - (kept ? kept->origins[i].n_spans : 0);
@@ -540,7 +554,8 @@ static void edit_start(struct edit *e, const struct span_ref *sp)
 		e->v[0] = (struct bytes){ sp->p, sp->len };
 }
 
-/* The Span without its trace_state fields; pieces end between fields. A hostile Span with many of them is copied, once. */
+/* The Span without its trace_state fields; pieces end between fields. A hostile Span with many of
+ * them is copied, once. */
 static void edit_cut_trace_state(struct edit *e, size_t len, struct arena *arena)
 {
 	struct edit from = *e;

@@ -2,11 +2,12 @@
  *
  * origin.c - see origin.h.
  *
- * A mark byte: bit 0 delivered, bit 1 held, high nibble the first drop reason + 1; 0 for a span that met its verdict
- * before the fan-out, or outside it, and stands in the tallies. Marks are made by the first fan-out, before any branch
- * runs, so that no verdict of a branch can miss them.
+ * A mark byte: bit 0 delivered, bit 1 held, high nibble the first drop reason + 1; 0 for a span
+ * that met its verdict before the fan-out, or outside it, and stands in the tallies. Marks are made
+ * by the first fan-out, before any branch runs, so that no verdict of a branch can miss them.
  *
- * Withdrawal races with the last verdict: both move `withdrawn` from OPEN, one wins, and the loser follows it.
+ * Withdrawal races with the last verdict: both move `withdrawn` from OPEN, one wins, and the loser
+ * follows it.
  */
 #include "pipeline/origin.h"
 
@@ -169,7 +170,8 @@ static void add_marks(struct origin *o, struct books *to)
 	for (uint32_t i = 0; marks != NULL && i < o->n_spans; i++) {
 		uint8_t m = atomic_load_explicit(&marks[i], memory_order_relaxed);
 
-		/* Held before delivered: the log will report the delivery when the span leaves it. */
+		/* Held before delivered: the log will report the delivery when the span leaves it.
+		 */
 		if (m & MARK_HELD)
 			to->held++;
 		else if (m & MARK_DELIVERED)
@@ -186,7 +188,8 @@ uint32_t origin_fini(struct origin *o)
 
 	read_tallies(o, &books);
 	add_marks(o, &books);
-	/* What a log already holds of a refused request will leave it as delivered: it came in by another door. */
+	/* What a log already holds of a refused request will leave it as delivered: it came in by
+	 * another door. */
 	atomic_fetch_add(&ledger.refused, refused ? o->n_spans : 0);
 	atomic_fetch_add(&ledger.accepted, refused ? books.held : o->n_spans);
 	atomic_fetch_add(&ledger.held, (int64_t)books.held);

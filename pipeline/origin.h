@@ -1,28 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * origin.h - who is waiting for a request's spans: acknowledgements as tallies, not trees (DESIGN section 3).
+ * origin.h - who is waiting for a request's spans: acknowledgements as tallies, not trees (DESIGN
+ * section 3).
  *
  *   request of 3 spans -> origin {owed 3}
  *     sampler drops 1            verdict DROPPED 1      owed 2
  *     exporter delivers 2        verdict DELIVERED 2    owed 0 -> settled: the receiver answers
  *
- * Every span_ref says which origin it came from, so a batch may be split, merged or filtered without bookkeeping. A span
- * fanned out to k exporters is owed k verdicts. When nothing is owed, `settled` runs once, on the thread that gave the
- * last verdict.
+ * Every span_ref says which origin it came from, so a batch may be split, merged or filtered
+ * without bookkeeping. A span fanned out to k exporters is owed k verdicts. When nothing is owed,
+ * `settled` runs once, on the thread that gave the last verdict.
  *
- * The answer: any retryable -> retryable, the client sends all again; else permanent ones -> success with
- * partial_success of that count; else success. Dropping on purpose is success with a counted reason.
+ * The answer: any retryable -> retryable, the client sends all again; else permanent ones ->
+ * success with partial_success of that count; else success. Dropping on purpose is success with a
+ * counted reason.
  *
- * The ledger (accepted = delivered + dropped{reason} + held) is written when the origin settles, each span once however
- * many exporters it fed: held if a log has it (it becomes delivered when it leaves that log), else delivered if one
- * took it, else dropped. When several logs hold a span, the first one answers for it in the books: origin_settle_marked
- * and batch_hold tell a log how many of its spans those are. A request answered "retryable" counts as refused and
- * nowhere else, except for what a log holds of it. Verdicts given before any fan-out are tallies; a fan-out keeps one
+ * The ledger (accepted = delivered + dropped{reason} + held) is written when the origin settles,
+ * each span once however many exporters it fed: held if a log has it (it becomes delivered when it
+ * leaves that log), else delivered if one took it, else dropped. When several logs hold a span, the
+ * first one answers for it in the books: origin_settle_marked and batch_hold tell a log how many of
+ * its spans those are. A request answered "retryable" counts as refused and nowhere else, except
+ * for what a log holds of it. Verdicts given before any fan-out are tallies; a fan-out keeps one
  * byte per span (origin.marks) to form the union of its branches.
  *
- * THREADS: any, without locks. OWNERSHIP: the receiver embeds the origin in its request and frees it in or after
- * `settled`; a batch holding its spans keeps owed above zero and so the origin alive. origin_withdraw is for whoever
- * frees the origin (or does so on the same loop): nobody else can know that it is still there.
+ * THREADS: any, without locks. OWNERSHIP: the receiver embeds the origin in its request and frees
+ * it in or after `settled`; a batch holding its spans keeps owed above zero and so the origin
+ * alive. origin_withdraw is for whoever frees the origin (or does so on the same loop): nobody else
+ * can know that it is still there.
  */
 #ifndef PIPELINE_ORIGIN_H
 #define PIPELINE_ORIGIN_H
@@ -34,24 +38,24 @@
 
 /* Why a span was dropped: a closed list, the label `reason` of spanmill_dropped_spans. */
 enum drop_reason {
-	DROP_SAMPLED,		/* a probabilistic sampler's decision */
-	DROP_FILTERED,		/* a filter's rule */
-	DROP_REJECTED,		/* the next hop took the request but refused the span (partial_success) */
-	DROP_PERMANENT,		/* the next hop refused the request for good */
-	DROP_QUEUE_FULL,	/* a queue that may not block had no room */
-	DROP_RETRIES_EXHAUSTED,	/* retry_on_failure.max_elapsed_time passed */
-	DROP_TOO_LARGE,		/* a span over the limit of what is downstream, without a dead letter */
-	DROP_BEST_EFFORT,	/* only best_effort exporters saw it */
-	DROP_CORRUPT,		/* lost to damage of a log, counted when found */
-	DROP_SHUTDOWN,		/* undelivered at exit, and no log holds it */
+	DROP_SAMPLED,    /* a probabilistic sampler's decision */
+	DROP_FILTERED,   /* a filter's rule */
+	DROP_REJECTED,   /* the next hop took the request but refused the span (partial_success) */
+	DROP_PERMANENT,  /* the next hop refused the request for good */
+	DROP_QUEUE_FULL, /* a queue that may not block had no room */
+	DROP_RETRIES_EXHAUSTED, /* retry_on_failure.max_elapsed_time passed */
+	DROP_TOO_LARGE,   /* a span over the limit of what is downstream, without a dead letter */
+	DROP_BEST_EFFORT, /* only best_effort exporters saw it */
+	DROP_CORRUPT,     /* lost to damage of a log, counted when found */
+	DROP_SHUTDOWN,    /* undelivered at exit, and no log holds it */
 	DROP_REASON_MAX,
 };
 
 enum verdict {
 	VERDICT_DELIVERED,
-	VERDICT_HELD,		/* in a log of ours, synced: acknowledged, and counted again when it leaves */
-	VERDICT_DROPPED,	/* on purpose: success, counted by reason */
-	VERDICT_PERMANENT,	/* failed for good: partial_success, counted by reason */
+	VERDICT_HELD, /* in a log of ours, synced: acknowledged, and counted again when it leaves */
+	VERDICT_DROPPED,   /* on purpose: success, counted by reason */
+	VERDICT_PERMANENT, /* failed for good: partial_success, counted by reason */
 	VERDICT_RETRYABLE,
 };
 
@@ -59,30 +63,30 @@ enum verdict {
 struct origin_outcome {
 	bool retryable;
 	uint32_t n_permanent;
-	const struct err *err;	/* of the first failure; borrowed; kind ERR_NONE when there was none */
+	const struct err *err; /* of the first failure; borrowed; ERR_NONE when none */
 };
 
 struct origin {
-	void (*settled)(struct origin *o);	/* set by the owner; origin_outcome tells how */
+	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
 	uint32_t n_spans;
-	_Atomic int64_t owed;			/* verdicts still to come */
-	_Atomic uint32_t n_permanent, n_retryable;	/* verdicts, for the answer */
+	_Atomic int64_t owed;                      /* verdicts still to come */
+	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */
 	/* Spans that met their one verdict outside a fan-out, for the books. */
 	_Atomic uint32_t n_delivered, n_held, n_dropped[DROP_REASON_MAX];
-	_Atomic(_Atomic uint8_t *) marks;	/* one byte per span once fanned out; see origin.c */
-	_Atomic int withdrawn;			/* answered before it settled */
+	_Atomic(_Atomic uint8_t *) marks; /* one byte per span once fanned out; see origin.c */
+	_Atomic int withdrawn;            /* answered before it settled */
 	_Atomic int err_claimed;
 	struct err err;
 };
 
-/* The process's books. Spans; any thread. The receivers count what they accept or refuse, the origins what became of
- * it: independently, so that a lost span shows. */
+/* The process's books. Spans; any thread. The receivers count what they accept or refuse, the
+ * origins what became of it: independently, so that a lost span shows. */
 struct ledger {
 	_Atomic uint64_t accepted, refused;
 	_Atomic uint64_t delivered;
 	_Atomic int64_t held;
 	_Atomic uint64_t dropped[DROP_REASON_MAX];
-	_Atomic int64_t in_flight;	/* origins not settled, in spans */
+	_Atomic int64_t in_flight; /* origins not settled, in spans */
 };
 
 extern struct ledger ledger;
@@ -90,34 +94,37 @@ extern struct ledger ledger;
 /* "sampled", "filtered", ...: the label of a drop reason. */
 const char *drop_reason_name(enum drop_reason reason);
 
-/* Before the spans go anywhere: n_spans are owed one verdict each. With n_spans 0 nothing is owed and `settled` never
- * runs: the owner answers at once (and calls origin_fini). */
+/* Before the spans go anywhere: n_spans are owed one verdict each. With n_spans 0 nothing is owed
+ * and `settled` never runs: the owner answers at once (and calls origin_fini). */
 void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o));
-/* Each of n spans is owed `extra` further verdicts: called by the fan-out before the branches run. With n = 0 the
- * origin is not looked at: it may be gone. */
+/* Each of n spans is owed `extra` further verdicts: called by the fan-out before the branches run.
+ * With n = 0 the origin is not looked at: it may be gone. */
 void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra);
-/* True once some of the origin's spans went through a fan-out. A caller that settles spans asks once per batch and
- * origin, and then follows one way for all of them: marks, or tallies. */
+/* True once some of the origin's spans went through a fan-out. A caller that settles spans asks
+ * once per batch and origin, and then follows one way for all of them: marks, or tallies. */
 bool origin_has_marks(const struct origin *o);
-/* One span's verdict, when there are marks; origin_settle_marked follows. True when the span is now HELD and was not
- * before: this log answers for it in the books. */
+/* One span's verdict, when there are marks; origin_settle_marked follows. True when the span is now
+ * HELD and was not before: this log answers for it in the books. */
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason);
-/* n spans have this verdict. `reason` matters for DROPPED and PERMANENT, `err` (may be NULL) for the failures. When
- * this pays the last debt, `settled` runs before the call returns, and the origin may be gone after it. */
+/* n spans have this verdict. `reason` matters for DROPPED and PERMANENT, `err` (may be NULL) for
+ * the failures. When this pays the last debt, `settled` runs before the call returns, and the
+ * origin may be gone after it. */
 void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reason reason,
 		   const struct err *err);
 /* The same for n spans that were marked one by one. */
 void origin_settle_marked(struct origin *o, uint32_t n, enum verdict v, const struct err *err);
 void origin_outcome(const struct origin *o, struct origin_outcome *out);
-/* The answer is "try again" although spans are still under way: what is unsent should not be sent (exporters ask
- * origin_is_withdrawn), and the ledger counts the request as refused. False when it has settled already or is settling:
- * then the settled callback's outcome is the answer. */
+/* The answer is "try again" although spans are still under way: what is unsent should not be sent
+ * (exporters ask origin_is_withdrawn), and the ledger counts the request as refused. False when it
+ * has settled already or is settling: then the settled callback's outcome is the answer. */
 bool origin_withdraw(struct origin *o);
 bool origin_is_withdrawn(const struct origin *o);
-/* In `settled`, once: write the books. Frees what the origin owns. Returns the number of spans accepted. */
+/* In `settled`, once: write the books. Frees what the origin owns. Returns the number of spans
+ * accepted. */
 uint32_t origin_fini(struct origin *o);
 
-/* Spans found in a log at start, or leaving it later: n of those that batch_hold or ledger_found spoke of. */
+/* Spans found in a log at start, or leaving it later: n of those that batch_hold or ledger_found
+ * spoke of. */
 void ledger_found(uint64_t n);
 void ledger_held_delivered(uint64_t n);
 void ledger_held_dropped(uint64_t n, enum drop_reason reason);

@@ -2,12 +2,14 @@
  *
  * otlp_encode.c - see otlp_encode.h.
  *
- * DESIGN: pass 1 cuts the spans into runs (one per ScopeSpans) and adds up payload lengths; a run also says where its
- * ResourceSpans starts and how long it is. Pass 2 writes tags and lengths into one scratch block and lists slices.
+ * DESIGN: pass 1 cuts the spans into runs (one per ScopeSpans) and adds up payload lengths; a run
+ * also says where its ResourceSpans starts and how long it is. Pass 2 writes tags and lengths into
+ * one scratch block and lists slices.
  *
  * What the request itself held besides resource_spans goes out first.
  *
- *   runs:  [first 0, n 3, scope 0, bytes 900, opens resource: 1400] [first 3, n 2, scope 1, bytes 450] ...
+ *   runs:  [first 0, n 3, scope 0, bytes 900, opens resource: 1400]
+ *          [first 3, n 2, scope 1, bytes 450] ...
  */
 #include "wire/otlp_encode.h"
 
@@ -16,10 +18,11 @@
 enum { TAG_RESOURCE_SPANS = 0x0a, TAG_SCOPE_SPANS = 0x12, TAG_SPAN = 0x12, HEAD_MAX = 6 };
 
 struct run {
-	uint32_t first, n;	/* spans, as positions in the pick order */
+	uint32_t first, n; /* spans, as positions in the pick order */
 	uint32_t scope;
-	size_t payload;		/* of the ScopeSpans message */
-	size_t resource_payload;/* of the ResourceSpans that starts here; 0: goes on in the one before */
+	size_t payload;          /* of the ScopeSpans message */
+	size_t resource_payload; /* of the ResourceSpans that starts here; 0: goes on in the one
+				    before */
 };
 
 static const struct span_ref *span_at(const struct span_tables *t, const uint32_t *pick, uint32_t i)
@@ -42,8 +45,8 @@ static size_t extras_size(const struct span_tables *t)
 }
 
 /* Fill runs[] (NULL: only measure). Returns their number; *total gets the encoded bytes. */
-static uint32_t measure(const struct span_tables *t, const uint32_t *pick, uint32_t n, struct run *runs,
-			size_t *total)
+static uint32_t measure(const struct span_tables *t, const uint32_t *pick, uint32_t n,
+			struct run *runs, size_t *total)
 {
 	uint32_t n_runs = 0, open_resource = UINT32_MAX;
 	size_t resource_payload = 0, scope_payload;

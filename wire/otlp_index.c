@@ -2,14 +2,15 @@
  *
  * otlp_index.c - see otlp_index.h.
  *
- * DESIGN: envelopes are walked for their own fields, then for their children, so that a resource behind its spans still
- * comes first; skipping a child by its length costs a few nanoseconds. The bytes of a span are read once: scan_fast
- * takes the shapes that every SDK writes (one-byte tags and lengths), pb_next all others; both fill the same span_ref.
+ * DESIGN: envelopes are walked for their own fields, then for their children, so that a resource
+ * behind its spans still comes first; skipping a child by its length costs a few nanoseconds. The
+ * bytes of a span are read once: scan_fast takes the shapes that every SDK writes (one-byte tags
+ * and lengths), pb_next all others; both fill the same span_ref.
  *
  *   request -> ResourceSpans -> ScopeSpans -> Span           otlp_count stops above Span
  *
- * LIMITS: a Span too short to hold its two ids gets no row in the tables, so the index is at most about four times the
- * request, whatever it holds.
+ * LIMITS: a Span too short to hold its two ids gets no row in the tables, so the index is at most
+ * about four times the request, whatever it holds.
  */
 #include "wire/otlp_index.h"
 
@@ -26,12 +27,12 @@ enum {
 	RS_RESOURCE = 1,
 	RS_SCOPE_SPANS = 2,
 	RS_SCHEMA_URL = 3,
-	RS_DEPRECATED_SPANS = 1000,	/* instrumentation_library_spans of proto 0.15 to 0.18 */
+	RS_DEPRECATED_SPANS = 1000, /* instrumentation_library_spans of proto 0.15 to 0.18 */
 	SS_SCOPE = 1,
 	SS_SPANS = 2,
 	SS_SCHEMA_URL = 3,
-	SPAN_MIN = 28,			/* tags, lengths and bytes of a trace id and a span id */
-	PREFETCH_AHEAD = 1024,		/* measured: 106-123 -> 87-92 ns/span on cold data */
+	SPAN_MIN = 28,         /* tags, lengths and bytes of a trace id and a span id */
+	PREFETCH_AHEAD = 1024, /* measured: 106-123 -> 87-92 ns/span on cold data */
 };
 
 enum span_field {
@@ -68,7 +69,7 @@ struct walk {
 	struct otlp_result *result;
 	struct err *err;
 	struct place at;
-	const uint8_t *end;		/* of the request */
+	const uint8_t *end; /* of the request */
 	bool resource_text_is_bad;
 };
 
@@ -79,7 +80,8 @@ static const char *place_text(const struct walk *w, enum level level, char out[P
 	int n = snprintf(out, PLACE_MAX, "resource_spans[%u]", w->at.resource_spans);
 
 	if (level >= AT_SCOPE)
-		n += snprintf(out + n, (size_t)(PLACE_MAX - n), ".scope_spans[%u]", w->at.scope_spans);
+		n += snprintf(out + n, (size_t)(PLACE_MAX - n), ".scope_spans[%u]",
+			      w->at.scope_spans);
 	if (level >= AT_SPAN)
 		snprintf(out + n, (size_t)(PLACE_MAX - n), ".spans[%u]", w->at.span);
 	return out;
@@ -118,7 +120,8 @@ struct level_counts {
 	uint64_t children, long_children, runs;
 };
 
-/* In one envelope: children numbered `child`, those of at least min_bytes, and runs of other fields. */
+/* In one envelope: children numbered `child`, those of at least min_bytes, and runs of other
+ * fields. */
 static int count_level(struct bytes in, uint32_t child, size_t min_bytes, struct level_counts *c)
 {
 	bool in_run = false;
@@ -193,9 +196,10 @@ int otlp_count(struct bytes request, struct otlp_counts *counts, struct err *err
 		n++;
 	}
 	if (got < 0)
-		return err_set(err, ERR_INVALID, "request: damaged protobuf after %u resource_spans", n);
-	*counts = (struct otlp_counts){ (uint32_t)c.spans, (uint32_t)c.scopes, (uint32_t)c.resources,
-					(uint32_t)c.heads };
+		return err_set(err, ERR_INVALID,
+			       "request: damaged protobuf after %u resource_spans", n);
+	*counts = (struct otlp_counts){ (uint32_t)c.spans, (uint32_t)c.scopes,
+					(uint32_t)c.resources, (uint32_t)c.heads };
 	return 0;
 }
 
@@ -207,14 +211,15 @@ static void reject(struct walk *w, const char *field, const char *why)
 	char place[PLACE_MAX];
 
 	if (r->n++ == 0)
-		snprintf(r->first, sizeof(r->first), "%s%s: %s", place_text(w, AT_SPAN, place), field, why);
+		snprintf(r->first, sizeof(r->first), "%s%s: %s", place_text(w, AT_SPAN, place),
+			 field, why);
 	w->result->is_whole = false;
 }
 
 /* What a span's walk found besides the span_ref itself. */
 struct span_scan {
 	struct bytes trace_id, span_id, parent_id;
-	enum otlp_verdict verdict;	/* worst below span level that does not refuse the request */
+	enum otlp_verdict verdict; /* worst below span level that does not refuse the request */
 };
 
 static void take_text(struct span_scan *s, struct bytes text)
@@ -223,7 +228,8 @@ static void take_text(struct span_scan *s, struct bytes text)
 }
 
 /* A field of the Span that holds a message or text; -1 damaged. */
-static int scan_len_field(struct walk *w, struct span_ref *sp, const struct pb_field *f, struct span_scan *s)
+static int scan_len_field(struct walk *w, struct span_ref *sp, const struct pb_field *f,
+			  struct span_scan *s)
 {
 	enum otlp_verdict v = OTLP_VALID;
 	const char *field = "";
@@ -273,16 +279,19 @@ static int scan_len_field(struct walk *w, struct span_ref *sp, const struct pb_f
 
 /* Wire type of each known Span field. */
 static const uint8_t span_wire[F_MAX] = {
-	[F_TRACE_ID] = PB_LEN,		  [F_SPAN_ID] = PB_LEN,	      [F_TRACE_STATE] = PB_LEN,
-	[F_PARENT_SPAN_ID] = PB_LEN,	  [F_NAME] = PB_LEN,	      [F_KIND] = PB_VARINT,
-	[F_START] = PB_FIXED64,		  [F_END] = PB_FIXED64,	      [F_ATTRIBUTES] = PB_LEN,
-	[F_DROPPED_ATTRIBUTES] = PB_VARINT, [F_EVENTS] = PB_LEN,      [F_DROPPED_EVENTS] = PB_VARINT,
-	[F_LINKS] = PB_LEN,		  [F_DROPPED_LINKS] = PB_VARINT, [F_STATUS] = PB_LEN,
-	[F_FLAGS] = PB_FIXED32,
+	[F_TRACE_ID] = PB_LEN,    [F_SPAN_ID] = PB_LEN,
+	[F_TRACE_STATE] = PB_LEN, [F_PARENT_SPAN_ID] = PB_LEN,
+	[F_NAME] = PB_LEN,        [F_KIND] = PB_VARINT,
+	[F_START] = PB_FIXED64,   [F_END] = PB_FIXED64,
+	[F_ATTRIBUTES] = PB_LEN,  [F_DROPPED_ATTRIBUTES] = PB_VARINT,
+	[F_EVENTS] = PB_LEN,      [F_DROPPED_EVENTS] = PB_VARINT,
+	[F_LINKS] = PB_LEN,       [F_DROPPED_LINKS] = PB_VARINT,
+	[F_STATUS] = PB_LEN,      [F_FLAGS] = PB_FIXED32,
 };
 
 /* One field of a Span in full generality. */
-static int scan_field(struct walk *w, struct span_ref *sp, const struct pb_field *f, struct span_scan *s)
+static int scan_field(struct walk *w, struct span_ref *sp, const struct pb_field *f,
+		      struct span_scan *s)
 {
 	if (f->number >= F_MAX)
 		return 0;
@@ -305,9 +314,17 @@ static int scan_field(struct walk *w, struct span_ref *sp, const struct pb_field
 
 enum { FAST_MARGIN = 2 + OTLP_PLAIN_WINDOW };
 
-/* The field at p in its usual shape; returns what follows it, or NULL: take the general way. FAST_MARGIN bytes are
- * readable from p, but the payload must still be found to end within `end`. What is written before NULL is returned the
- * general way writes again, or it refuses the request. */
+/* What follows an id of `want` bytes at body, or NULL when it is no such id; `left` counts from its
+ * tag. */
+static inline const uint8_t *after_id(const uint8_t *body, size_t want, size_t left)
+{
+	return body[-1] == want && left >= want + 2 ? body + want : NULL;
+}
+
+/* The field at p in its usual shape; returns what follows it, or NULL: take the general way.
+ * FAST_MARGIN bytes are readable from p, but the payload must still be found to end within `end`.
+ * What is written before NULL is returned the general way writes again, or it refuses the request.
+ */
 static inline const uint8_t *scan_fast(const uint8_t *p, const uint8_t *end, struct span_ref *sp,
 				       struct span_scan *s)
 {
@@ -319,13 +336,13 @@ static inline const uint8_t *scan_fast(const uint8_t *p, const uint8_t *end, str
 		return n + 2 <= left && otlp_key_value_is_plain(body, n) ? body + n : NULL;
 	case TAG(F_TRACE_ID, PB_LEN):
 		s->trace_id = (struct bytes){ body, n };
-		return n == 16 && left >= 18 ? body + n : NULL;
+		return after_id(body, 16, left);
 	case TAG(F_SPAN_ID, PB_LEN):
 		s->span_id = (struct bytes){ body, n };
-		return n == 8 && left >= 10 ? body + n : NULL;
+		return after_id(body, 8, left);
 	case TAG(F_PARENT_SPAN_ID, PB_LEN):
 		s->parent_id = (struct bytes){ body, n };
-		return n == 8 && left >= 10 ? body + n : NULL;
+		return after_id(body, 8, left);
 	case TAG(F_NAME, PB_LEN):
 		sp->name_off = (uint32_t)(body - sp->p);
 		sp->name_len = (uint32_t)n;
@@ -398,7 +415,8 @@ static bool take_ids(struct walk *w, struct span_ref *sp, const struct span_scan
 {
 	char text[64];
 
-	if (!id_is_fine(w, s->trace_id, 16, ".trace_id") || !id_is_fine(w, s->span_id, 8, ".span_id"))
+	if (!id_is_fine(w, s->trace_id, 16, ".trace_id") ||
+	    !id_is_fine(w, s->span_id, 8, ".span_id"))
 		return false;
 	if (s->parent_id.n != 8 && s->parent_id.n != 0) {
 		snprintf(text, sizeof(text), "%zu bytes, must be 8 or none", s->parent_id.n);
@@ -437,16 +455,19 @@ void span_read_sampling(struct span_ref *sp)
 		sp->r = ot.rv;
 }
 
-/* Bytes of the canonical tag and length in front of a span, 0 when what lies there is something else. */
+/* Bytes of the canonical tag and length in front of a span, 0 when what lies there is something
+ * else. */
 static uint8_t canonical_head(const struct pb_field *f)
 {
 	size_t head = f->raw.n - f->data.n;
 
-	return f->raw.p[0] == TAG(SS_SPANS, PB_LEN) && head == 1 + pb_varint_size(f->data.n) ? (uint8_t)head
-											      : 0;
+	return f->raw.p[0] == TAG(SS_SPANS, PB_LEN) && head == 1 + pb_varint_size(f->data.n)
+		       ? (uint8_t)head
+		       : 0;
 }
 
-/* Field by field: as one assignment the compiler makes a `rep stos` of it, 15 ns/span. Ids, r and th are always set. */
+/* Field by field: as one assignment the compiler makes a `rep stos` of it, 15 ns/span. Ids, r and
+ * th are always set. */
 static void clear_span(struct span_ref *sp)
 {
 	sp->pieces = NULL;
@@ -504,8 +525,8 @@ static void add_head(struct span_tables *t, struct bytes raw, struct head_run *r
 	t->n_heads++;
 }
 
-/* A resource or scope sent in several fields means their merge; other readers get that wrong, so it is sent on as one.
- * Both are field 1. */
+/* A resource or scope sent in several fields means their merge; other readers get that wrong, so it
+ * is sent on as one. Both are field 1. */
 static void merge_heads(struct walk *w, struct bytes envelope, uint32_t child, struct head_run *run)
 {
 	size_t payload = 0, others = 0;
@@ -535,7 +556,8 @@ static void merge_heads(struct walk *w, struct bytes envelope, uint32_t child, s
 	w->result->is_whole = false;
 }
 
-/* The spans of a scope from number `first` in the tables on, bad ones among them, are rejected together. */
+/* The spans of a scope from number `first` in the tables on, bad ones among them, are rejected
+ * together. */
 static void reject_scope(struct walk *w, uint32_t first, uint32_t rejects_before, const char *why)
 {
 	uint32_t n_spans = w->at.span;
@@ -587,7 +609,8 @@ static int index_scope_spans(struct walk *w, struct bytes ss, uint32_t resource)
 	}
 	if (v != OTLP_VALID || w->resource_text_is_bad)
 		reject_scope(w, first, rejects,
-			     v != OTLP_VALID ? "invalid UTF-8 in its scope" : "invalid UTF-8 in its resource");
+			     v != OTLP_VALID ? "invalid UTF-8 in its scope"
+					     : "invalid UTF-8 in its resource");
 	if (t->n_spans == first) {
 		t->n_heads = run.first;
 		return 0;
@@ -617,7 +640,8 @@ static int index_resource(struct walk *w, struct bytes rs, uint32_t child, struc
 		else if (f.number == RS_SCHEMA_URL)
 			v = otlp_validate_string(f.data);
 		if (v < 0)
-			return refuse(w, AT_RESOURCE, f.number == RS_RESOURCE ? ".resource" : ".schema_url", v);
+			return refuse(w, AT_RESOURCE,
+				      f.number == RS_RESOURCE ? ".resource" : ".schema_url", v);
 		w->resource_text_is_bad |= v != OTLP_VALID;
 		n_resources += f.number == RS_RESOURCE;
 		add_head(w->t, f.raw, run);
@@ -686,9 +710,11 @@ static int index_resource_spans(struct walk *w, struct bytes rs)
 int otlp_index(struct bytes request, struct span_tables *tables, struct arena *arena,
 	       struct otlp_result *result, struct err *err)
 {
-	struct walk w = {
-		.t = tables, .arena = arena, .result = result, .err = err, .end = request.p + request.n
-	};
+	struct walk w = { .t = tables,
+			  .arena = arena,
+			  .result = result,
+			  .err = err,
+			  .end = request.p + request.n };
 	struct head_run extras = { 0 };
 	struct pb_field f;
 

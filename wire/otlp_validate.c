@@ -2,8 +2,8 @@
  *
  * otlp_validate.c - see otlp_validate.h.
  *
- * DESIGN: each message first gets one look for its usual shape (otlp_plain.h, where 64 bytes may be read), then the
- * general walk. Recursion is bounded by OTLP_MAX_DEPTH.
+ * DESIGN: each message first gets one look for its usual shape (otlp_plain.h, where 64 bytes may be
+ * read), then the general walk. Recursion is bounded by OTLP_MAX_DEPTH.
  */
 #include "wire/otlp_validate.h"
 
@@ -45,7 +45,8 @@ static bool can_look(const uint8_t *p, const uint8_t *end)
 static enum otlp_verdict validate_any_value(struct bytes in, int depth, const uint8_t *end);
 
 /* ArrayValue (each field 1 an AnyValue) or KeyValueList (each field 1 a KeyValue). */
-static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth, const uint8_t *end)
+static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth,
+				       const uint8_t *end)
 {
 	enum otlp_verdict worst = OTLP_VALID;
 	struct pb_field f;
@@ -67,7 +68,7 @@ static enum otlp_verdict validate_list(struct bytes in, bool of_pairs, int depth
 }
 
 /* The wire type of each AnyValue member, by field number. */
-static const uint8_t any_value_wire[8] = { 0xff,	 PB_LEN, PB_VARINT, PB_VARINT,
+static const uint8_t any_value_wire[8] = { 0xff,       PB_LEN, PB_VARINT, PB_VARINT,
 					   PB_FIXED64, PB_LEN, PB_LEN,    PB_LEN };
 
 static enum otlp_verdict validate_any_value(struct bytes in, int depth, const uint8_t *end)
@@ -115,12 +116,22 @@ enum otlp_verdict otlp_validate_key_value(struct bytes in, int depth, const uint
 }
 
 /* What each field of a small message must be; the sub-span messages are a few rows each. */
-enum field_rule { R_SKIP, R_VARINT, R_FIXED64, R_FIXED32, R_STRING, R_PAIR, R_TRACE_ID, R_SPAN_ID, R_ENTITY };
+enum field_rule {
+	R_SKIP,
+	R_VARINT,
+	R_FIXED64,
+	R_FIXED32,
+	R_STRING,
+	R_PAIR,
+	R_TRACE_ID,
+	R_SPAN_ID,
+	R_ENTITY
+};
 
 static const uint8_t rule_wire[] = {
 	[R_VARINT] = PB_VARINT, [R_FIXED64] = PB_FIXED64, [R_FIXED32] = PB_FIXED32,
-	[R_STRING] = PB_LEN,	[R_PAIR] = PB_LEN,	  [R_TRACE_ID] = PB_LEN,
-	[R_SPAN_ID] = PB_LEN,	[R_ENTITY] = PB_LEN,
+	[R_STRING] = PB_LEN,    [R_PAIR] = PB_LEN,        [R_TRACE_ID] = PB_LEN,
+	[R_SPAN_ID] = PB_LEN,   [R_ENTITY] = PB_LEN,
 };
 
 static enum otlp_verdict validate_entity_ref(struct bytes ref, const uint8_t *end);
@@ -144,7 +155,8 @@ static enum otlp_verdict validate_field(enum field_rule rule, const struct pb_fi
 	}
 }
 
-/* Walk a message by its rules[0 .. n_rules-1]; *code gets the value of field 3 when it is a varint. */
+/* Walk a message by its rules[0 .. n_rules-1]; *code gets the value of field 3 when it is a varint.
+ */
 static enum otlp_verdict validate_message(struct bytes in, const uint8_t *rules, size_t n_rules,
 					  uint8_t *code, const uint8_t *end)
 {

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp_validate.h - the checks below span level: attributes, AnyValue, events, links, scope and resource messages.
+ * otlp_validate.h - the checks below span level: attributes, AnyValue, events, links, scope and
+ * resource messages.
  *
- * Each returns VALID, BAD_TEXT (well-formed, but a string is not UTF-8) or, below zero, what makes the whole request
- * unusable. `end` is where readable memory ends, at or behind the end of the message: it only makes things faster. Pure
- * functions, any thread. SPEC: opentelemetry-proto common.proto.
+ * Each returns VALID, BAD_TEXT (well-formed, but a string is not UTF-8) or, below zero, what makes
+ * the whole request unusable. `end` is where readable memory ends, at or behind the end of the
+ * message: it only makes things faster. Pure functions, any thread. SPEC: opentelemetry-proto
+ * common.proto.
  */
 #ifndef WIRE_OTLP_VALIDATE_H
 #define WIRE_OTLP_VALIDATE_H
@@ -16,7 +18,7 @@ enum otlp_verdict {
 	OTLP_DAMAGED = -1,
 	OTLP_VALID = 0,
 	OTLP_BAD_TEXT = 1,
-	OTLP_BAD_ID = 2,	/* links only: an id of the wrong length */
+	OTLP_BAD_ID = 2, /* links only: an id of the wrong length */
 };
 
 enum otlp_verdict otlp_validate_string(struct bytes s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pb.c - see pb.h. Every writer checks room once and is a no-op after the buffer's cap was passed (b->overflow).
+ * pb.c - see pb.h. Every writer checks room once and is a no-op after the buffer's cap was passed
+ * (b->overflow).
  */
 #include "wire/pb.h"
 

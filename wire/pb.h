@@ -2,10 +2,10 @@
  *
  * pb.h - protobuf primitives: an iterator over the fields of a message, and appending writers.
  *
- * Reading never copies and never allocates. pb_next tells three things apart: 1 a field, 0 the end, -1 damage (a length
- * past the end, an overlong varint, field number 0, a group). Skip by the wire type in the tag, never by what the field
- * is expected to be: an unknown field is an item like any other.
- * Writing appends to a struct buf with minimal lengths, so equal input gives equal bytes.
+ * Reading never copies and never allocates. pb_next tells three things apart: 1 a field, 0 the end,
+ * -1 damage (a length past the end, an overlong varint, field number 0, a group). Skip by the wire
+ * type in the tag, never by what the field is expected to be: an unknown field is an item like any
+ * other. Writing appends to a struct buf with minimal lengths, so equal input gives equal bytes.
  *
  * SPEC: protobuf.dev encoding; docs/formats/otlp.md. Pure functions, any thread.
  */
@@ -19,10 +19,10 @@ enum pb_wire { PB_VARINT = 0, PB_FIXED64 = 1, PB_LEN = 2, PB_FIXED32 = 5 };
 
 struct pb_field {
 	uint32_t number;
-	uint8_t wire;		/* enum pb_wire */
-	uint64_t value;		/* VARINT, FIXED64, FIXED32 */
-	struct bytes data;	/* LEN: the payload */
-	struct bytes raw;	/* tag and all: what a forwarder copies */
+	uint8_t wire;      /* enum pb_wire */
+	uint64_t value;    /* VARINT, FIXED64, FIXED32 */
+	struct bytes data; /* LEN: the payload */
+	struct bytes raw;  /* tag and all: what a forwarder copies */
 };
 
 /* The first varint of *in, which moves past it. False: truncated, or longer than 10 bytes. */
@@ -48,7 +48,8 @@ static inline bool pb_varint(struct bytes *in, uint64_t *out)
 	return false;
 }
 
-/* The next field of *in, which moves past it: 1 a field, 0 the end, -1 damaged (*in is then unspecified). */
+/* The next field of *in, which moves past it: 1 a field, 0 the end, -1 damaged (*in is then
+ * unspecified). */
 static inline int pb_next(struct bytes *in, struct pb_field *f)
 {
 	const uint8_t *start = in->p;
@@ -115,7 +116,8 @@ static inline size_t pb_varint_write(uint8_t *to, uint64_t v)
 
 void pb_put_varint(struct buf *b, uint64_t v);
 void pb_put_tag(struct buf *b, uint32_t number, enum pb_wire wire);
-/* Whole fields. They write what they are given, zero or not: leaving out defaults is the caller's. */
+/* Whole fields. They write what they are given, zero or not: leaving out defaults is the caller's.
+ */
 void pb_put_uint(struct buf *b, uint32_t number, uint64_t v);
 void pb_put_fixed64(struct buf *b, uint32_t number, uint64_t v);
 void pb_put_fixed32(struct buf *b, uint32_t number, uint32_t v);
@@ -123,8 +125,8 @@ void pb_put_double(struct buf *b, uint32_t number, double v);
 void pb_put_bytes(struct buf *b, uint32_t number, struct bytes v);
 void pb_put_str(struct buf *b, uint32_t number, const char *v);
 
-/* A nested message: mark = pb_begin(b, 5); ...fields...; pb_end(b, mark). Lengths come out minimal (the payload moves
- * when it needs more than one length byte). Marks nest. */
+/* A nested message: mark = pb_begin(b, 5); ...fields...; pb_end(b, mark). Lengths come out minimal
+ * (the payload moves when it needs more than one length byte). Marks nest. */
 size_t pb_begin(struct buf *b, uint32_t number);
 void pb_end(struct buf *b, size_t mark);
 

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * span.h - the index of an OTLP trace request: where each span lies in the received bytes, and the few fields
- * that the pipeline decides by.
+ * span.h - the index of an OTLP trace request: where each span lies in the received bytes, and the
+ * few fields that the pipeline decides by.
  *
- *   request bytes  [ResourceSpans [Resource][ScopeSpans [scope][Span....][Span..]] ] [ResourceSpans ...]
- *                                                              ^           ^
- *   spans[]        {p, len, scope 0, ids, times, ...} ---------+           |
- *                  {p, len, scope 0, ...} ---------------------------------+
- *   scopes[]       {resource 0, head: raw fields of the ScopeSpans other than spans}
- *   resources[]    {head: raw fields of the ResourceSpans other than scope_spans}
- *   heads[]        the first n_extras: raw fields of the request other than resource_spans
+ *   request  [ResourceSpans [Resource][ScopeSpans [scope][Span....][Span..]] ] [ResourceSpans ...]
+ *                                                        ^           ^
+ *   spans[]      {p, len, scope 0, ids, times, ...} -----+           |
+ *                {p, len, scope 0, ...} -----------------------------+
+ *   scopes[]     {resource 0, head: raw fields of the ScopeSpans other than spans}
+ *   resources[]  {head: raw fields of the ResourceSpans other than scope_spans}
+ *   heads[]      the first n_extras: raw fields of the request other than resource_spans
  *
- * Heads are runs of raw fields, tag and all, so that unknown fields survive byte for byte and field order never
- * matters. Nothing is decoded deeper than a decision needs; everything was validated once by otlp_index.
+ * Heads are runs of raw fields, tag and all, so that unknown fields survive byte for byte and field
+ * order never matters. Nothing is decoded deeper than a decision needs; everything was validated
+ * once by otlp_index.
  *
  * OWNERSHIP: plain data; points into buffers that the owner of the tables keeps alive.
  * SPEC: opentelemetry/proto/trace/v1/trace.proto; docs/formats/otlp.md.
@@ -38,37 +39,35 @@ enum span_status { STATUS_UNSET, STATUS_OK, STATUS_ERROR };
 
 /* 128 bytes: two cache lines, one array per batch. */
 struct span_ref {
-	const uint8_t *p;		/* the Span message as received */
-	const struct bytes *pieces;	/* after an edit: the Span as n_pieces slices; else NULL */
-	uint32_t len;			/* encoded length: of p, or of all pieces together */
-	uint32_t scope;			/* index into scopes[] */
+	const uint8_t *p;           /* the Span message as received */
+	const struct bytes *pieces; /* after an edit: the Span as n_pieces slices; else NULL */
+	uint32_t len;               /* encoded length: of p, or of all pieces together */
+	uint32_t scope;             /* index into scopes[] */
 	uint8_t trace_id[16];
 	uint8_t span_id[8];
-	uint8_t parent_id[8];		/* all zero: root */
+	uint8_t parent_id[8]; /* all zero: root */
 	uint64_t start_ns;
 	uint64_t end_ns;
-	uint64_t r;			/* 56-bit randomness: rv, or the trace id's low 56 bits */
-	uint64_t th;			/* 56-bit rejection threshold of tracestate ot=th, or TH_UNKNOWN */
-	uint32_t name_off, name_len;	/* of the name, from p */
-	const uint8_t *state;		/* trace_state: in p, or where an edit put it; NULL:
-					 * the Span has no such field */
-	uint32_t state_len;		/* 0: none */
-	uint32_t flags;			/* Span.flags */
-	uint32_t origin;		/* index into the batch's origins[] */
-	uint32_t ordinal;		/* number of the span within its origin */
-	uint8_t kind;			/* enum span_kind, or what the sender wrote */
-	uint8_t status;			/* enum span_status, likewise */
-	uint8_t head_len;		/* bytes of tag and length right before p when they are the
-					 * canonical ones (so the field can be sent as it lies); else 0 */
+	uint64_t r;  /* 56-bit randomness: rv, or the trace id's low 56 bits */
+	uint64_t th; /* 56-bit rejection threshold of tracestate ot=th, or TH_UNKNOWN */
+	uint32_t name_off, name_len; /* of the name, from p */
+	const uint8_t *state;        /* trace_state: in p, or from an edit; NULL: no such field */
+	uint32_t state_len;          /* 0: none */
+	uint32_t flags;              /* Span.flags */
+	uint32_t origin;             /* index into the batch's origins[] */
+	uint32_t ordinal;            /* number of the span within its origin */
+	uint8_t kind;                /* enum span_kind, or what the sender wrote */
+	uint8_t status;              /* enum span_status, likewise */
+	uint8_t head_len;            /* of tag and length before p, when canonical; else 0 */
 	uint8_t n_pieces;
 };
 
 _Static_assert(sizeof(struct span_ref) <= 128, "span_ref fits two cache lines");
 
 struct scope_ref {
-	uint32_t resource;		/* index into resources[] */
-	uint32_t head, n_head;		/* run of heads[] */
-	uint32_t head_bytes;		/* their total length */
+	uint32_t resource;     /* index into resources[] */
+	uint32_t head, n_head; /* run of heads[] */
+	uint32_t head_bytes;   /* their total length */
 };
 
 struct resource_ref {
@@ -82,7 +81,7 @@ struct span_tables {
 	struct resource_ref *resources;
 	struct bytes *heads;
 	uint32_t n_spans, n_scopes, n_resources, n_heads;
-	uint32_t n_extras;		/* of heads[]: unknown fields of the request itself */
+	uint32_t n_extras; /* of heads[]: unknown fields of the request itself */
 };
 
 #endif

@@ -110,7 +110,8 @@ void tracestate_read(struct bytes tracestate, struct tracestate_ot *out)
 	}
 }
 
-/* Append "ot=th:...;others" as its value should become, nothing when that is empty. Returns its length without "ot=". */
+/* Append "ot=th:...;others" as its value should become, nothing when that is empty. Returns its
+ * length without "ot=". */
 static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
 {
 	size_t start = out->n, value;
@@ -169,7 +170,8 @@ uint64_t tracestate_randomness(const uint8_t trace_id[16])
 	return load_be64(trace_id + 8) & (TRACESTATE_W56 - 1);
 }
 
-/* Extra digits for leading f's (small p) or zeros (p near 1), so that precision counts significant ones. */
+/* Extra digits for leading f's (small p) or zeros (p near 1), so that precision counts significant
+ * ones. */
 static int threshold_digits(double p, int precision)
 {
 	int small, large, digits;

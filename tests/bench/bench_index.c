@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * bench_index.c - CPU per span of the data model's steps, and of protobuf-c unpacking the same bytes.
+ * bench_index.c - CPU per span of the data model's steps, and of protobuf-c unpacking the same
+ * bytes.
  *
- * Runs of each step are interleaved, best of 5 counts; CPU time of the thread. `index` is everything a receiver pays:
- * counting, one allocation, the full index with UTF-8 and depth checks, freeing. Exit status 1 when the ratio of
- * protobuf-c to it is below the target of issue 3.
+ * Runs of each step are interleaved, best of 5 counts; CPU time of the thread. `index` is
+ * everything a receiver pays: counting, one allocation, the full index with UTF-8 and depth checks,
+ * freeing. Exit status 1 when the ratio of protobuf-c to it is below the target of issue 3.
  */
 #include "base/rcbuf.h"
 #include "pipeline/batch.h"
@@ -143,8 +144,8 @@ int main(void)
 	size_t bytes = make_requests();
 	double ratio;
 
-	printf("shape: %d requests of %zu bytes, %d spans of %zu bytes each\n", N_REQUESTS, bytes / N_REQUESTS,
-	       PAYLOAD_SPANS, bytes / N_REQUESTS / PAYLOAD_SPANS);
+	printf("shape: %d requests of %zu bytes, %d spans of %zu bytes each\n", N_REQUESTS,
+	       bytes / N_REQUESTS, PAYLOAD_SPANS, bytes / N_REQUESTS / PAYLOAD_SPANS);
 	for (int round = 0; round < ROUNDS; round++)
 		for (size_t i = 0; i < COUNT_OF(steps); i++)
 			measure(&steps[i]);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * payload.h - the standard payload of the benches: OTLP trace requests of the shape the issue names, deterministic.
+ * payload.h - the standard payload of the benches: OTLP trace requests of the shape the issue
+ * names, deterministic.
  *
- * A span is about 450 bytes with 10 attributes (strings, integers, a double, a bool, an array of strings); 12.5 % of
- * the spans carry an event, 3 % a link, 5 % an error status, 2 % text that is not ASCII; four spans make a trace. A
- * request has 3 resources of 9 attributes, 1 or 2 scopes each, schema URLs; 224 spans are about 100 KB.
- * Header only, because a bench program is one file. SPEC: opentelemetry-proto trace.proto.
+ * A span is about 450 bytes with 10 attributes (strings, integers, a double, a bool, an array of
+ * strings); 12.5 % of the spans carry an event, 3 % a link, 5 % an error status, 2 % text that is
+ * not ASCII; four spans make a trace. A request has 3 resources of 9 attributes, 1 or 2 scopes
+ * each, schema URLs; 224 spans are about 100 KB. Header only, because a bench program is one file.
+ * SPEC: opentelemetry-proto trace.proto.
  */
 #ifndef TESTS_BENCH_PAYLOAD_H
 #define TESTS_BENCH_PAYLOAD_H
@@ -30,7 +32,8 @@ static inline void payload_str(struct buf *out, uint32_t number, const char *key
 }
 
 /* A varint member: 2 bool_value, 3 int_value. */
-static inline void payload_num(struct buf *out, uint32_t number, const char *key, uint32_t member, uint64_t value)
+static inline void payload_num(struct buf *out, uint32_t number, const char *key, uint32_t member,
+			       uint64_t value)
 {
 	size_t kv = pb_begin(out, number), any;
 
@@ -84,10 +87,14 @@ static inline void payload_attributes(struct buf *out, struct rng *r)
 	payload_num(out, 9, "server.port", 3, 8080 + rng_below(r, 4));
 	payload_double(out, 9, "app.cart.total", rng_unit(r) * 100);
 	payload_num(out, 9, "app.cache.hit", 2, rng_below(r, 2));
-	snprintf(text, sizeof(text), "user-%08x-%08x", (unsigned)rng_next(r), (unsigned)rng_next(r));
+	snprintf(text, sizeof(text), "user-%08x-%08x", (unsigned)rng_next(r),
+		 (unsigned)rng_next(r));
 	payload_str(out, 9, "enduser.id", text);
 	payload_tags(out, 9, "app.tags");
-	payload_str(out, 9, "app.note", rng_below(r, 50) ? "checkout, step 2 of 3" : "Bestellung \xc3\xbc" "ber 20 \xe2\x82\xac");
+	payload_str(out, 9, "app.note",
+		    rng_below(r, 50) ? "checkout, step 2 of 3"
+				     : "Bestellung \xc3\xbc"
+				       "ber 20 \xe2\x82\xac");
 }
 
 static inline void payload_event(struct buf *out, uint64_t at_ns)
@@ -110,11 +117,15 @@ static inline void payload_link(struct buf *out, struct rng *r)
 	pb_end(out, link);
 }
 
-/* One Span field. `trace` has the 16 bytes of the trace id, `parent` 0 makes a root; returns the span id. */
-static inline uint64_t payload_span(struct buf *out, struct rng *r, const uint64_t trace[2], uint64_t parent)
+/* One Span field. `trace` has the 16 bytes of the trace id, `parent` 0 makes a root; returns the
+ * span id. */
+static inline uint64_t payload_span(struct buf *out, struct rng *r, const uint64_t trace[2],
+				    uint64_t parent)
 {
-	static const char *const names[] = { "GET /api/v1/orders/{id}", "SELECT shop.orders", "charge card" };
-	uint64_t id = rng_next(r) | 1, start = UINT64_C(1700000000000000000) + rng_below(r, UINT64_C(1) << 40);
+	static const char *const names[] = { "GET /api/v1/orders/{id}", "SELECT shop.orders",
+					     "charge card" };
+	uint64_t id = rng_next(r) | 1,
+		 start = UINT64_C(1700000000000000000) + rng_below(r, UINT64_C(1) << 40);
 	size_t span = pb_begin(out, 2), status;
 
 	pb_put_bytes(out, 1, (struct bytes){ (const uint8_t *)trace, 16 });
@@ -143,8 +154,13 @@ static inline uint64_t payload_span(struct buf *out, struct rng *r, const uint64
 
 static inline void payload_resource(struct buf *out, unsigned number)
 {
-	static const char *const keys[] = { "service.namespace", "service.version", "host.name", "k8s.pod.name",
-					    "k8s.namespace.name", "telemetry.sdk.name", "telemetry.sdk.language",
+	static const char *const keys[] = { "service.namespace",
+					    "service.version",
+					    "host.name",
+					    "k8s.pod.name",
+					    "k8s.namespace.name",
+					    "telemetry.sdk.name",
+					    "telemetry.sdk.language",
 					    "deployment.environment.name" };
 	size_t resource = pb_begin(out, 1);
 	char text[48];
@@ -183,7 +199,8 @@ static inline void payload_spans(struct buf *out, struct rng *r, uint32_t n)
 	}
 }
 
-/* Append one ExportTraceServiceRequest of n_spans spans to out. Equal arguments give equal bytes. */
+/* Append one ExportTraceServiceRequest of n_spans spans to out. Equal arguments give equal bytes.
+ */
 static inline void payload_request(struct buf *out, uint32_t n_spans, uint64_t seed)
 {
 	uint32_t left = n_spans, n_scopes_left = PAYLOAD_RESOURCES + 1, n;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp_fixture.h - what the tests of the data model share: small requests, tables of exact size, the oracle.
+ * otlp_fixture.h - what the tests of the data model share: small requests, tables of exact size,
+ * the oracle.
  *
- * Everything the index reads is a copy of exact size on the heap, so that AddressSanitizer sees one byte too many.
- * The oracle is protobuf-c: two requests mean the same when unpacking and packing them gives the same bytes.
+ * Everything the index reads is a copy of exact size on the heap, so that AddressSanitizer sees one
+ * byte too many. The oracle is protobuf-c: two requests mean the same when unpacking and packing
+ * them gives the same bytes.
  */
 #ifndef TESTS_UNIT_OTLP_FIXTURE_H
 #define TESTS_UNIT_OTLP_FIXTURE_H
@@ -47,7 +49,8 @@ static inline void fields_join(const struct fields *f, struct buf *out)
 }
 
 /* A KeyValue field with a string. */
-static inline void put_attribute(struct buf *out, uint32_t number, const char *key, const char *value)
+static inline void put_attribute(struct buf *out, uint32_t number, const char *key,
+				 const char *value)
 {
 	size_t kv = pb_begin(out, number), any;
 
@@ -91,7 +94,8 @@ static inline void span_fields(struct fields *f, uint8_t id)
 	     put_attribute(&b, 4, "l", "m"), pb_put_uint(&b, 5, 1), pb_put_fixed32(&b, 6, 1),
 	     pb_end(&b, mark)));
 	ADD(pb_put_uint(&b, 14, 3));
-	ADD((mark = pb_begin(&b, 15), pb_put_str(&b, 2, "bad"), pb_put_uint(&b, 3, 2), pb_end(&b, mark)));
+	ADD((mark = pb_begin(&b, 15), pb_put_str(&b, 2, "bad"), pb_put_uint(&b, 3, 2),
+	     pb_end(&b, mark)));
 	ADD(pb_put_fixed32(&b, 16, 0x301));
 #undef ADD
 	buf_fini(&b);
@@ -179,7 +183,8 @@ static inline int indexed_init(struct indexed *x, struct bytes request)
 	x->t.scopes = xmalloc(x->counts.n_scopes * sizeof(*x->t.scopes));
 	x->t.resources = xmalloc(x->counts.n_resources * sizeof(*x->t.resources));
 	x->t.heads = xmalloc(x->counts.n_heads * sizeof(*x->t.heads));
-	return otlp_index((struct bytes){ x->copy, request.n }, &x->t, &x->arena, &x->result, &x->err);
+	return otlp_index((struct bytes){ x->copy, request.n }, &x->t, &x->arena, &x->result,
+			  &x->err);
 }
 
 static inline void indexed_fini(struct indexed *x)
@@ -193,7 +198,8 @@ static inline void indexed_fini(struct indexed *x)
 }
 
 /* The picked spans (NULL: all) encoded and joined. */
-static inline void indexed_encode(const struct indexed *x, const uint32_t *pick, uint32_t n, struct buf *out)
+static inline void indexed_encode(const struct indexed *x, const uint32_t *pick, uint32_t n,
+				  struct buf *out)
 {
 	struct arena a = ARENA_INIT;
 	struct otlp_pieces pieces;
@@ -254,7 +260,8 @@ static inline bool oracle_same(struct bytes a, struct bytes b)
 	return same;
 }
 
-/* A golden file; false (and a line on stdout) when there is no golden data here. Free out with buf_fini. */
+/* A golden file; false (and a line on stdout) when there is no golden data here. Free out with
+ * buf_fini. */
 static inline bool golden_read(const char *name, struct buf *out)
 {
 	const char *dir = getenv("SPANMILL_GOLDEN");

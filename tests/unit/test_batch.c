@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_batch.c - derived batches against protobuf-c: whatever was filtered, merged, split and edited encodes to what the
- * same operation on an unpacked tree packs to. Lifetimes and the budget under AddressSanitizer; allocations counted.
+ * test_batch.c - derived batches against protobuf-c: whatever was filtered, merged, split and
+ * edited encodes to what the same operation on an unpacked tree packs to. Lifetimes and the budget
+ * under AddressSanitizer; allocations counted.
  */
 #include "tests/unit/otlp_fixture.h"
 
@@ -215,7 +216,8 @@ static void step_filter(struct pair *p, struct rng *r)
 
 static void step_edit(struct pair *p, struct rng *r)
 {
-	static const char *const states[] = { "ot=th:c", "ot=th:8;rv:00000000000001,x=y", "vendor=1", "" };
+	static const char *const states[] = { "ot=th:c", "ot=th:8;rv:00000000000001,x=y",
+					      "vendor=1", "" };
 
 	p->b = batch_editable(p->b);
 	for (uint64_t k = rng_below(r, 20); k > 0; k--) {
@@ -226,7 +228,8 @@ static void step_edit(struct pair *p, struct rng *r)
 		batch_set_trace_state(p->b, i, bytes_str(state));
 		if (span->trace_state != protobuf_c_empty_string)
 			free(span->trace_state);
-		span->trace_state = *state ? xstrdup(state) : (char *)(uintptr_t)protobuf_c_empty_string;
+		span->trace_state =
+			*state ? xstrdup(state) : (char *)(uintptr_t)protobuf_c_empty_string;
 	}
 }
 
@@ -272,7 +275,8 @@ static void step_split(struct pair *p, struct rng *r)
 /* For protobuf concatenation is the merge, and so it is for us. */
 static void step_concat(struct pair *p, struct rng *r, struct budget *budget)
 {
-	struct batch *v[3] = { p->b, payload_batch(1 + (uint32_t)rng_below(r, 20), rng_next(r), budget),
+	struct batch *v[3] = { p->b,
+			       payload_batch(1 + (uint32_t)rng_below(r, 20), rng_next(r), budget),
 			       payload_batch(1 + (uint32_t)rng_below(r, 20), rng_next(r), budget) };
 	struct buf all = BUF_INIT, one = BUF_INIT;
 
@@ -301,7 +305,8 @@ static void random_operations_match_the_tree(void **state)
 
 		rng_seed(&r, seed);
 		payload_request(&bytes, 1 + (uint32_t)rng_below(&r, 60), seed);
-		p = (struct pair){ batch_of(buf_bytes(&bytes), &budget), oracle_unpack(buf_bytes(&bytes)) };
+		p = (struct pair){ batch_of(buf_bytes(&bytes), &budget),
+				   oracle_unpack(buf_bytes(&bytes)) };
 		buf_fini(&bytes);
 		for (int step = 0; step < 12; step++) {
 			struct batch *other = rng_below(&r, 3) ? NULL : batch_ref(p.b);
@@ -350,7 +355,13 @@ static void untouched_bytes_go_out_as_they_came(void **state)
 	(void)state;
 	/* A padded length: legal, and not what the encoder would write. */
 	buf_add(&bytes, "\x0a\xa6\x00\x12\xa3\x00\x12\x9e\x80\x00", 10);
-	buf_add(&bytes, "\x0a\x10" "0123456789abcdef" "\x12\x08" "01234567" "\x30\x02", 30);
+	buf_add(&bytes,
+		"\x0a\x10"
+		"0123456789abcdef"
+		"\x12\x08"
+		"01234567"
+		"\x30\x02",
+		30);
 	bytes.p[1] = (uint8_t)(0x80 | (bytes.n - 3));
 	bytes.p[4] = (uint8_t)(0x80 | (bytes.n - 6));
 	v[0] = batch_of(buf_bytes(&bytes), NULL);
@@ -370,10 +381,12 @@ static void untouched_bytes_go_out_as_they_came(void **state)
 	buf_fini(&out);
 }
 
-/* Unknown fields of the request itself: kept by filter, edit and concat, given to the head of a split, once. */
+/* Unknown fields of the request itself: kept by filter, edit and concat, given to the head of a
+ * split, once. */
 static void request_level_fields_are_kept(void **state)
 {
-	struct bytes unknown = BYTES_LIT("\xfa\x3f\x05" "extra");
+	struct bytes unknown = BYTES_LIT("\xfa\x3f\x05"
+					 "extra");
 	struct buf bytes = BUF_INIT, out = BUF_INIT;
 	struct batch *v[2], *b, *head, *tail;
 	uint8_t keep[4] = { 1, 0, 1, 1 };
@@ -425,7 +438,8 @@ static void many_trace_states_and_many_edits(void **state)
 	assert_true(b->arena.bytes < 256 * KIB);
 	put_attribute(&field, 9, "more", "x");
 	for (int i = 0; i < 300; i++) {
-		batch_append_field(b, 0, (struct bytes){ arena_dup(&b->arena, field.p, field.n), field.n });
+		batch_append_field(
+			b, 0, (struct bytes){ arena_dup(&b->arena, field.p, field.n), field.n });
 		if (i % 50 == 0)
 			batch_set_trace_state(b, 0, i % 100 ? BYTES_LIT("ot=th:8") : BYTES_EMPTY);
 	}
@@ -558,11 +572,24 @@ static void tenant_names(void **state)
 		const char *name;
 		bool ok;
 	} cases[] = {
-		{ "single-tenant", true }, { "a", true },	{ "A!_.*'()-9", true }, { "", false },
-		{ ".", false },		   { "..", false },	{ "...", true },	{ "../x", false },
-		{ "_spanmill", false },	   { "_spanmil", true }, { "a b", false },	{ "a/b", false },
-		{ "\xc3\xbc", false },	   { "a\n", false },	{ "@", false },		{ "`", false },
-		{ "[", false },		   { "{", false },
+		{ "single-tenant", true },
+		{ "a", true },
+		{ "A!_.*'()-9", true },
+		{ "", false },
+		{ ".", false },
+		{ "..", false },
+		{ "...", true },
+		{ "../x", false },
+		{ "_spanmill", false },
+		{ "_spanmil", true },
+		{ "a b", false },
+		{ "a/b", false },
+		{ "\xc3\xbc", false },
+		{ "a\n", false },
+		{ "@", false },
+		{ "`", false },
+		{ "[", false },
+		{ "{", false },
 	};
 	char longest[152];
 

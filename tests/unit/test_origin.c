@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_origin.c - acknowledgement tallies: random trees of filter, split, concat and fan-out on several threads with
- * random verdicts and withdrawals; every origin settles exactly once and the books balance to the span.
+ * test_origin.c - acknowledgement tallies: random trees of filter, split, concat and fan-out on
+ * several threads with random verdicts and withdrawals; every origin settles exactly once and the
+ * books balance to the span.
  */
 #include "tests/unit/otlp_fixture.h"
 
@@ -23,9 +24,9 @@ struct totals {
 
 static struct totals read_ledger(void)
 {
-	struct totals t = { atomic_load(&ledger.accepted), atomic_load(&ledger.refused),
-			    atomic_load(&ledger.delivered), 0, atomic_load(&ledger.held),
-			    atomic_load(&ledger.in_flight) };
+	struct totals t = { atomic_load(&ledger.accepted),  atomic_load(&ledger.refused),
+			    atomic_load(&ledger.delivered), 0,
+			    atomic_load(&ledger.held),      atomic_load(&ledger.in_flight) };
 
 	for (int r = 0; r < DROP_REASON_MAX; r++)
 		t.dropped += atomic_load(&ledger.dropped[r]);
@@ -42,7 +43,7 @@ static void reset_ledger(void)
 struct request {
 	struct origin origin;
 	_Atomic int settled;
-	_Atomic int refs;	/* the settling, and the one who may withdraw */
+	_Atomic int refs; /* the settling, and the one who may withdraw */
 	struct origin_outcome outcome;
 	uint32_t accepted;
 	_Atomic int withdrawn;
@@ -116,7 +117,7 @@ static void answers(void **state)
 {
 	static const struct {
 		const char *name;
-		enum verdict a, b;	/* two branches */
+		enum verdict a, b; /* two branches */
 		bool retryable;
 		uint32_t n_permanent;
 		uint64_t accepted, refused, delivered, dropped;
@@ -129,7 +130,8 @@ static void answers(void **state)
 		{ "one holds", VERDICT_DELIVERED, VERDICT_HELD, false, 0, 3, 0, 0, 0, 3 },
 		{ "both hold", VERDICT_HELD, VERDICT_HELD, false, 0, 3, 0, 0, 0, 3 },
 		{ "held and retry", VERDICT_HELD, VERDICT_RETRYABLE, true, 0, 3, 3, 0, 0, 3 },
-		{ "dropped and refused", VERDICT_DROPPED, VERDICT_PERMANENT, false, 3, 3, 0, 0, 3, 0 },
+		{ "dropped and refused", VERDICT_DROPPED, VERDICT_PERMANENT, false, 3, 3, 0, 0, 3,
+		  0 },
 	};
 
 	(void)state;
@@ -152,13 +154,16 @@ static void answers(void **state)
 				batch_settle(b, v[k], DROP_PERMANENT, &err);
 		assert_int_equal(atomic_load(&rq->settled), 1);
 		t = read_ledger();
-		if (rq->outcome.retryable != cases[i].retryable || rq->outcome.n_permanent != cases[i].n_permanent ||
+		if (rq->outcome.retryable != cases[i].retryable ||
+		    rq->outcome.n_permanent != cases[i].n_permanent ||
 		    t.accepted != cases[i].accepted || t.refused != cases[i].refused ||
-		    t.delivered != cases[i].delivered || t.dropped != cases[i].dropped || t.held != cases[i].held ||
-		    t.in_flight != 0)
-			fail_msg("%s: accepted %llu refused %llu delivered %llu dropped %llu held %lld", cases[i].name,
-				 (unsigned long long)t.accepted, (unsigned long long)t.refused,
-				 (unsigned long long)t.delivered, (unsigned long long)t.dropped, (long long)t.held);
+		    t.delivered != cases[i].delivered || t.dropped != cases[i].dropped ||
+		    t.held != cases[i].held || t.in_flight != 0)
+			fail_msg("%s: accepted %llu refused %llu delivered %llu dropped %llu held "
+				 "%lld",
+				 cases[i].name, (unsigned long long)t.accepted,
+				 (unsigned long long)t.refused, (unsigned long long)t.delivered,
+				 (unsigned long long)t.dropped, (long long)t.held);
 		assert_int_equal(answers_for, t.held);
 		batch_unref(b);
 		request_unref(rq);
@@ -303,8 +308,9 @@ static size_t pool_pop(struct batch **out, size_t n)
 
 static void give_verdict(struct batch *b, struct rng *r)
 {
-	static const enum verdict verdicts[] = { VERDICT_DELIVERED, VERDICT_DELIVERED, VERDICT_DELIVERED,
-						 VERDICT_DROPPED,   VERDICT_PERMANENT, VERDICT_RETRYABLE };
+	static const enum verdict verdicts[] = { VERDICT_DELIVERED, VERDICT_DELIVERED,
+						 VERDICT_DELIVERED, VERDICT_DROPPED,
+						 VERDICT_PERMANENT, VERDICT_RETRYABLE };
 	struct err err = ERR_INIT;
 	uint64_t k = rng_below(r, 8);
 
@@ -358,7 +364,8 @@ static void process(struct batch *b, struct rng *r, int depth)
 	case 1:
 		if (b->tables.n_spans < 2)
 			break;
-		batch_split(b, 1 + (uint32_t)rng_below(r, b->tables.n_spans - 1), &parts[0], &parts[1]);
+		batch_split(b, 1 + (uint32_t)rng_below(r, b->tables.n_spans - 1), &parts[0],
+			    &parts[1]);
 		branch(parts[0], r, depth);
 		branch(parts[1], r, depth);
 		return;
@@ -431,8 +438,8 @@ static void random_trees_on_many_threads(void **state)
 	t = read_ledger();
 	printf("%llu spans: accepted %llu, refused %llu, delivered %llu, dropped %llu, held %lld\n",
 	       (unsigned long long)atomic_load(&pool.sent), (unsigned long long)t.accepted,
-	       (unsigned long long)t.refused, (unsigned long long)t.delivered, (unsigned long long)t.dropped,
-	       (long long)t.held);
+	       (unsigned long long)t.refused, (unsigned long long)t.delivered,
+	       (unsigned long long)t.dropped, (long long)t.held);
 	assert_int_equal(atomic_load(&n_settled), THREADS * REQUESTS);
 	assert_int_equal(t.in_flight, 0);
 	assert_int_equal(t.accepted, t.delivered + t.dropped + (uint64_t)t.held);

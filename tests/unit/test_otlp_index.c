@@ -33,7 +33,8 @@ static void expect_ok(struct indexed *x, struct bytes request, uint32_t n_spans,
 	if (indexed_init(x, request) < 0)
 		fail_msg("%s: refused: %s", what, x->err.msg);
 	if (x->t.n_spans != n_spans)
-		fail_msg("%s: %u spans, want %u (%s)", what, x->t.n_spans, n_spans, x->result.rejects.first);
+		fail_msg("%s: %u spans, want %u (%s)", what, x->t.n_spans, n_spans,
+			 x->result.rejects.first);
 	assert_true(x->t.n_scopes <= x->counts.n_scopes && x->t.n_heads <= x->counts.n_heads);
 }
 
@@ -229,7 +230,8 @@ static void wrong_wire_types_are_refused(void **state)
 	(void)state;
 	for (uint32_t number = 1; number <= 16; number++) {
 		struct buf b = BUF_INIT;
-		bool is_len = number <= 5 || number == 9 || number == 11 || number == 13 || number == 15;
+		bool is_len =
+			number <= 5 || number == 9 || number == 11 || number == 13 || number == 15;
 
 		put_small_span(&b, 1);
 		/* Open the span again: its header is two bytes. */
@@ -278,7 +280,8 @@ static void depth_is_bounded(void **state)
 			indexed_fini(&x);
 		} else {
 			expect_refused(buf_bytes(&b),
-				       "resource_spans[0].scope_spans[0].spans[0].attributes: nested deeper than 64 levels",
+				       "resource_spans[0].scope_spans[0].spans[0].attributes: "
+				       "nested deeper than 64 levels",
 				       "depth");
 		}
 		buf_fini(&b);
@@ -288,30 +291,40 @@ static void depth_is_bounded(void **state)
 
 /* ---- rejects ---- */
 
-#define TEXT(s) { (const uint8_t *)(s), sizeof(s) - 1 }
+#define TEXT(s)                                                                                    \
+	{                                                                                          \
+		(const uint8_t *)(s), sizeof(s) - 1                                                \
+	}
 
 static void one_bad_span_rejects_itself(void **state)
 {
 	static const struct {
 		const char *name;
-		uint32_t number;	/* field put behind the good ones: the last one wins */
+		uint32_t number; /* field put behind the good ones: the last one wins */
 		struct bytes value;
 		const char *why;
 	} cases[] = {
 		{ "short trace id", 1, TEXT("12345678"), ".trace_id: 8 bytes, must be 16" },
 		{ "no trace id", 1, TEXT(""), ".trace_id: 0 bytes, must be 16" },
-		{ "zero trace id", 1, TEXT("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), ".trace_id: all zero" },
-		{ "long trace id", 1, TEXT("12345678123456781"), ".trace_id: 17 bytes, must be 16" },
+		{ "zero trace id", 1, TEXT("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+		  ".trace_id: all zero" },
+		{ "long trace id", 1, TEXT("12345678123456781"),
+		  ".trace_id: 17 bytes, must be 16" },
 		{ "long span id", 2, TEXT("123456781"), ".span_id: 9 bytes, must be 8" },
 		{ "zero span id", 2, TEXT("\0\0\0\0\0\0\0\0"), ".span_id: all zero" },
-		{ "short parent", 4, TEXT("1234567"), ".parent_span_id: 7 bytes, must be 8 or none" },
+		{ "short parent", 4, TEXT("1234567"),
+		  ".parent_span_id: 7 bytes, must be 8 or none" },
 		{ "name", 5, TEXT("caf\xe9"), ": invalid UTF-8 in a string" },
 		{ "trace state", 3, TEXT("a=\xff"), ": invalid UTF-8 in a string" },
 		{ "attribute key", 9, TEXT("\x0a\x02k\x80"), ": invalid UTF-8 in a string" },
-		{ "attribute value", 9, TEXT("\x0a\x01k\x12\x04\x0a\x02\xc0\x80"), ": invalid UTF-8 in a string" },
+		{ "attribute value", 9, TEXT("\x0a\x01k\x12\x04\x0a\x02\xc0\x80"),
+		  ": invalid UTF-8 in a string" },
 		{ "status message", 15, TEXT("\x12\x01\x80"), ": invalid UTF-8 in a string" },
 		{ "event name", 11, TEXT("\x12\x03\xed\xa0\x80"), ": invalid UTF-8 in a string" },
-		{ "link id", 13, TEXT("\x0a\x03" "abc"), ".links: an id of the wrong length" },
+		{ "link id", 13,
+		  TEXT("\x0a\x03"
+		       "abc"),
+		  ".links: an id of the wrong length" },
 		{ "array text", 9, TEXT("\x0a\x01k\x12\x07\x2a\x05\x0a\x03\x0a\x01\x80"),
 		  ": invalid UTF-8 in a string" },
 	};
@@ -377,8 +390,10 @@ static void bad_text_above_spans(void **state)
 		expect_ok(&x, buf_bytes(&b), 1, "bad text above");
 		assert_int_equal(x.result.rejects.n, 2);
 		assert_string_equal(x.result.rejects.first,
-				    where < 2 ? "resource_spans[0].scope_spans[0].spans[0]: invalid UTF-8 in its scope"
-					      : "resource_spans[0].scope_spans[0].spans[0]: invalid UTF-8 in its resource");
+				    where < 2 ? "resource_spans[0].scope_spans[0].spans[0]: "
+						"invalid UTF-8 in its scope"
+					      : "resource_spans[0].scope_spans[0].spans[0]: "
+						"invalid UTF-8 in its resource");
 		assert_int_equal(x.t.n_resources, 1);
 		assert_int_equal(x.t.spans[0].ordinal, 0);
 		indexed_fini(&x);
@@ -427,7 +442,8 @@ static void request_with(struct buf *out, int level, struct bytes raw)
 
 static void unknown_fields_survive(void **state)
 {
-	static const uint32_t numbers[] = { 17, 18, 100, 999, 1001, 1023, 2047, 2048, 19999, 0x1fffffff };
+	static const uint32_t numbers[] = { 17,   18,   100,  999,   1001,
+					    1023, 2047, 2048, 19999, 0x1fffffff };
 	static const uint8_t wires[] = { PB_VARINT, PB_FIXED64, PB_LEN, PB_FIXED32 };
 
 	(void)state;
@@ -534,7 +550,7 @@ static void floods_cost_no_tables(void **state)
 	static const struct {
 		const char *name, *unit;
 		size_t n;
-		uint32_t rejects;	/* per 1,000 units */
+		uint32_t rejects; /* per 1,000 units */
 	} cases[] = {
 		{ "empty ResourceSpans", "\x0a\x00", 2, 0 },
 		{ "empty ScopeSpans", "\x0a\x02\x12\x00", 4, 0 },
@@ -569,7 +585,8 @@ static void two_gigabytes_are_too_large(void **state)
 
 	(void)state;
 	/* Never read: the length alone decides. */
-	assert_int_equal(otlp_count((struct bytes){ &one, (size_t)INT32_MAX + 1 }, &counts, &err), -1);
+	assert_int_equal(otlp_count((struct bytes){ &one, (size_t)INT32_MAX + 1 }, &counts, &err),
+			 -1);
 	assert_int_equal(err.kind, ERR_TOO_LARGE);
 	assert_false(err.retryable);
 }
@@ -582,7 +599,12 @@ static void padded_headers(void **state)
 
 	(void)state;
 	buf_add(&b, "\x92\x80\x00\x9c\x80\x00", 6); /* tag 2 and length 28, three bytes each */
-	buf_add(&b, "\x0a\x10" "0123456789abcdef" "\x12\x08" "01234567", 28);
+	buf_add(&b,
+		"\x0a\x10"
+		"0123456789abcdef"
+		"\x12\x08"
+		"01234567",
+		28);
 	wrap(&b, 2);
 	wrap(&b, 1);
 	expect_ok(&x, buf_bytes(&b), 1, "padded");
@@ -595,10 +617,12 @@ static void padded_headers(void **state)
 	buf_fini(&out);
 }
 
-/* Near the end of the request the windows of otlp_plain.h do not fit: both ways must judge alike. */
+/* Near the end of the request the windows of otlp_plain.h do not fit: both ways must judge alike.
+ */
 static void fast_and_general_way_agree(void **state)
 {
-	static const uint8_t interesting[] = { 0, 1, 2, 0x0a, 0x10, 0x12, 0x18, 0x21, 0x2a, 0x40, 0x4a, 0x7f, 0x80, 0x85, 0xc3, 0xff };
+	static const uint8_t interesting[] = { 0,    1,    2,    0x0a, 0x10, 0x12, 0x18, 0x21,
+					       0x2a, 0x40, 0x4a, 0x7f, 0x80, 0x85, 0xc3, 0xff };
 	uint32_t taken = 0;
 	struct rng r;
 
@@ -614,13 +638,24 @@ static void fast_and_general_way_agree(void **state)
 		pb_put_bytes(&b, 2, BYTES_LIT("01234567"));
 		pb_put_str(&b, 5, "some name");
 		body = b.n;
-		buf_add(&b, "\x4a\x09\x0a\x01k\x12\x04\x0a\x02" "ab", 11);
+		buf_add(&b,
+			"\x4a\x09\x0a\x01k\x12\x04\x0a\x02"
+			"ab",
+			11);
 		buf_add(&b, "\x4a\x08\x0a\x01k\x12\x03\x18\xac\x02", 10);
-		buf_add(&b, "\x4a\x0e\x0a\x01k\x12\x09\x21" "12345678", 16);
-		buf_add(&b, "\x4a\x0f\x0a\x01k\x12\x0a\x2a\x08\x0a\x02\x0a\x00\x0a\x02\x0a\x00", 17);
-		buf_add(&b, "\x30\x03\x85\x01" "abcd", 8);
+		buf_add(&b,
+			"\x4a\x0e\x0a\x01k\x12\x09\x21"
+			"12345678",
+			16);
+		buf_add(&b, "\x4a\x0f\x0a\x01k\x12\x0a\x2a\x08\x0a\x02\x0a\x00\x0a\x02\x0a\x00",
+			17);
+		buf_add(&b,
+			"\x30\x03\x85\x01"
+			"abcd",
+			8);
 		for (uint64_t k = rng_below(&r, 4); k > 0; k--)
-			b.p[body + rng_below(&r, b.n - body)] = interesting[rng_below(&r, COUNT_OF(interesting))];
+			b.p[body + rng_below(&r, b.n - body)] =
+				interesting[rng_below(&r, COUNT_OF(interesting))];
 		wrap(&b, 2);
 		wrap(&b, 2);
 		wrap(&b, 1);
@@ -628,9 +663,10 @@ static void fast_and_general_way_agree(void **state)
 		for (int k = 0; k < 12; k++)
 			pb_put_fixed64(&b, 99, 0);
 		ry = indexed_init(&y, buf_bytes(&b));
-		if (rx != ry || x.result.rejects.n != y.result.rejects.n || x.t.n_spans != y.t.n_spans)
-			fail_msg("round %d: %d/%d, rejects %u/%u", round, rx, ry, x.result.rejects.n,
-				 y.result.rejects.n);
+		if (rx != ry || x.result.rejects.n != y.result.rejects.n ||
+		    x.t.n_spans != y.t.n_spans)
+			fail_msg("round %d: %d/%d, rejects %u/%u", round, rx, ry,
+				 x.result.rejects.n, y.result.rejects.n);
 		if (rx == 0 && x.t.n_spans == 1) {
 			const struct span_ref *a = x.t.spans, *c = y.t.spans;
 
@@ -653,9 +689,14 @@ static void fast_and_general_way_agree(void **state)
 static void golden_requests(void **state)
 {
 	static const char *const names[] = {
-		"kitchen-sink", "trace", "neg-unknown-field",
-		"jaeger-cassandra-otel_traces_01", "jaeger-integration-example_trace",
-		"jaeger-integration-scope_attributes_trace", "jaeger-memory-otel_traces_01", "jaeger-otlp2jaeger-in",
+		"kitchen-sink",
+		"trace",
+		"neg-unknown-field",
+		"jaeger-cassandra-otel_traces_01",
+		"jaeger-integration-example_trace",
+		"jaeger-integration-scope_attributes_trace",
+		"jaeger-memory-otel_traces_01",
+		"jaeger-otlp2jaeger-in",
 	};
 
 	(void)state;
@@ -678,15 +719,19 @@ static void golden_damage(void **state)
 {
 	static const struct {
 		const char *path, *why;
-		uint32_t rejects;	/* 0: the request is refused */
+		uint32_t rejects; /* 0: the request is refused */
 	} cases[] = {
 		{ "otlp/derived/neg-deep10000.pb",
-		  "resource_spans[0].scope_spans[0].spans[0].attributes: nested deeper than 64 levels", 0 },
+		  "resource_spans[0].scope_spans[0].spans[0].attributes: nested deeper than 64 "
+		  "levels",
+		  0 },
 		{ "otlp/derived/neg-truncated.pb", NULL, 0 },
-		{ "otlp/derived/neg-ids-empty.pb", "resource_spans[0].scope_spans[0].spans[0].trace_id: 0 bytes, must be 16", 1 },
+		{ "otlp/derived/neg-ids-empty.pb",
+		  "resource_spans[0].scope_spans[0].spans[0].trace_id: 0 bytes, must be 16", 1 },
 		{ "otlp/derived/neg-traceid-8bytes.pb",
 		  "resource_spans[0].scope_spans[0].spans[0].trace_id: 8 bytes, must be 16", 1 },
-		{ "otlp/derived/neg-traceid-zero.pb", "resource_spans[0].scope_spans[0].spans[0].trace_id: all zero", 1 },
+		{ "otlp/derived/neg-traceid-zero.pb",
+		  "resource_spans[0].scope_spans[0].spans[0].trace_id: all zero", 1 },
 		/* Its hex ids were read as base64 on the way to protobuf. */
 		{ "otlp/derived/fluentbit-test_traces_002.in.pb",
 		  "resource_spans[0].scope_spans[0].spans[0].trace_id: 24 bytes, must be 16", 2 },
@@ -734,7 +779,8 @@ static void attribute_lookup(void **state)
 	put_attribute(&b, 9, "b", "2");
 	put_attribute(&b, 9, "b", "3");
 	assert_true(otlp_attribute(buf_bytes(&b), 9, BYTES_LIT("b"), &value));
-	assert_true(bytes_eq(value, BYTES_LIT("\x0a\x01" "2")));
+	assert_true(bytes_eq(value, BYTES_LIT("\x0a\x01"
+					      "2")));
 	assert_false(otlp_attribute(buf_bytes(&b), 9, BYTES_LIT("c"), &value));
 	assert_false(otlp_attribute(buf_bytes(&b), 1, BYTES_LIT("a"), &value));
 	buf_fini(&b);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_pb.c - protobuf primitives: an item, the end and damage are three things; writers write minimal lengths.
+ * test_pb.c - protobuf primitives: an item, the end and damage are three things; writers write
+ * minimal lengths.
  */
 #include "base/base.h"
 #include "base/rng.h"
@@ -24,13 +25,28 @@ static const struct {
 	{ "varint without its end", "\x08\x96", 2, -1 },
 	{ "tag without a value", "\x08", 1, -1 },
 	{ "tag cut", "\xa2", 1, -1 },
-	{ "length runs past the end", "\x0a\x05" "abc", 5, -1 },
+	{ "length runs past the end",
+	  "\x0a\x05"
+	  "abc",
+	  5, -1 },
 	{ "length of 2^63", "\x0a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", 11, -1 },
 	{ "empty payload", "\x0a\x00", 2, 1 },
-	{ "fixed64", "\x09" "12345678", 9, 1 },
-	{ "fixed64 cut", "\x09" "1234567", 8, -1 },
-	{ "fixed32", "\x0d" "1234", 5, 1 },
-	{ "fixed32 cut", "\x0d" "123", 4, -1 },
+	{ "fixed64",
+	  "\x09"
+	  "12345678",
+	  9, 1 },
+	{ "fixed64 cut",
+	  "\x09"
+	  "1234567",
+	  8, -1 },
+	{ "fixed32",
+	  "\x0d"
+	  "1234",
+	  5, 1 },
+	{ "fixed32 cut",
+	  "\x0d"
+	  "123",
+	  4, -1 },
 	{ "group start is not OTLP", "\x0b", 1, -1 },
 	{ "group end", "\x0c", 1, -1 },
 	{ "wire type 6", "\x0e", 1, -1 },
@@ -49,7 +65,7 @@ static void next_tells_end_from_damage(void **state)
 		/* Exact size, for AddressSanitizer. */
 		uint8_t *copy = malloc(cases[i].n ? cases[i].n : 1);
 		struct bytes in = { copy, cases[i].n };
-		struct pb_field f;
+		struct pb_field f = { 0 };
 		int got;
 
 		assert_non_null(copy);
@@ -101,7 +117,8 @@ static void fields_round_trip(void **state)
 	assert_int_equal(pb_next(&in, &f), 1);
 	assert_true(f.number == 1 && f.wire == PB_VARINT && f.value == UINT64_MAX);
 	assert_int_equal(pb_next(&in, &f), 1);
-	assert_true(f.number == 2 && f.wire == PB_FIXED64 && f.value == UINT64_C(0x1122334455667788));
+	assert_true(f.number == 2 && f.wire == PB_FIXED64 &&
+		    f.value == UINT64_C(0x1122334455667788));
 	assert_int_equal(pb_next(&in, &f), 1);
 	assert_true(f.number == 3 && f.wire == PB_FIXED32 && f.value == 0xdeadbeef);
 	assert_int_equal(pb_next(&in, &f), 1);
@@ -161,8 +178,10 @@ static void a_cap_stops_all_writers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(next_tells_end_from_damage), cmocka_unit_test(varints_round_trip),
-		cmocka_unit_test(fields_round_trip),	      cmocka_unit_test(nested_lengths_are_minimal),
+		cmocka_unit_test(next_tells_end_from_damage),
+		cmocka_unit_test(varints_round_trip),
+		cmocka_unit_test(fields_round_trip),
+		cmocka_unit_test(nested_lengths_are_minimal),
 		cmocka_unit_test(a_cap_stops_all_writers),
 	};
 

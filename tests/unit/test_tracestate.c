@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_tracestate.c - thresholds and randomness in tracestate: the specification's own values, and rewriting.
+ * test_tracestate.c - thresholds and randomness in tracestate: the specification's own values, and
+ * rewriting.
  */
 #include "base/base.h"
 #include "wire/tracestate.h"
@@ -18,10 +19,18 @@ static void thresholds_of_probabilities(void **state)
 		int precision;
 		const char *want;
 	} cases[] = {
-		{ 1.0, 4, "0" },	   { 0.5, 4, "8" },	     { 0.25, 4, "c" },
-		{ 1.0 / 3, 4, "aaab" },	   { 2.0 / 3, 4, "5555" },   { 0.1, 4, "e666" },
-		{ 0.01, 4, "fd70a" },	   { 0.001, 4, "ffbe77" },   { 1e-6, 4, "ffffef39" },
-		{ 1.0 / 3, 1, "b" },	   { 0.1, 14, "e6666666666666" }, { 0x1p-56, 4, "ffffffffffffff" },
+		{ 1.0, 4, "0" },
+		{ 0.5, 4, "8" },
+		{ 0.25, 4, "c" },
+		{ 1.0 / 3, 4, "aaab" },
+		{ 2.0 / 3, 4, "5555" },
+		{ 0.1, 4, "e666" },
+		{ 0.01, 4, "fd70a" },
+		{ 0.001, 4, "ffbe77" },
+		{ 1e-6, 4, "ffffef39" },
+		{ 1.0 / 3, 1, "b" },
+		{ 0.1, 14, "e6666666666666" },
+		{ 0x1p-56, 4, "ffffffffffffff" },
 		{ 2.0, 4, "0" },
 	};
 
@@ -31,7 +40,8 @@ static void thresholds_of_probabilities(void **state)
 
 		tracestate_format_th(tracestate_threshold(cases[i].p, cases[i].precision), text);
 		if (strcmp(text, cases[i].want) != 0)
-			fail_msg("p %g precision %d: %s, want %s", cases[i].p, cases[i].precision, text, cases[i].want);
+			fail_msg("p %g precision %d: %s, want %s", cases[i].p, cases[i].precision,
+				 text, cases[i].want);
 	}
 	assert_true(tracestate_threshold(0, 4) == TRACESTATE_W56);
 	assert_true(tracestate_threshold(-1, 4) == TRACESTATE_W56);
@@ -58,8 +68,10 @@ static void reads_the_ot_member(void **state)
 		{ "vendor=x", TH_UNKNOWN, 0, false, false },
 		{ "ot=th:0", 0, 0, false, false },
 		{ "ot=th:c", UINT64_C(0xc0000000000000), 0, false, false },
-		{ "ot=th:fd70a;rv:6e6d1a75832a2f", UINT64_C(0xfd70a000000000), UINT64_C(0x6e6d1a75832a2f), true, false },
-		{ "a=b , \tot=rv:00000000000001;th:8 ,c=d", UINT64_C(0x80000000000000), 1, true, false },
+		{ "ot=th:fd70a;rv:6e6d1a75832a2f", UINT64_C(0xfd70a000000000),
+		  UINT64_C(0x6e6d1a75832a2f), true, false },
+		{ "a=b , \tot=rv:00000000000001;th:8 ,c=d", UINT64_C(0x80000000000000), 1, true,
+		  false },
 		{ "ot=p:8;r:62;th:4", UINT64_C(0x40000000000000), 0, false, false },
 		{ "xot=th:8", TH_UNKNOWN, 0, false, false },
 		{ "ot=", TH_UNKNOWN, 0, false, false },
@@ -79,10 +91,10 @@ static void reads_the_ot_member(void **state)
 		struct tracestate_ot ot;
 
 		tracestate_read(bytes_str(cases[i].in), &ot);
-		if (ot.th != cases[i].th || ot.has_rv != cases[i].has_rv || ot.malformed != cases[i].malformed ||
-		    (ot.has_rv && ot.rv != cases[i].rv))
-			fail_msg("\"%s\": th %llx rv %d malformed %d", cases[i].in, (unsigned long long)ot.th,
-				 ot.has_rv, ot.malformed);
+		if (ot.th != cases[i].th || ot.has_rv != cases[i].has_rv ||
+		    ot.malformed != cases[i].malformed || (ot.has_rv && ot.rv != cases[i].rv))
+			fail_msg("\"%s\": th %llx rv %d malformed %d", cases[i].in,
+				 (unsigned long long)ot.th, ot.has_rv, ot.malformed);
 	}
 }
 
@@ -96,8 +108,10 @@ static void rewriting_keeps_everything_else(void **state)
 		{ "", 0, "ot=th:0" },
 		{ "", TH_UNKNOWN, "" },
 		{ "a=1,b=2", UINT64_C(0xc0000000000000), "ot=th:c,a=1,b=2" },
-		{ "a=1,ot=th:8;rv:6e6d1a75832a2f,b=2", UINT64_C(0xc0000000000000), "ot=th:c;rv:6e6d1a75832a2f,a=1,b=2" },
-		{ "ot=rv:6e6d1a75832a2f;x:y;th:8", UINT64_C(0xc0000000000000), "ot=th:c;rv:6e6d1a75832a2f;x:y" },
+		{ "a=1,ot=th:8;rv:6e6d1a75832a2f,b=2", UINT64_C(0xc0000000000000),
+		  "ot=th:c;rv:6e6d1a75832a2f,a=1,b=2" },
+		{ "ot=rv:6e6d1a75832a2f;x:y;th:8", UINT64_C(0xc0000000000000),
+		  "ot=th:c;rv:6e6d1a75832a2f;x:y" },
 		{ "ot=th:8,a=1", TH_UNKNOWN, "a=1" },
 		{ "ot=th:8;rv:6e6d1a75832a2f,a=1", TH_UNKNOWN, "ot=rv:6e6d1a75832a2f,a=1" },
 		{ "ot=th:8", TH_UNKNOWN, "" },
@@ -113,9 +127,11 @@ static void rewriting_keeps_everything_else(void **state)
 			struct buf out = BUF_INIT;
 
 			buf_add_str(&out, prefix ? "before" : "");
-			assert_int_equal(tracestate_write_th(bytes_str(cases[i].in), cases[i].th, &out), 0);
+			assert_int_equal(
+				tracestate_write_th(bytes_str(cases[i].in), cases[i].th, &out), 0);
 			if (strcmp(buf_cstr(&out) + (prefix ? 6 : 0), cases[i].want) != 0)
-				fail_msg("\"%s\": \"%s\", want \"%s\"", cases[i].in, buf_cstr(&out), cases[i].want);
+				fail_msg("\"%s\": \"%s\", want \"%s\"", cases[i].in, buf_cstr(&out),
+					 cases[i].want);
 			buf_fini(&out);
 		}
 	}
@@ -153,7 +169,8 @@ static void limits_of_the_list(void **state)
 
 static void randomness_is_the_low_56_bits(void **state)
 {
-	static const uint8_t id[16] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4, 5, 6, 7 };
+	static const uint8_t id[16] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+					0xff, 1,    2,    3,    4,    5,    6,    7 };
 
 	(void)state;
 	assert_true(tracestate_randomness(id) == UINT64_C(0x01020304050607));
@@ -162,8 +179,10 @@ static void randomness_is_the_low_56_bits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(thresholds_of_probabilities),	 cmocka_unit_test(reads_the_ot_member),
-		cmocka_unit_test(rewriting_keeps_everything_else), cmocka_unit_test(limits_of_the_list),
+		cmocka_unit_test(thresholds_of_probabilities),
+		cmocka_unit_test(reads_the_ot_member),
+		cmocka_unit_test(rewriting_keeps_everything_else),
+		cmocka_unit_test(limits_of_the_list),
 		cmocka_unit_test(randomness_is_the_low_56_bits),
 	};
 

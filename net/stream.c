@@ -30,7 +30,8 @@ static void arm(struct stream *s)
 
 	if (s->closing)
 		return;
-	if (!s->paused)
+	/* A paused reader must not stop the handshake that its own write waits for. */
+	if (!s->paused || (s->tls != NULL && tls_conn_write_wants_read(s->tls)))
 		want |= UV_READABLE;
 	/* TLS says itself: a blocked write may be waiting for the peer's half of a handshake. */
 	if (s->tls != NULL ? tls_conn_wants_write(s->tls) || (!s->paused && has_hidden(s))

@@ -30,8 +30,10 @@ struct tls {
 struct tls_conn {
 	struct tls *tls;
 	SSL *ssl;
-	bool wants_write;
+	bool read_wants_write, write_wants_write; /* where the last one stopped */
+	bool write_wants_read;
 	bool failed;
+	struct err why; /* what failed, for those who ask again */
 	bool checked_alpn;
 	bool needs_alpn;
 };
@@ -260,28 +262,34 @@ void tls_conn_free(struct tls_conn *c)
 	free(c);
 }
 
-/* What a failed SSL_read or SSL_write means: 0 wait, -1 over. */
-static ssize_t outcome(struct tls_conn *c, int rc, struct err *err)
+static int set_why(struct tls_conn *c, int why, int saved_errno)
 {
-	int why = SSL_get_error(c->ssl, rc), saved = errno;
 	long verify = SSL_get_verify_result(c->ssl);
 
-	c->wants_write = why == SSL_ERROR_WANT_WRITE;
-	if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
-		return 0;
-	c->failed = true;
-	err_clear(err);
 	if (why == SSL_ERROR_ZERO_RETURN)
 		return -1;
 	if (verify != X509_V_OK && !SSL_is_init_finished(c->ssl))
-		err_set(err, ERR_UNAVAILABLE, "tls: certificate: %s",
-			X509_verify_cert_error_string(verify));
-	else if (why == SSL_ERROR_SYSCALL && ERR_peek_error() == 0)
-		err_set(err, ERR_UNAVAILABLE, "tls: %s",
-			saved != 0 ? strerror(saved) : "connection closed");
-	else
-		return fail(err, ERR_UNAVAILABLE, "connection", NULL);
+		return err_set(&c->why, ERR_UNAVAILABLE, "tls: certificate: %s",
+			       X509_verify_cert_error_string(verify));
+	if (why == SSL_ERROR_SYSCALL && ERR_peek_error() == 0)
+		return err_set(&c->why, ERR_UNAVAILABLE, "tls: %s",
+			       saved_errno != 0 ? strerror(saved_errno) : "connection closed");
+	return fail(&c->why, ERR_UNAVAILABLE, "connection", NULL);
+}
+
+/* What a failed SSL_read or SSL_write means: 0 wait (*wants_write: for writable), -1 over. */
+static ssize_t outcome(struct tls_conn *c, int rc, bool *wants_write, struct err *err)
+{
+	int saved_errno = errno, why = SSL_get_error(c->ssl, rc);
+
+	*wants_write = why == SSL_ERROR_WANT_WRITE;
+	if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
+		return 0;
+	c->failed = true;
+	set_why(c, why, saved_errno);
 	ERR_clear_error();
+	if (err != NULL)
+		*err = c->why;
 	return -1;
 }
 
@@ -298,7 +306,17 @@ static int check_alpn(struct tls_conn *c, struct err *err)
 	if (n > 0)
 		return 0;
 	c->failed = true;
-	return err_set(err, ERR_UNAVAILABLE, "tls: the server did not choose a protocol by ALPN");
+	err_set(&c->why, ERR_UNAVAILABLE, "tls: the server did not choose a protocol by ALPN");
+	if (err != NULL)
+		*err = c->why;
+	return -1;
+}
+
+static ssize_t failed_before(const struct tls_conn *c, struct err *err)
+{
+	if (err != NULL)
+		*err = c->why;
+	return -1;
 }
 
 ssize_t tls_conn_read(struct tls_conn *c, uint8_t *to, size_t n, struct err *err)
@@ -306,13 +324,22 @@ ssize_t tls_conn_read(struct tls_conn *c, uint8_t *to, size_t n, struct err *err
 	int rc;
 
 	if (c->failed)
-		return err_set(err, ERR_UNAVAILABLE, "tls: connection failed");
+		return failed_before(c, err);
 	errno = 0;
+	ERR_clear_error(); /* SSL_get_error looks at the thread's queue */
+	c->read_wants_write = false;
 	rc = SSL_read(c->ssl, to, (int)MIN(n, (size_t)INT32_MAX));
-	c->wants_write = false;
 	if (rc <= 0)
-		return outcome(c, rc, err);
+		return outcome(c, rc, &c->read_wants_write, err);
 	return check_alpn(c, err) < 0 ? -1 : rc;
+}
+
+static ssize_t write_outcome(struct tls_conn *c, int rc, struct err *err)
+{
+	ssize_t ret = outcome(c, rc, &c->write_wants_write, err);
+
+	c->write_wants_read = ret == 0 && !c->write_wants_write;
+	return ret;
 }
 
 ssize_t tls_conn_write(struct tls_conn *c, const uint8_t *from, size_t n, struct err *err)
@@ -320,19 +347,20 @@ ssize_t tls_conn_write(struct tls_conn *c, const uint8_t *from, size_t n, struct
 	int rc;
 
 	if (c->failed)
-		return err_set(err, ERR_UNAVAILABLE, "tls: connection failed");
+		return failed_before(c, err);
 	errno = 0;
+	ERR_clear_error();
+	c->write_wants_write = c->write_wants_read = false;
 	if (!SSL_is_init_finished(c->ssl)) {
 		rc = SSL_do_handshake(c->ssl);
 		if (rc <= 0)
-			return outcome(c, rc, err);
+			return write_outcome(c, rc, err);
 	}
 	/* Before the first byte of ours goes out. */
 	if (check_alpn(c, err) < 0)
 		return -1;
 	rc = SSL_write(c->ssl, from, (int)MIN(n, (size_t)INT32_MAX));
-	c->wants_write = false;
-	return rc <= 0 ? outcome(c, rc, err) : rc;
+	return rc <= 0 ? write_outcome(c, rc, err) : rc;
 }
 
 bool tls_conn_has_pending(const struct tls_conn *c)
@@ -342,5 +370,10 @@ bool tls_conn_has_pending(const struct tls_conn *c)
 
 bool tls_conn_wants_write(const struct tls_conn *c)
 {
-	return c->wants_write;
+	return c->read_wants_write || c->write_wants_write;
+}
+
+bool tls_conn_write_wants_read(const struct tls_conn *c)
+{
+	return c->write_wants_read;
 }

@@ -50,5 +50,7 @@ ssize_t tls_conn_write(struct tls_conn *c, const uint8_t *from, size_t n, struct
 bool tls_conn_has_pending(const struct tls_conn *c);
 /* Did the last read or write stop because the descriptor was not writable? */
 bool tls_conn_wants_write(const struct tls_conn *c);
+/* Did the last write stop because it must read first (a handshake)? */
+bool tls_conn_write_wants_read(const struct tls_conn *c);
 
 #endif

@@ -187,7 +187,8 @@ static int list_commits(struct backend *be, const char *source, struct commit_li
 		free(list->v);
 		return -1;
 	}
-	qsort(list->v, list->n, sizeof(*list->v), by_first);
+	if (list->n > 1)
+		qsort(list->v, list->n, sizeof(*list->v), by_first);
 	return 0;
 }
 

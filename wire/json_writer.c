@@ -197,7 +197,8 @@ void json_writer_double(struct json_writer *w, double v)
 		if (strtod(text, NULL) == v)
 			break;
 	}
-	json_writer_raw(w, bytes_str(text));
+	/* A bare -0 is an integer to some readers (Python's), and loses its sign there. */
+	json_writer_raw(w, v == 0 && signbit(v) ? BYTES_LIT("-0.0") : bytes_str(text));
 }
 
 void json_writer_bytes(struct json_writer *w, struct bytes v)

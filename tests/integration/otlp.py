@@ -1,6 +1,7 @@
 """OTLP requests: making them, sending them by gRPC and HTTP, and comparing what came back."""
 
 import base64
+import difflib
 import gzip
 import json
 import math
@@ -207,7 +208,9 @@ def assert_same(got, sent, trace_id=None):
         f"{len(got_rows)} spans came back, {len(want_rows)} were sent"
     )
     for got_row, want_row in zip(got_rows, want_rows):
-        assert got_row == want_row
+        assert got_row == want_row, "\n" + "\n".join(
+            list(difflib.unified_diff(want_row.split("\n"), got_row.split("\n"), "sent", "got", n=2))[:40]
+        )
 
 
 # -- sending --------------------------------------------------------------------------------------------------------------
@@ -256,9 +259,14 @@ def to_json(message):
     return json.dumps(swap_ids(tree, lambda text: base64.b64decode(text).hex()))
 
 
+def load_json(text):
+    """JSON as other languages read it: Python alone makes an integer 0 of the number -0."""
+    return json.loads(text, parse_int=lambda digits: -0.0 if digits == "-0" else int(digits))
+
+
 def from_json(text, into):
     """Read OTLP/JSON (hex ids) into a protobuf message."""
-    tree = json.loads(text) if isinstance(text, (str, bytes)) else text
+    tree = load_json(text) if isinstance(text, (str, bytes)) else text
     return json_format.ParseDict(
         swap_ids(tree, lambda t: base64.b64encode(bytes.fromhex(t)).decode()),
         into,

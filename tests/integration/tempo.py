@@ -1,7 +1,5 @@
 """Reading traces back by the query API in each of its forms."""
 
-import json
-
 import requests
 from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2 as trace
@@ -23,12 +21,12 @@ def hex_id(trace_id):
 
 
 def parse_v1(text):
-    tree = json.loads(text)
+    tree = otlp.load_json(text)
     return json_format.ParseDict({"resourceSpans": tree.get("batches", [])}, trace.TracesData())
 
 
 def parse_v2(text):
-    return json_format.ParseDict(json.loads(text)["trace"], trace.TracesData())
+    return json_format.ParseDict(otlp.load_json(text)["trace"], trace.TracesData())
 
 
 def v2_message(content):

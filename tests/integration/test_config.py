@@ -153,7 +153,7 @@ BAD = [
         change("receivers: [otlp]", "receivers: []"),
         17,
         7,
-        "service.pipelines.traces.receivers",
+        "service.pipelines.traces",
         ["receiver"],
     ),
     (
@@ -193,7 +193,7 @@ BAD = [
         change("  otlp/next:", "  otlp/:").replace("[otlp/next]", "[otlp/]"),
         10,
         3,
-        "exporters.otlp/",
+        "exporters",
         [],
     ),
     (

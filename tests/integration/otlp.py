@@ -209,7 +209,9 @@ def assert_same(got, sent, trace_id=None):
     )
     for got_row, want_row in zip(got_rows, want_rows):
         assert got_row == want_row, "\n" + "\n".join(
-            list(difflib.unified_diff(want_row.split("\n"), got_row.split("\n"), "sent", "got", n=2))[:40]
+            list(
+                difflib.unified_diff(want_row.split("\n"), got_row.split("\n"), "sent", "got", n=2)
+            )[:40]
         )
 
 

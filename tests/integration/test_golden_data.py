@@ -130,7 +130,7 @@ def test_zipkin_v2_files(shared_mill):
             not isinstance(tree, list)
             or not tree
             or not isinstance(tree[0], dict)
-            or "id" not in tree[0]
+            or not isinstance(tree[0].get("id"), str)
         ):
             continue
         if "binaryAnnotations" in tree[0] or any(

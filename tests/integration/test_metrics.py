@@ -69,7 +69,7 @@ def test_refused_are_counted(make_mill):
     list(otlp.spans_of(req))[1].span_id = bytes(8)
     otlp.send_grpc(mill, req)
     assert mill.metric("otelcol_receiver_accepted_spans", receiver="otlp") == 2
-    assert mill.metric("otelcol_receiver_refused_spans", receiver="otlp") == 1
+    assert mill.metric("spanmill_receiver_rejected_spans", receiver="otlp") == 1
 
 
 def test_sampled_out_are_dropped_by_reason(make_mill, next_hop):

@@ -77,6 +77,18 @@ void ingest_withdraw(struct ingest *in, const char *why)
 	answer_once(in, &a);
 }
 
+static void start_timer(struct ingest *in, uint64_t ms)
+{
+	in->due_ns = clock_mono_ns() + ms * NS_PER_MS;
+	loop_timer_start(in->loop, &in->timer, ms);
+}
+
+void ingest_hurry(struct ingest *in, uint32_t ms)
+{
+	if (!in->answered && clock_mono_ns() + ms * NS_PER_MS < in->due_ns)
+		start_timer(in, ms);
+}
+
 static void deadline_near(void *arg)
 {
 	ingest_withdraw(arg, "not delivered in time: the next hop or the disk is slow; send again");
@@ -116,7 +128,7 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 		answer_once(in, &(struct ingest_answer){ .n_rejected = in->n_rejected,
 							 .message = in->first_reject });
 	else
-		loop_timer_start(in->loop, &in->timer, answer_within_ms(c->receiver, deadline_ns));
+		start_timer(in, answer_within_ms(c->receiver, deadline_ns));
 	component_emit(c, b);
 }
 

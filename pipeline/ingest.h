@@ -40,6 +40,7 @@ struct ingest {
 	struct loop_task task;
 	uint32_t n_rejected; /* by the index */
 	char first_reject[192];
+	uint64_t due_ns; /* monotonic: when the answer is given at the latest */
 	bool answered;
 	void (*answer)(struct ingest *in, const struct ingest_answer *a);
 	void (*released)(struct ingest *in);
@@ -50,6 +51,10 @@ struct ingest {
  * returns. */
 void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 		   const struct otlp_rejects *rejects, uint64_t deadline_ns);
+/* The client may have gone (its end of file; some only close their sending half): the answer is due
+ * in `ms`, when that is earlier. On the loop. */
+void ingest_hurry(struct ingest *in, uint32_t ms);
+
 /* Nobody waits any more (the client went): as if the deadline had come. What is unsent is
  * withdrawn, and answer() runs once more for the counters. Nothing when the answer was given
  * already, or is about to be. On the loop. */

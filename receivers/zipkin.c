@@ -20,7 +20,7 @@
 #include "pipeline/transcode.h"
 #include "wire/zipkin_json.h"
 
-enum { HOLD_MARGIN_MS = 1000, GROW_MAX = 16 };
+enum { HOLD_MARGIN_MS = 1000, GONE_GRACE_MS = 500, GROW_MAX = 16 };
 
 static const char path_v1[] = "/api/v1/spans", path_v2[] = "/api/v2/spans";
 
@@ -108,13 +108,16 @@ static void released(struct ingest *in)
 	free(r);
 }
 
+/* An end of file may be a closed sending half, so what is nearly delivered is still answered. */
 static void gone(struct http_request *req, enum http_gone why, void *arg)
 {
 	struct request *r = arg;
 
 	(void)req;
-	ingest_withdraw(&r->in, why == HTTP_GONE_STOP ? "the server is stopping, send again"
-						      : "the client does not wait any more");
+	if (why == HTTP_GONE_CLIENT)
+		ingest_hurry(&r->in, GONE_GRACE_MS);
+	else
+		ingest_withdraw(&r->in, "the server is stopping, send again");
 }
 
 /* ---- requests ---- */

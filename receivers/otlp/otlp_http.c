@@ -15,7 +15,7 @@
 #include "pipeline/transcode.h"
 #include "wire/otlp_json_decode.h"
 
-enum { HOLD_MARGIN_MS = 1000, JSON_GROW_MAX = 4 };
+enum { HOLD_MARGIN_MS = 1000, GONE_GRACE_MS = 500, JSON_GROW_MAX = 4 };
 
 static const char type_json[] = "application/json", type_protobuf[] = "application/x-protobuf";
 
@@ -101,13 +101,16 @@ static void released(struct ingest *in)
 	free(r);
 }
 
+/* An end of file may be a closed sending half, so what is nearly delivered is still answered. */
 static void gone(struct http_request *req, enum http_gone why, void *arg)
 {
 	struct request *r = arg;
 
 	(void)req;
-	ingest_withdraw(&r->in, why == HTTP_GONE_STOP ? "the server is stopping, send again"
-						      : "the client does not wait any more");
+	if (why == HTTP_GONE_CLIENT)
+		ingest_hurry(&r->in, GONE_GRACE_MS);
+	else
+		ingest_withdraw(&r->in, "the server is stopping, send again");
 }
 
 /* ---- requests ---- */

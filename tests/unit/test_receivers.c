@@ -19,6 +19,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -370,6 +372,54 @@ static void early_acks_are_not_withdrawn(void **state)
 	assert_int_equal(sink_n_kept(), 1);
 	assert_int_equal(sink_let_go(), 0);
 	buf_fini(&spans);
+	stop();
+}
+
+/* A request by hand on a socket of its own. */
+static int send_raw(const char *text)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	memcpy(un.sun_path, fx.http_path, sizeof(fx.http_path));
+	assert_int_equal(connect(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	assert_int_equal(send(fd, text, strlen(text), 0), strlen(text));
+	return fd;
+}
+
+static bool is_kept(void);
+static bool is_withdrawn(void);
+
+static void a_client_that_went_is_not_waited_for(void **state)
+{
+	struct buf text = BUF_INIT;
+	char reply[256] = "";
+	int fd;
+
+	(void)state;
+	start_otlp(RECEIVER_ACK_DURABLE);
+	fx.options.ack_timeout_ns = WAIT_MS * (int64_t)NS_PER_MS;
+	buf_printf(&text,
+		   "POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+		   "Content-Length: %zu\r\n\r\n%s",
+		   strlen(spans_json), spans_json);
+	sink.mode = KEEP;
+	/* One that closed its sending half only gets its answer. */
+	fd = send_raw(buf_cstr(&text));
+	assert_int_equal(shutdown(fd, SHUT_WR), 0);
+	assert_true(wait_until(is_kept));
+	usleep(50000);
+	assert_int_equal(sink_let_go(), 0);
+	assert_true(recv(fd, reply, sizeof(reply) - 1, 0) > 0);
+	assert_non_null(strstr(reply, " 200 OK"));
+	close(fd);
+	/* One that is gone. */
+	fd = send_raw(buf_cstr(&text));
+	assert_true(wait_until(is_kept));
+	close(fd);
+	assert_true(wait_until(is_withdrawn));
+	assert_int_equal(sink_let_go(), 1);
+	buf_fini(&text);
 	stop();
 }
 
@@ -751,6 +801,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(otlp_http_answers),
 		cmocka_unit_test(early_acks_are_not_withdrawn),
+		cmocka_unit_test(a_client_that_went_is_not_waited_for),
 		cmocka_unit_test(otlp_grpc_answers),
 		cmocka_unit_test(a_deadline_is_answered_before_it),
 		cmocka_unit_test(a_cancelled_call_is_withdrawn),

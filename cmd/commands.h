@@ -8,4 +8,7 @@
 #include "cmd/cmd.h"
 #include "cmd/run.h"
 
+/* gen [FLAGS]: load generator. cmd/gen.c */
+int cmd_gen(int argc, char **argv);
+
 #endif

@@ -115,7 +115,9 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 	in->n_rejected = rejects ? rejects->n : 0;
 	snprintf(in->first_reject, sizeof(in->first_reject), "%s",
 		 rejects && rejects->n ? rejects->first : "");
+	/* The client was told that these were not taken: refused, like a whole request. */
 	atomic_fetch_add_explicit(&in->count->rejected, in->n_rejected, memory_order_relaxed);
+	atomic_fetch_add_explicit(&in->count->refused, in->n_rejected, memory_order_relaxed);
 	in->timer = (struct loop_timer){ .fn = deadline_near, .arg = in };
 	origin_init(&in->origin, n_spans, settled);
 	batch_bind(b, &in->origin);

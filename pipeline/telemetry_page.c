@@ -101,7 +101,7 @@ static const struct transport_family {
 } transport_families[] = {
 	{ "otelcol_receiver_accepted_spans", "Spans taken: the client was told so.",
 	  offsetof(struct transport_counters, accepted) },
-	{ "otelcol_receiver_refused_spans", "Spans the client was told to send again.",
+	{ "otelcol_receiver_refused_spans", "Spans the client was told were not taken: to be sent again, or rejected one by one.",
 	  offsetof(struct transport_counters, refused) },
 	{ "spanmill_receiver_rejected_spans", "Spans refused one by one (partial success).",
 	  offsetof(struct transport_counters, rejected) },

@@ -10,5 +10,7 @@
 
 /* gen [FLAGS]: load generator. cmd/gen.c */
 int cmd_gen(int argc, char **argv);
+/* get TRACE-ID [FLAGS]: a trace as a tree. cmd/get.c */
+int cmd_get(int argc, char **argv);
 
 #endif

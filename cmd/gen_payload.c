@@ -131,28 +131,37 @@ static void choose_work(const struct gen_shape *s, struct rng *r, bool first, st
 		compute(r, sp);
 }
 
-/* Within the parent: a callee in the middle of its caller, other children one after the other. */
-static void place(struct rng *r, struct gen_span *sp, struct gen_span *parent)
+/* Within the parent: a callee in the middle of its caller, other children one after the other, the
+ * shorter the more there are. */
+static void place(const struct gen_shape *s, struct rng *r, struct gen_span *sp,
+		  struct gen_span *parent)
 {
 	bool is_callee = sp->kind == SPAN_SERVER || sp->kind == SPAN_CONSUMER;
+	double scale = MIN(1.0, 40.0 / s->spans_per_trace);
 	uint64_t room = parent->end_ns - parent->cursor_ns;
 
-	sp->start_ns = parent->cursor_ns + part(r, room, 0.02, 0.12);
+	sp->start_ns = parent->cursor_ns + part(r, room, 0.02 * scale, 0.12 * scale);
 	room = parent->end_ns - sp->start_ns;
-	sp->end_ns =
-		sp->start_ns + (is_callee ? part(r, room, 0.8, 0.98) : part(r, room, 0.2, 0.6));
+	sp->end_ns = sp->start_ns + (is_callee ? part(r, room, 0.8, 0.98)
+					       : part(r, room, 0.2 * scale, 0.6 * scale));
 	sp->cursor_ns = sp->start_ns;
 	parent->cursor_ns = sp->end_ns;
 }
 
+/* One of the last few spans, so that calls follow each other, or any: large traces grow broad. */
 static uint32_t choose_parent(struct rng *r, const struct gen_span *spans, uint32_t i)
 {
-	uint32_t p = i < 3 ? i - 1 : i - 1 - (uint32_t)rng_below(r, MIN(i, 5));
+	uint32_t p = i - 1;
 
+	if (i >= 3 && rng_below(r, 4) == 0)
+		p = (uint32_t)rng_below(r, i);
+	else if (i >= 3)
+		p -= (uint32_t)rng_below(r, MIN(i, 5));
 	return spans[p].has_callee ? spans[p].parent : p;
 }
 
-static void make_root(struct rng *r, uint64_t now_ns, struct gen_span *root)
+static void make_root(const struct gen_shape *s, struct rng *r, uint64_t now_ns,
+		      struct gen_span *root)
 {
 	store_id(r, root->trace_id, 16);
 	store_id(r, root->span_id, 8);
@@ -160,7 +169,8 @@ static void make_root(struct rng *r, uint64_t now_ns, struct gen_span *root)
 	root->kind = SPAN_SERVER;
 	root->topic = GEN_HTTP;
 	root->end_ns = now_ns;
-	root->start_ns = now_ns - 20 * NS_PER_MS - rng_below(r, 400 * NS_PER_MS);
+	root->start_ns = now_ns - 20 * NS_PER_MS - rng_below(r, 400 * NS_PER_MS) -
+			 s->spans_per_trace * 20 * NS_PER_US;
 	root->cursor_ns = root->start_ns;
 }
 
@@ -171,7 +181,7 @@ void gen_payload_trace(const struct gen_shape *s, uint64_t number, uint64_t now_
 
 	rng_seed(&r, s->seed + number * SEED_STEP);
 	memset(spans, 0, s->spans_per_trace * sizeof(*spans));
-	make_root(&r, now_ns, &spans[0]);
+	make_root(s, &r, now_ns, &spans[0]);
 	for (uint32_t i = 1; i < s->spans_per_trace; i++) {
 		struct gen_span *sp = &spans[i], *parent;
 
@@ -181,7 +191,7 @@ void gen_payload_trace(const struct gen_shape *s, uint64_t number, uint64_t now_
 		memcpy(sp->parent_id, parent->span_id, 8);
 		store_id(&r, sp->span_id, 8);
 		choose_work(s, &r, i == 1, sp, parent);
-		place(&r, sp, parent);
+		place(s, &r, sp, parent);
 	}
 	for (uint32_t i = 0; i < s->spans_per_trace; i++) {
 		spans[i].has_error = rng_below(&r, 100) < 5;

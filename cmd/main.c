@@ -29,6 +29,7 @@ static const struct command {
 	{ "print-initial-config", cmd_print_config, NULL },
 	{ "components", cmd_components, "list what is compiled in" },
 	{ "gen", cmd_gen, "send made-up traces and say what became of them" },
+	{ "get", cmd_get, "print a trace as a tree" },
 	{ "--version", print_version, "print the version" },
 	{ "-v", print_version, NULL },
 	{ "--help", print_help, "print this" },

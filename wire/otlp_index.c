@@ -734,25 +734,52 @@ int otlp_index(struct bytes request, struct span_tables *tables, struct arena *a
 	return 0;
 }
 
+/* The key and value of a KeyValue in the shape that every SDK writes: one of each, in this order,
+ * with one-byte lengths. False: it has another shape. */
+static inline bool split_plain_pair(struct bytes pair, struct bytes *key, struct bytes *value)
+{
+	size_t n_key, n_value;
+
+	if (UNLIKELY(pair.n < 4 || pair.p[0] != TAG(1, PB_LEN) || pair.p[1] >= 0x80))
+		return false;
+	n_key = pair.p[1];
+	if (UNLIKELY(n_key > pair.n - 4 || pair.p[n_key + 2] != TAG(2, PB_LEN)))
+		return false;
+	n_value = pair.p[n_key + 3];
+	if (UNLIKELY(n_value >= 0x80 || n_key + 4 + n_value != pair.n))
+		return false;
+	*key = (struct bytes){ pair.p + 2, n_key };
+	*value = (struct bytes){ pair.p + n_key + 4, n_value };
+	return true;
+}
+
+/* The same in full generality: the last key and the last value count. */
+static void split_pair(struct bytes pair, struct bytes *key, struct bytes *value)
+{
+	struct pb_field f;
+
+	*key = *value = BYTES_EMPTY;
+	while (pb_next(&pair, &f) > 0) {
+		if (f.wire != PB_LEN)
+			continue;
+		if (f.number == 1)
+			*key = f.data;
+		else if (f.number == 2)
+			*value = f.data;
+	}
+}
+
 bool otlp_attribute(struct bytes message, uint32_t number, struct bytes key, struct bytes *value)
 {
-	struct pb_field f, kv;
+	struct bytes found;
+	struct pb_field f;
 
 	while (pb_next(&message, &f) > 0) {
-		bool match = false;
-
 		if (f.number != number || f.wire != PB_LEN)
 			continue;
-		*value = BYTES_EMPTY;
-		while (pb_next(&f.data, &kv) > 0) {
-			if (kv.wire != PB_LEN)
-				continue;
-			if (kv.number == 1)
-				match = bytes_eq(kv.data, key);
-			else if (kv.number == 2)
-				*value = kv.data;
-		}
-		if (match)
+		if (!split_plain_pair(f.data, &found, value))
+			split_pair(f.data, &found, value);
+		if (bytes_eq(found, key))
 			return true;
 	}
 	return false;

@@ -78,6 +78,16 @@ static void run_edit(int i)
 	batch_unref(b);
 }
 
+static void run_attribute(int i)
+{
+	const struct span_tables *t = &batches[i]->tables;
+	struct bytes value;
+
+	for (uint32_t k = 0; k < t->n_spans; k++)
+		sink += otlp_attribute((struct bytes){ t->spans[k].p, t->spans[k].len }, 9,
+				       BYTES_LIT("sampling.priority"), &value);
+}
+
 static void run_protobuf_c(int i)
 {
 	Otlp__ExportTraceServiceRequest *m =
@@ -97,6 +107,7 @@ static struct step {
 	{ "encode all", run_encode, 0 },
 	{ "filter 10 % and encode", run_filter, 0 },
 	{ "set trace_state on a copy of the index", run_edit, 0 },
+	{ "look for an attribute that is not there", run_attribute, 0 },
 	{ "protobuf-c unpack and free", run_protobuf_c, 0 },
 };
 

@@ -158,7 +158,7 @@ static void mill_stop(struct mill *m)
 		return;
 	child_stop(&m->child, &b);
 	delivered = (double)b.delivered / (double)m->n_sent;
-	if (b.accepted != m->n_sent || delivered < share * 0.9 || delivered > share * 1.1) {
+	if (b.accepted != m->n_sent || delivered < share * 0.8 || delivered > share * 1.2) {
 		fprintf(stderr, "%s: sent %llu, accepted %llu, delivered %llu\n", m->name,
 			(unsigned long long)m->n_sent, b.accepted, b.delivered);
 		exit(2);

@@ -786,6 +786,68 @@ static void attribute_lookup(void **state)
 	buf_fini(&b);
 }
 
+/* KeyValues that no SDK writes and every protobuf reader takes. */
+static void attribute_lookup_in_any_shape(void **state)
+{
+	const struct {
+		const char *name;
+		struct bytes pair, want; /* want: of key "k"; p = NULL: it is not there */
+	} cases[] = {
+		{ "usual", BYTES_LIT("\x0a\x01k\x12\x02\x10\x01"), BYTES_LIT("\x10\x01") },
+		{ "value first", BYTES_LIT("\x12\x02\x10\x01\x0a\x01k"), BYTES_LIT("\x10\x01") },
+		{ "the last key counts", BYTES_LIT("\x0a\x01x\x0a\x01k\x12\x02\x10\x01"),
+		  BYTES_LIT("\x10\x01") },
+		{ "the last key is another", BYTES_LIT("\x0a\x01k\x12\x02\x10\x01\x0a\x01x"),
+		  BYTES_EMPTY },
+		{ "the last value counts", BYTES_LIT("\x0a\x01k\x12\x02\x10\x01\x12\x02\x10\x02"),
+		  BYTES_LIT("\x10\x02") },
+		{ "no value", BYTES_LIT("\x0a\x01k"), BYTES_LIT("") },
+		{ "an unknown field behind", BYTES_LIT("\x0a\x01k\x12\x02\x10\x01\x18\x05"),
+		  BYTES_LIT("\x10\x01") },
+		{ "a padded key length", BYTES_LIT("\x0a\x81\x00k\x12\x02\x10\x01"),
+		  BYTES_LIT("\x10\x01") },
+		{ "a padded value length", BYTES_LIT("\x0a\x01k\x12\x82\x00\x10\x01"),
+		  BYTES_LIT("\x10\x01") },
+		{ "a longer key", BYTES_LIT("\x0a\x02kk\x12\x02\x10\x01"), BYTES_EMPTY },
+	};
+	struct bytes value;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct buf b = BUF_INIT;
+		bool found;
+
+		pb_put_bytes(&b, 9, cases[i].pair);
+		found = otlp_attribute(buf_bytes(&b), 9, BYTES_LIT("k"), &value);
+		if (found != (cases[i].want.p != NULL) ||
+		    (found && !bytes_eq(value, cases[i].want)))
+			fail_msg("%s: found %d", cases[i].name, found);
+		buf_fini(&b);
+	}
+}
+
+/* A value of 133 bytes: its length takes two, the first of which could be taken for 133. */
+static void attribute_lookup_of_long_values(void **state)
+{
+	static const size_t sizes[] = { 126, 127, 128, 133, 300 };
+	struct bytes value;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+		uint8_t text[300] = { 0 };
+		struct buf b = BUF_INIT;
+		size_t mark = pb_begin(&b, 9);
+
+		pb_put_str(&b, 1, "k");
+		pb_put_bytes(&b, 2, (struct bytes){ text, sizes[i] });
+		pb_end(&b, mark);
+		assert_true(otlp_attribute(buf_bytes(&b), 9, BYTES_LIT("k"), &value));
+		assert_int_equal(value.n, sizes[i]);
+		assert_false(otlp_attribute(buf_bytes(&b), 9, BYTES_LIT("x"), &value));
+		buf_fini(&b);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -808,6 +870,8 @@ int main(void)
 		cmocka_unit_test(golden_damage),
 		cmocka_unit_test(golden_field_1000),
 		cmocka_unit_test(attribute_lookup),
+		cmocka_unit_test(attribute_lookup_in_any_shape),
+		cmocka_unit_test(attribute_lookup_of_long_values),
 	};
 
 	return cmocka_run_group_tests_name("otlp_index", tests, NULL, NULL);

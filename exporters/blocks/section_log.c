@@ -19,6 +19,9 @@ enum {
 	BUILD_SHARE = 3,	/* of the budget, at most one part in three */
 	TENANTS_MAX = 1000,	/* a section's commit record is read back whole */
 	OTLP_MAX = SEGMENT_RECORD_MAX - BATCH_RECORD_HEAD_MAX,
+	/* What is pending is in batches that the budget has granted; this only has to let all the
+	 * halves of one batch pass. */
+	PENDING_MAX = 1 << 30,
 };
 
 /* ---- the open section ---- */
@@ -326,7 +329,11 @@ static void section_log_free(struct section_log *l)
 struct section_log *section_log_start(const struct section_log_options *o, struct err *err)
 {
 	struct segment_log_options log = {
-		.dir = o->dir, .sync = true, .budget = o->budget, .io = o->log_io
+		.dir = o->dir,
+		.sync = true,
+		.budget = o->budget,
+		.io = o->log_io,
+		.max_pending_bytes = PENDING_MAX,
 	};
 	const char *delay = getenv("SPANMILL_TEST_STEP_DELAY_MS");
 	struct section_log *l = xcalloc(1, sizeof(*l));

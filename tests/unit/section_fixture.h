@@ -21,12 +21,15 @@
 #include "wire/otlp_index.h"
 #include "wire/pb.h"
 
+#include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>

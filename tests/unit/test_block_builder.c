@@ -106,9 +106,10 @@ static void test_random_spans_once_each(void **state)
 		per_trace[trace]++;
 	}
 	while (done < SPANS) {
-		size_t n = MIN(1 + rng_below(&rng, 300), SPANS - done);
+		size_t n = 1 + rng_below(&rng, 300);
 
-		n = t.n == COUNT_OF(t.bytes) - 1 ? SPANS - done : n;
+		if (n > SPANS - done || t.n == COUNT_OF(t.bytes) - 1)
+			n = SPANS - done;
 		add_request(&t, spans + done, n);
 		done += n;
 	}

@@ -2,13 +2,14 @@
  *
  * blocklist.c - see blocklist.h.
  *
- *   blocks: map "<tenant>/<id>" -> entry {block, polls it was missing}; a snapshot walks it. A poll marks what it saw.
+ *   entries: map "<tenant>/<id>" -> {block, last poll that saw it}; a snapshot walks it.
  */
 #include "blocks/blocklist.h"
 
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "blocks/block.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -22,10 +23,16 @@ struct entry {
 
 struct blocklist {
 	struct backend *be;
+	pthread_mutex_t polling;	/* one poll at a time */
 	pthread_mutex_t lock;
 	struct map entries;
+	struct map damaged;		/* tenant -> struct count, of the last poll */
 	_Atomic uint64_t polls;
-	_Atomic size_t damaged;
+	_Atomic size_t n_damaged;
+};
+
+struct count {
+	size_t n;
 };
 
 struct blocklist *blocklist_new(struct backend *be)
@@ -33,6 +40,7 @@ struct blocklist *blocklist_new(struct backend *be)
 	struct blocklist *l = xcalloc(1, sizeof(*l));
 
 	l->be = be;
+	pthread_mutex_init(&l->polling, NULL);
 	pthread_mutex_init(&l->lock, NULL);
 	return l;
 }
@@ -41,6 +49,17 @@ static void block_unref(struct listed_block *b)
 {
 	if (atomic_fetch_sub(&b->refs, 1) == 1)
 		free(b);
+}
+
+static void free_counts(struct map *counts)
+{
+	struct bytes key;
+	void *value;
+	size_t pos = 0;
+
+	while (map_next(counts, &pos, &key, &value))
+		free(value);
+	map_fini(counts);
 }
 
 void blocklist_free(struct blocklist *l)
@@ -56,6 +75,8 @@ void blocklist_free(struct blocklist *l)
 		free(value);
 	}
 	map_fini(&l->entries);
+	free_counts(&l->damaged);
+	pthread_mutex_destroy(&l->polling);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
@@ -105,48 +126,59 @@ void blocklist_add(struct blocklist *l, const struct block_meta *m)
 struct poll {
 	struct blocklist *l;
 	uint64_t number;
-	size_t damaged;
+	const char *tenant;	/* being listed */
+	struct map damaged;	/* tenant -> struct count */
+	size_t n_damaged;
 };
 
-/* "<tenant>/<id>/meta.json" */
+static void note_damaged(struct poll *p, const char *folder, const struct err *err)
+{
+	struct count *c = map_find(&p->damaged, bytes_str(p->tenant));
+
+	if (c == NULL) {
+		c = xcalloc(1, sizeof(*c));
+		map_set(&p->damaged, bytes_str(p->tenant), c);
+	}
+	c->n++;
+	p->n_damaged++;
+	log_warn("meta.json is unreadable, block skipped", "block", folder, "error", err->msg);
+}
+
+/* folder: "<tenant>/<id>". -1 only when the backend is away. */
 static int read_meta(struct poll *p, const char *folder, struct err *err)
 {
-	char key[BACKEND_KEY_MAX + 1];
-	struct buf json = BUF_INIT;
 	struct block_meta m;
 	struct err local = ERR_INIT;
-	int ret = 0;
 
-	if (backend_key(key, err, "%s/meta.json", folder) < 0)
-		return 0;
-	if (backend_read(p->l->be, key, BLOCK_META_MAX, &json, &local) < 0) {
-		/* Not published yet, or compacted, or removed since the listing. */
-		if (local.kind != ERR_NOT_FOUND)
-			ret = -1;
-	} else if (block_meta_parse(buf_bytes(&json), &m, &local) < 0) {
-		p->damaged++;
-		log_warn("meta.json is unreadable, block skipped", "key", key, "error", local.msg);
-	} else {
+	if (block_read_meta(p->l->be, p->tenant, strrchr(folder, '/') + 1, "meta.json", &m,
+			    &local) == 0) {
 		add_block(p->l, &m, p->number);
+		return 0;
 	}
-	if (ret < 0 && err != NULL)
+	/* Not published yet, or compacted, or removed since the listing. */
+	if (local.kind == ERR_NOT_FOUND)
+		return 0;
+	if (!local.retryable) {
+		note_damaged(p, folder, &local);
+		return 0;
+	}
+	if (err != NULL)
 		*err = local;
-	buf_fini(&json);
-	return ret;
+	return -1;
 }
 
 static int visit_block(void *arg, const struct backend_entry *e, struct err *err)
 {
 	struct poll *p = arg;
 	char key[BACKEND_KEY_MAX + 1];
+	struct err local = ERR_INIT;
 	uint64_t size;
 
-	if (!e->is_prefix)
+	if (!e->is_prefix || backend_key(key, NULL, "%s/meta.json", e->key) < 0)
 		return 0;
 	/* A listed block costs one look whether its meta.json is still there, not a read. */
-	if (backend_key(key, err, "%s/meta.json", e->key) < 0)
-		return 0;
-	if (is_listed(p->l, e->key, 0) && backend_size(p->l->be, key, &size, NULL) == 0) {
+	if (is_listed(p->l, e->key, 0) &&
+	    (backend_size(p->l->be, key, &size, &local) == 0 || local.kind != ERR_NOT_FOUND)) {
 		is_listed(p->l, e->key, p->number);
 		return 0;
 	}
@@ -157,8 +189,9 @@ static int visit_tenant(void *arg, const struct backend_entry *e, struct err *er
 {
 	struct poll *p = arg;
 
-	if (!e->is_prefix || strcmp(e->key, "_spanmill") == 0)
+	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
 		return 0;
+	p->tenant = e->key;
 	return backend_list(p->l->be, e->key, BACKEND_ONE_LEVEL, visit_block, p, err);
 }
 
@@ -184,24 +217,39 @@ static void forget_missing(struct blocklist *l, uint64_t poll)
 
 int blocklist_poll(struct blocklist *l, struct err *err)
 {
-	struct poll p = { .l = l, .number = l->polls + 1 };
+	struct poll p = { .l = l };
+	struct map old;
+	int ret;
 
-	if (backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &p, err) < 0)
-		return -1;
-	l->polls = p.number;
-	l->damaged = p.damaged;
-	forget_missing(l, p.number);
-	return 0;
+	pthread_mutex_lock(&l->polling);
+	p.number = l->polls + 1;
+	ret = backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &p, err);
+	if (ret == 0) {
+		pthread_mutex_lock(&l->lock);
+		old = l->damaged;
+		l->damaged = p.damaged;
+		p.damaged = old;
+		pthread_mutex_unlock(&l->lock);
+		l->polls = p.number;
+		l->n_damaged = p.n_damaged;
+		forget_missing(l, p.number);
+	}
+	free_counts(&p.damaged);
+	pthread_mutex_unlock(&l->polling);
+	return ret;
 }
 
 void blocklist_snapshot(struct blocklist *l, const char *tenant, struct blocklist_snapshot *out)
 {
+	const struct count *damaged;
 	size_t pos = 0, cap = 0;
 	struct bytes key;
 	void *value;
 
-	*out = (struct blocklist_snapshot){ NULL, 0 };
+	*out = (struct blocklist_snapshot){ NULL, 0, 0 };
 	pthread_mutex_lock(&l->lock);
+	damaged = map_find(&l->damaged, bytes_str(tenant));
+	out->n_damaged = damaged != NULL ? damaged->n : 0;
 	while (map_next(&l->entries, &pos, &key, &value)) {
 		struct listed_block *b = ((struct entry *)value)->block;
 
@@ -219,7 +267,7 @@ void blocklist_snapshot_fini(struct blocklist_snapshot *s)
 	for (size_t i = 0; i < s->n; i++)
 		block_unref(s->v[i]);
 	free(s->v);
-	*s = (struct blocklist_snapshot){ NULL, 0 };
+	*s = (struct blocklist_snapshot){ NULL, 0, 0 };
 }
 
 size_t blocklist_count(struct blocklist *l)
@@ -234,5 +282,5 @@ size_t blocklist_count(struct blocklist *l)
 
 size_t blocklist_damaged(struct blocklist *l)
 {
-	return l->damaged;
+	return l->n_damaged;
 }

@@ -5,7 +5,9 @@
 #include "blocks/section.h"
 
 #include "base/clock.h"
+#include "base/map.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "blocks/block.h"
 #include "wire/json_reader.h"
 #include "wire/json_writer.h"
@@ -15,6 +17,12 @@
 #define COMMITS "_spanmill/commits"
 
 enum { COMMIT_MAX = 16 * 1024 * 1024 };
+
+/* What the name of a commit says. */
+struct commit_name {
+	uint64_t first, timestamp_ms;
+	uint64_t mtime_ns;
+};
 
 static void commit_encode(const struct section_commit *c, struct buf *out)
 {
@@ -52,8 +60,8 @@ static int decode_blocks(struct json_reader *r, struct section_commit *c, struct
 	return got;
 }
 
-static int decode_member(struct json_reader *r, const struct json_value *v, struct section_commit *c,
-			 struct err *err)
+static int decode_member(struct json_reader *r, const struct json_value *v,
+			 struct section_commit *c, struct err *err)
 {
 	if (JSON_KEY_IS(v, "first"))
 		return json_reader_u64(v, &c->first);
@@ -66,7 +74,22 @@ static int decode_member(struct json_reader *r, const struct json_value *v, stru
 	return json_reader_skip(r, v, err);
 }
 
-static int commit_decode(struct bytes json, struct section_commit *c, struct err *err)
+/* Positions that arithmetic can go on from, and the ones its name says. */
+static int check_range(const struct section_commit *c, const struct commit_name *name,
+		       struct err *err)
+{
+	if (c->last < c->first || c->last == UINT64_MAX)
+		return err_set(err, ERR_CORRUPT, "commit record: last %llu, first %llu",
+			       (unsigned long long)c->last, (unsigned long long)c->first);
+	if (c->first != name->first || c->first_timestamp_ms != name->timestamp_ms)
+		return err_set(err, ERR_CORRUPT, "commit record: says it is %llu-%llu",
+			       (unsigned long long)c->first,
+			       (unsigned long long)c->first_timestamp_ms);
+	return 0;
+}
+
+static int commit_decode(struct bytes json, const struct commit_name *name,
+			 struct section_commit *c, struct err *err)
 {
 	struct arena arena = ARENA_INIT;
 	struct json_reader r;
@@ -87,9 +110,10 @@ static int commit_decode(struct bytes json, struct section_commit *c, struct err
 			got = -1;
 			break;
 		}
-	if (got == 0 && c->last < c->first)
-		got = err_set(err, ERR_CORRUPT, "commit record: last %llu before first %llu",
-			      (unsigned long long)c->last, (unsigned long long)c->first);
+	if (got == 0)
+		got = json_reader_end(&r, err);
+	if (got == 0)
+		got = check_range(c, name, err);
 out:
 	if (got < 0)
 		section_commit_fini(c);
@@ -99,14 +123,23 @@ out:
 	return got < 0 ? -1 : 0;
 }
 
-int section_commit_put(struct backend *be, const char *source, const struct section_commit *c, struct err *err)
+static int commit_key(char key[BACKEND_KEY_MAX + 1], const char *source,
+		      const struct commit_name *name, struct err *err)
 {
+	return backend_key(key, err, COMMITS "/%s/%020llu-%llu.json", source,
+			   (unsigned long long)name->first,
+			   (unsigned long long)name->timestamp_ms);
+}
+
+int section_commit_put(struct backend *be, const char *source, const struct section_commit *c,
+		       struct err *err)
+{
+	const struct commit_name name = { c->first, c->first_timestamp_ms, 0 };
 	char key[BACKEND_KEY_MAX + 1];
 	struct buf json = BUF_INIT;
 	int ret;
 
-	if (backend_key(key, err, COMMITS "/%s/%020llu-%llu.json", source, (unsigned long long)c->first,
-			(unsigned long long)c->first_timestamp_ms) < 0)
+	if (commit_key(key, source, &name, err) < 0)
 		return -1;
 	commit_encode(c, &json);
 	ret = backend_put(be, key, buf_bytes(&json), BACKEND_IF_NONE_MATCH, err);
@@ -114,8 +147,42 @@ int section_commit_put(struct backend *be, const char *source, const struct sect
 	return ret;
 }
 
+static int read_commit_at(struct backend *be, const char *key, const struct commit_name *name,
+			  struct section_commit *c, struct err *err)
+{
+	struct buf json = BUF_INIT;
+	int ret = -1;
+
+	memset(c, 0, sizeof(*c));
+	if (backend_read(be, key, COMMIT_MAX, &json, err) == 0) {
+		ret = commit_decode(buf_bytes(&json), name, c, err);
+		if (ret < 0)
+			err_wrap(err, "%s", key);
+	}
+	buf_fini(&json);
+	return ret;
+}
+
+static int read_commit(struct backend *be, const char *source, const struct commit_name *name,
+		       struct section_commit *c, struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1];
+
+	memset(c, 0, sizeof(*c));
+	return commit_key(key, source, name, err) < 0 ? -1 : read_commit_at(be, key, name, c, err);
+}
+
+int section_commit_read(struct backend *be, const char *source, uint64_t first,
+			uint64_t first_timestamp_ms, struct section_commit *c, struct err *err)
+{
+	const struct commit_name name = { first, first_timestamp_ms, 0 };
+
+	return read_commit(be, source, &name, c, err);
+}
+
 /* 1 there, 0 not, -1 cannot tell. */
-static int exists(struct backend *be, const struct block_meta *m, const char *object, struct err *err)
+static int exists(struct backend *be, const struct block_meta *m, const char *object,
+		  struct err *err)
 {
 	char key[BACKEND_KEY_MAX + 1];
 	struct err local = ERR_INIT;
@@ -139,34 +206,50 @@ int section_publish(struct backend *be, const struct block_meta *m, struct err *
 
 	if (compacted < 0 || data < 0)
 		return -1;
-	return compacted == 0 && data > 0 ? block_publish(be, m, err) : 0;
+	if (compacted > 0 || data == 0)
+		return 0;
+	return block_publish(be, m, err) < 0 ? -1 : 1;
 }
 
 /* ---- following ---- */
-
-struct commit_name {
-	uint64_t first, timestamp_ms;
-	uint64_t mtime_ns;
-};
 
 struct commit_list {
 	struct commit_name *v;
 	size_t n, cap;
 };
 
+/* The number at *p, which moves behind it. Digits only: no sign, no blank. */
+static bool take_number(const char **p, uint64_t *v)
+{
+	size_t n = strspn(*p, "0123456789");
+	struct bytes digits = { (const uint8_t *)*p, n };
+
+	*p += n;
+	return n > 0 && n <= 20 && str_to_u64(digits, v) == 0;
+}
+
+/* "<first>-<timestamp>.json", the last part of a key. */
+static bool parse_name(const char *key, struct commit_name *name)
+{
+	const char *p = strrchr(key, '/');
+
+	if (p == NULL)
+		return false;
+	p++;
+	return take_number(&p, &name->first) && *p++ == '-' &&
+	       take_number(&p, &name->timestamp_ms) && strcmp(p, ".json") == 0;
+}
+
 static int note_commit(void *arg, const struct backend_entry *e, struct err *err)
 {
 	struct commit_list *list = arg;
-	const char *name = strrchr(e->key, '/');
-	unsigned long long first, timestamp;
-	int end = 0;
+	struct commit_name name = { .mtime_ns = e->mtime_ns };
 
 	(void)err;
-	if (e->is_prefix || name == NULL || sscanf(name, "/%20llu-%20llu.json%n", &first, &timestamp, &end) != 2 ||
-	    end == 0 || name[end] != '\0')
+	if (e->is_prefix || !parse_name(e->key, &name))
 		return 0;
 	list->v = xgrow(list->v, &list->cap, list->n + 1, sizeof(*list->v));
-	list->v[list->n++] = (struct commit_name){ first, timestamp, e->mtime_ns };
+	list->v[list->n++] = name;
 	return 0;
 }
 
@@ -177,7 +260,8 @@ static int by_first(const void *a, const void *b)
 	return x->first < y->first ? -1 : x->first > y->first;
 }
 
-static int list_commits(struct backend *be, const char *source, struct commit_list *list, struct err *err)
+static int list_commits(struct backend *be, const char *source, struct commit_list *list,
+			struct err *err)
 {
 	char folder[BACKEND_KEY_MAX + 1];
 
@@ -187,63 +271,54 @@ static int list_commits(struct backend *be, const char *source, struct commit_li
 		free(list->v);
 		return -1;
 	}
-	if (list->n > 1)
+	if (list->n > 0)
 		qsort(list->v, list->n, sizeof(*list->v), by_first);
 	return 0;
 }
 
-static int read_commit(struct backend *be, const char *source, const struct commit_name *name,
-		       struct section_commit *c, struct err *err)
+static int finish_commit(struct backend *be, const struct section_commit *c,
+			 section_visit_fn *visit, void *arg, struct err *err)
 {
-	char key[BACKEND_KEY_MAX + 1];
-	struct buf json = BUF_INIT;
-	int ret = -1;
+	for (size_t i = 0; i < c->n_metas; i++) {
+		int visible = section_publish(be, &c->metas[i], err);
 
-	if (backend_key(key, err, COMMITS "/%s/%020llu-%llu.json", source, (unsigned long long)name->first,
-			(unsigned long long)name->timestamp_ms) == 0 &&
-	    backend_read(be, key, COMMIT_MAX, &json, err) == 0 && commit_decode(buf_bytes(&json), c, err) == 0)
-		ret = 0;
-	if (ret < 0)
-		err_wrap(err, "commit %s/%llu", source, (unsigned long long)name->first);
-	buf_fini(&json);
-	return ret;
-}
-
-static int finish_commit(struct backend *be, const struct section_commit *c, section_visit_fn *visit, void *arg,
-			 struct err *err)
-{
-	for (size_t i = 0; i < c->n_metas; i++)
-		if (section_publish(be, &c->metas[i], err) < 0 || (visit && visit(arg, &c->metas[i], err) < 0))
+		if (visible < 0 || (visible && visit && visit(arg, &c->metas[i], err) < 0))
 			return -1;
+	}
 	return 0;
 }
 
-int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit, void *arg,
-		   uint64_t *next, struct err *err)
+int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit,
+		   void *arg, uint64_t *next, struct err *err)
 {
 	struct commit_list list;
+	size_t i = 0;
 	int ret = 0;
 
 	*next = from;
 	if (list_commits(be, source, &list, err) < 0)
 		return -1;
-	for (size_t i = 0; ret == 0 && i < list.n; i++) {
+	/* The commit before may reach over `from`: its first records can be lost to damage. */
+	while (i + 1 < list.n && list.v[i + 1].first < from)
+		i++;
+	for (; ret == 0 && i < list.n; i++) {
 		struct section_commit c;
 
-		if (list.v[i].first < *next)
-			continue;
 		ret = read_commit(be, source, &list.v[i], &c, err);
-		if (ret < 0)
-			break;
-		ret = finish_commit(be, &c, visit, arg, err);
-		*next = c.last + 1;
+		if (ret == 0 && c.last >= from) {
+			ret = finish_commit(be, &c, visit, arg, err);
+			*next = MAX(*next, c.last + 1);
+		}
 		section_commit_fini(&c);
 	}
 	free(list.v);
 	return ret;
 }
 
-int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns, struct err *err)
+/* ---- sweeping ---- */
+
+int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns,
+			  struct err *err)
 {
 	uint64_t now = clock_wall_ns();
 	struct commit_list list;
@@ -251,18 +326,118 @@ int section_sweep_commits(struct backend *be, const char *source, uint64_t befor
 
 	if (list_commits(be, source, &list, err) < 0)
 		return -1;
-	/* The newest one stays: its successor's first position proves that it lies below `before`. */
+	/* Its successor's first position proves that a commit lies below `before`. */
 	for (size_t i = 0; ret == 0 && i + 1 < list.n; i++) {
 		char key[BACKEND_KEY_MAX + 1];
 
 		if (list.v[i + 1].first >= before || list.v[i].mtime_ns + age_ns > now)
 			continue;
-		ret = backend_key(key, err, COMMITS "/%s/%020llu-%llu.json", source,
-				  (unsigned long long)list.v[i].first, (unsigned long long)list.v[i].timestamp_ms);
+		ret = commit_key(key, source, &list.v[i], err);
 		if (ret == 0)
 			ret = backend_delete(be, key, err);
 	}
 	free(list.v);
+	return ret;
+}
+
+/* Folders "<tenant>/<id>" that look like an unpublished block: the map's values are not used. */
+struct orphans {
+	struct backend *be;
+	uint64_t newest_ns;	/* files may be this young */
+	struct map folders;
+	bool is_candidate;	/* of the folder being looked at */
+};
+
+static bool is_block_part(const char *name)
+{
+	return strcmp(name, "data") == 0 || strcmp(name, "index") == 0 ||
+	       strncmp(name, "bloom-", 6) == 0;
+}
+
+static int look_at_object(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct orphans *o = arg;
+	const char *name = strrchr(e->key, '/');
+
+	(void)err;
+	o->is_candidate = !e->is_prefix && name != NULL && is_block_part(name + 1) &&
+			  e->mtime_ns <= o->newest_ns;
+	return o->is_candidate ? 0 : 1;
+}
+
+static int look_at_block(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct orphans *o = arg;
+	const char *id = strrchr(e->key, '/');
+
+	if (!e->is_prefix || id == NULL || strlen(id + 1) != 36)
+		return 0;
+	o->is_candidate = false;
+	if (backend_list(o->be, e->key, BACKEND_ONE_LEVEL, look_at_object, o, err) < 0)
+		return -1;
+	if (o->is_candidate)
+		map_set(&o->folders, bytes_str(e->key), o);
+	return 0;
+}
+
+static int look_at_tenant(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct orphans *o = arg;
+
+	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
+		return 0;
+	return backend_list(o->be, e->key, BACKEND_ONE_LEVEL, look_at_block, o, err);
+}
+
+/* What a commit names is no orphan, whoever's commit it is. One that cannot be read spares all. */
+static int spare_committed(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct orphans *o = arg;
+	struct commit_name name = { .first = 0 };
+	char folder[BACKEND_KEY_MAX + 1];
+	struct section_commit c;
+
+	if (e->is_prefix || !parse_name(e->key, &name))
+		return 0;
+	if (read_commit_at(o->be, e->key, &name, &c, err) < 0)
+		return -1;
+	for (size_t i = 0; i < c.n_metas; i++)
+		if (backend_key(folder, NULL, "%s/%s", c.metas[i].tenant, c.metas[i].id) == 0)
+			map_remove(&o->folders, bytes_str(folder));
+	section_commit_fini(&c);
+	return 0;
+}
+
+static int delete_orphan(struct orphans *o, struct bytes folder, struct err *err)
+{
+	char tenant[BLOCK_META_TENANT + 1], id[37];
+	const char *slash = memchr(folder.p, '/', folder.n);
+	size_t n = (size_t)((const uint8_t *)slash - folder.p);
+
+	snprintf(tenant, sizeof(tenant), "%.*s", (int)n, (const char *)folder.p);
+	snprintf(id, sizeof(id), "%.*s", (int)(folder.n - n - 1), slash + 1);
+	return block_delete(o->be, tenant, id, err);
+}
+
+int section_sweep_orphans(struct backend *be, uint64_t age_ns, size_t *n, struct err *err)
+{
+	uint64_t now = clock_wall_ns();
+	struct orphans o = { .be = be, .newest_ns = now > age_ns ? now - age_ns : 0 };
+	struct bytes folder;
+	void *value;
+	size_t pos = 0;
+	int ret;
+
+	*n = 0;
+	ret = backend_list(be, "", BACKEND_ONE_LEVEL, look_at_tenant, &o, err);
+	/* The commits after the folders: a block that is committed now was complete before. */
+	if (ret == 0 && o.folders.n > 0)
+		ret = backend_list(be, COMMITS, BACKEND_RECURSIVE, spare_committed, &o, err);
+	while (ret == 0 && map_next(&o.folders, &pos, &folder, &value)) {
+		ret = delete_orphan(&o, folder, err);
+		*n += ret == 0;
+	}
+	map_fini(&o.folders);
 	return ret;
 }
 

@@ -3,15 +3,18 @@
  * section.h - how a stretch of an ordered source becomes blocks exactly once (DESIGN section 6).
  *
  *   1. write data, index, bloom-N of each block under fresh random ids; no meta.json
- *   2. commit: put _spanmill/commits/<source>/<first>-<timestamp>.json if nobody did, holding the last position and
- *      every block's meta                          <- the one conditional write that decides between attempts
+ *   2. commit: put _spanmill/commits/<source>/<first>-<timestamp>.json if nobody did, holding the
+ *      last position and every block's meta    <- the one conditional write that decides
  *   3. write the meta.json of each block
  *   4. free the source up to the last position
  *
- * A start follows the commits from the source's first wanted position and does step 3 for what a crash left. EXISTS at
- * step 2 means another attempt won: its blocks stand, ours are deleted.
+ * A start follows the commits from the source's first wanted position and does step 3 for what a
+ * crash left. EXISTS at step 2 means another attempt won: its blocks stand, ours are deleted. A
+ * put that failed any other way may have succeeded all the same: its blocks must stay until the
+ * commit record was read back.
  *
  * THREADS: any; all calls block on the backend. OWNERSHIP: a commit owns its metas array.
+ * LIMITS: a commit record of 16 MiB.
  * SPEC: docs/formats/section-commit.md.
  */
 #ifndef BLOCKS_SECTION_H
@@ -21,25 +24,38 @@
 #include "blocks/block_meta.h"
 
 struct section_commit {
-	uint64_t first, last;		/* positions: LSN or Kafka offset, inclusive */
-	uint64_t first_timestamp_ms;	/* of the first record: tells a recreated topic's section from the old one's */
+	uint64_t first, last; /* positions: LSN or Kafka offset, inclusive */
+	/* Of the first record: tells a recreated topic's section from the old one's. */
+	uint64_t first_timestamp_ms;
 	struct block_meta *metas;
 	size_t n_metas;
 };
 
-/* Step 2. `source` is "group/cluster/topic/partition" or a log's id. EXISTS: another attempt committed this section. */
-int section_commit_put(struct backend *be, const char *source, const struct section_commit *c, struct err *err);
-/* Step 3 for one block: publish unless it is published, compacted, or its data is gone (retention). */
+/* Step 2. `source` is "group/cluster/topic/partition" or a log's id. EXISTS: another attempt
+ * committed this section. */
+int section_commit_put(struct backend *be, const char *source, const struct section_commit *c,
+		       struct err *err);
+/* The commit that stands under this key. NOT_FOUND, CORRUPT. Free with section_commit_fini. */
+int section_commit_read(struct backend *be, const char *source, uint64_t first,
+			uint64_t first_timestamp_ms, struct section_commit *c, struct err *err);
+/* Step 3 for one block: 1 when it is visible now or was before, 0 when it was compacted or deleted
+ * meanwhile and is left alone, -1. */
 int section_publish(struct backend *be, const struct block_meta *m, struct err *err);
 
-/* Called for each block of a followed commit, after it was published. 0, or -1 to stop. */
+/* Called for each visible block of a followed commit. 0, or -1 to stop. */
 typedef int section_visit_fn(void *arg, const struct block_meta *m, struct err *err);
-/* Follow the commits of `source` from position `from`: publish what a crash left unpublished. *next is the position
- * behind the last commit (or `from` when there is none). Holes between commits were no records. */
-int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit, void *arg,
-		   uint64_t *next, struct err *err);
-/* Delete commits whose last position is below `before` and that are older than `age_ns`. */
-int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns, struct err *err);
+/* Follow the commits of `source` that hold `from` or what is behind it: publish what a crash left
+ * unpublished. *next is the position behind the last commit (or `from` when there is none). Holes
+ * between commits were no records. */
+int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit,
+		   void *arg, uint64_t *next, struct err *err);
+/* Delete commits that lie below `before` and are older than age_ns. The newest of those stays, so
+ * that a position in its middle is always known to be covered. */
+int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns,
+			  struct err *err);
+/* Delete the blocks of attempts that crashed before their commit: folders of data, index and
+ * bloom-N only, all older than age_ns, that no commit of any source names. *n gets their number. */
+int section_sweep_orphans(struct backend *be, uint64_t age_ns, size_t *n, struct err *err);
 void section_commit_fini(struct section_commit *c);
 
 #endif

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "blocks/block.h"
 #include "blocks/block_object.h"
 #include "blocks/block_reader.h"
 
@@ -19,7 +20,8 @@ struct store {
 	uint64_t poll_ns;
 	struct block_reader_options reader;
 	struct blocklist *list;
-	pthread_rwlock_t live_lock;	/* readers ask live sources, writers add and remove them */
+	pthread_mutex_t live_lock;	/* the list and its counts of users */
+	pthread_cond_t live_idle;	/* a source has no users */
 	struct live_source *live;
 	pthread_t poller;
 	bool polling;
@@ -38,7 +40,8 @@ struct store *store_new(const struct store_options *o)
 	s->poll_ns = o->poll_ns;
 	s->reader.max_page_bytes = o->max_page_bytes;
 	s->list = blocklist_new(s->be);
-	pthread_rwlock_init(&s->live_lock, NULL);
+	pthread_mutex_init(&s->live_lock, NULL);
+	pthread_cond_init(&s->live_idle, NULL);
 	pthread_mutex_init(&s->stop_lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -97,7 +100,8 @@ void store_free(struct store *s)
 	blocklist_free(s->list);
 	backend_free(s->be);
 	free(s->local_path);
-	pthread_rwlock_destroy(&s->live_lock);
+	pthread_mutex_destroy(&s->live_lock);
+	pthread_cond_destroy(&s->live_idle);
 	pthread_mutex_destroy(&s->stop_lock);
 	pthread_cond_destroy(&s->stop_cond);
 	free(s);
@@ -125,21 +129,52 @@ struct blocklist *store_blocklist(struct store *s)
 
 void store_add_live(struct store *s, struct live_source *live)
 {
-	pthread_rwlock_wrlock(&s->live_lock);
+	pthread_mutex_lock(&s->live_lock);
 	live->next = s->live;
+	live->users = 0;
 	s->live = live;
-	pthread_rwlock_unlock(&s->live_lock);
+	pthread_mutex_unlock(&s->live_lock);
 }
 
 void store_remove_live(struct store *s, struct live_source *live)
 {
-	pthread_rwlock_wrlock(&s->live_lock);
+	pthread_mutex_lock(&s->live_lock);
 	for (struct live_source **at = &s->live; *at != NULL; at = &(*at)->next)
 		if (*at == live) {
 			*at = live->next;
 			break;
 		}
-	pthread_rwlock_unlock(&s->live_lock);
+	while (live->users > 0)
+		pthread_cond_wait(&s->live_idle, &s->live_lock);
+	pthread_mutex_unlock(&s->live_lock);
+}
+
+struct live_list {
+	struct live_source **v;
+	size_t n, cap;
+};
+
+/* The sources now; none of them ends before live_unhold. */
+static void live_hold(struct store *s, struct live_list *list)
+{
+	*list = (struct live_list){ NULL, 0, 0 };
+	pthread_mutex_lock(&s->live_lock);
+	for (struct live_source *l = s->live; l != NULL; l = l->next) {
+		list->v = xgrow(list->v, &list->cap, list->n + 1, sizeof(*list->v));
+		list->v[list->n++] = l;
+		l->users++;
+	}
+	pthread_mutex_unlock(&s->live_lock);
+}
+
+static void live_unhold(struct store *s, struct live_list *list)
+{
+	pthread_mutex_lock(&s->live_lock);
+	for (size_t i = 0; i < list->n; i++)
+		list->v[i]->users--;
+	pthread_cond_broadcast(&s->live_idle);
+	pthread_mutex_unlock(&s->live_lock);
+	free(list->v);
 }
 
 void store_add_block(struct store *s, const struct block_meta *m)
@@ -154,12 +189,13 @@ int store_refresh(struct store *s, struct err *err)
 
 int store_flush(struct store *s, struct err *err)
 {
+	struct live_list live;
 	int ret = 0;
 
-	pthread_rwlock_rdlock(&s->live_lock);
-	for (struct live_source *l = s->live; ret == 0 && l != NULL; l = l->next)
-		ret = l->flush(l, err);
-	pthread_rwlock_unlock(&s->live_lock);
+	live_hold(s, &live);
+	for (size_t i = 0; ret == 0 && i < live.n; i++)
+		ret = live.v[i]->flush(live.v[i], err);
+	live_unhold(s, &live);
 	return ret;
 }
 
@@ -190,29 +226,31 @@ static void note_failure(struct store_find_result *r, const struct err *err)
 		snprintf(r->first_failure, sizeof(r->first_failure), "%s", err->msg);
 }
 
-static int find_live(struct store *s, const char *tenant, const uint8_t id[16], struct finder *f, struct err *err)
+static int find_live(struct store *s, const char *tenant, const uint8_t id[16], struct finder *f,
+		     struct err *err)
 {
-	struct err local = ERR_INIT;
-	int ret = 0;
+	struct live_list live;
 
-	pthread_rwlock_rdlock(&s->live_lock);
-	for (struct live_source *l = s->live; ret == 0 && l != NULL; l = l->next) {
-		if (l->find(l, tenant, id, count_piece, f, &local) == 0)
+	live_hold(s, &live);
+	for (size_t i = 0; !f->stopped && i < live.n; i++) {
+		struct err local = ERR_INIT;
+
+		if (live.v[i]->find(live.v[i], tenant, id, count_piece, f, &local) == 0)
 			continue;
 		if (f->stopped) {
-			ret = -1;
+			if (err != NULL)
+				*err = local;
 		} else {
 			f->result->live_failed++;
 			note_failure(f->result, &local);
 		}
 	}
-	pthread_rwlock_unlock(&s->live_lock);
-	if (ret < 0 && err != NULL)
-		*err = local;
-	return ret;
+	live_unhold(s, &live);
+	return f->stopped ? -1 : 0;
 }
 
-static int give_segments(const struct block_meta *m, struct bytes object, struct finder *f, struct err *err)
+static int give_segments(const struct block_meta *m, struct bytes object, struct finder *f,
+			 struct err *err)
 {
 	struct block_object o;
 	struct bytes segment;
@@ -226,8 +264,8 @@ static int give_segments(const struct block_meta *m, struct bytes object, struct
 	return got;
 }
 
-static int find_in_block(struct store *s, const struct block_meta *m, const uint8_t id[16], struct finder *f,
-			 struct err *err)
+static int find_in_block(struct store *s, const struct block_meta *m, const uint8_t id[16],
+			 struct finder *f, struct err *err)
 {
 	struct block_reader *r = block_reader_new(s->be, m, &s->reader, err);
 	struct buf object = BUF_INIT;
@@ -245,42 +283,59 @@ static int find_in_block(struct store *s, const struct block_meta *m, const uint
 	return ret;
 }
 
-/* A block that went away since the list was read was compacted or is past its retention: its data is elsewhere on the
- * list or due to go. */
+/* A block that went away since the list was read was compacted or is past its retention: its data is
+ * elsewhere on the list or due to go. */
 static bool is_gone(struct store *s, const struct block_meta *m, const struct err *err)
 {
 	char key[BACKEND_KEY_MAX + 1];
+	struct err local = ERR_INIT;
 	uint64_t size;
 
-	if (err->kind != ERR_NOT_FOUND || backend_key(key, NULL, "%s/%s/meta.json", m->tenant, m->id) < 0)
+	if (err->kind != ERR_NOT_FOUND || block_key(key, m->tenant, m->id, "meta.json", NULL) < 0)
 		return false;
-	return backend_size(s->be, key, &size, NULL) < 0;
+	return backend_size(s->be, key, &size, &local) < 0 && local.kind == ERR_NOT_FOUND;
 }
 
-int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece, void *arg,
-	       struct store_find_result *result, struct err *err)
+/* Ask one block. -1 only when the caller's callback stopped. */
+static int ask_block(struct store *s, const struct block_meta *m, const uint8_t id[16],
+		     struct finder *f, struct err *err)
+{
+	struct err local = ERR_INIT;
+
+	f->result->blocks_asked++;
+	if (find_in_block(s, m, id, f, &local) == 0)
+		return 0;
+	if (f->stopped) {
+		if (err != NULL)
+			*err = local;
+		return -1;
+	}
+	if (!is_gone(s, m, &local)) {
+		f->result->blocks_failed++;
+		note_failure(f->result, &local);
+	}
+	return 0;
+}
+
+int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
+	       void *arg, struct store_find_result *result, struct err *err)
 {
 	struct finder f = { piece, arg, result, false };
 	struct blocklist_snapshot blocks;
+	struct err damaged = ERR_INIT;
 	int ret;
 
 	memset(result, 0, sizeof(*result));
 	ret = find_live(s, tenant, id, &f, err);
 	blocklist_snapshot(s->list, tenant, &blocks);
-	for (size_t i = 0; ret == 0 && i < blocks.n; i++) {
-		struct err local = ERR_INIT;
-
-		result->blocks_asked++;
-		if (find_in_block(s, &blocks.v[i]->meta, id, &f, &local) == 0)
-			continue;
-		if (f.stopped) {
-			ret = -1;
-			if (err != NULL)
-				*err = local;
-		} else if (!is_gone(s, &blocks.v[i]->meta, &local)) {
-			result->blocks_failed++;
-			note_failure(result, &local);
-		}
+	for (size_t i = 0; ret == 0 && i < blocks.n; i++)
+		ret = ask_block(s, &blocks.v[i]->meta, id, &f, err);
+	if (blocks.n_damaged > 0) {
+		result->blocks_asked += blocks.n_damaged;
+		result->blocks_failed += blocks.n_damaged;
+		err_set(&damaged, ERR_CORRUPT, "%zu blocks have an unreadable meta.json",
+			blocks.n_damaged);
+		note_failure(result, &damaged);
 	}
 	blocklist_snapshot_fini(&blocks);
 	return ret;

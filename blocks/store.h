@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store.h - where the blocks exporter and the query meet: one backend, its blocklist, and the sources of live data.
+ * store.h - where the blocks exporter and the query meet: one backend, its blocklist, and the sources
+ * of live data.
  *
  *   blocks exporter --store_add_block--> blocklist <--poll-- backend
  *        |                                  |
  *        +--- live_source (undelivered) ----+---> store_find <--- query
  *
- * Owned by the trace_store extension. A span is found from the moment it was acknowledged: first in a live source, and
- * after its section was published in a block; store_find asks the live sources first, so that a section that moves
- * meanwhile is seen at least once (the query removes doubles).
+ * Owned by the trace_store extension. A span is found from the moment it was acknowledged: first in
+ * a live source, and after its section was published in a block; store_find asks the live sources
+ * first, so that a section that moves meanwhile is seen at least once (the query removes doubles).
  *
- * THREADS: any. OWNERSHIP: the store owns the backend; a live source is its exporter's and is removed before it ends.
+ * THREADS: any; no lock is held while a live source or the backend works.
+ * OWNERSHIP: the store owns the backend; a live source is its exporter's and is removed before it
+ * ends.
  */
 #ifndef BLOCKS_STORE_H
 #define BLOCKS_STORE_H
@@ -32,6 +35,7 @@ struct live_source {
 	/* Cut what is open and return when it is visible in blocks. Blocks. */
 	int (*flush)(struct live_source *s, struct err *err);
 	struct live_source *next;	/* the store's */
+	unsigned users;			/* calls under way; the store's */
 };
 
 struct store_options {
@@ -52,23 +56,26 @@ uint64_t store_poll_ns(struct store *s);
 struct blocklist *store_blocklist(struct store *s);
 
 void store_add_live(struct store *s, struct live_source *live);
+/* Returns when no call of find or flush is under way: tell a waiting flush to end first. */
 void store_remove_live(struct store *s, struct live_source *live);
 /* A block just published by this process: visible at once. */
 void store_add_block(struct store *s, const struct block_meta *m);
 /* Poll now. */
 int store_refresh(struct store *s, struct err *err);
+/* Every live source's flush, one after the other. Blocks until all is visible or one fails. */
 int store_flush(struct store *s, struct err *err);
 
 struct store_find_result {
 	size_t pieces;			/* given to the callback */
+	/* Failed blocks include those of the tenant whose meta.json could not be read. */
 	size_t blocks_asked, blocks_failed, live_failed;
 	uint64_t inspected_bytes;
 	char first_failure[256];
 };
 
-/* Every piece of a trace, from live sources and blocks. A source that fails is counted and the others are still asked:
- * the answer is then incomplete. -1 only when `piece` returned -1. */
-int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece, void *arg,
-	       struct store_find_result *result, struct err *err);
+/* Every piece of a trace, from live sources and blocks. A source that fails is counted and the others
+ * are still asked: the answer is then incomplete. -1 only when `piece` returned -1. */
+int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
+	       void *arg, struct store_find_result *result, struct err *err);
 
 #endif

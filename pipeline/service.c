@@ -205,8 +205,9 @@ static int start_loops(struct service *s, struct err *err)
 
 static void shutdown_all(struct service *s)
 {
+	/* The reverse of starting, within a kind too: the query borrows the store listed before it. */
 	for (size_t k = COUNT_OF(start_order); k-- > 0;)
-		for (size_t i = 0; i < s->n_components; i++) {
+		for (size_t i = s->n_components; i-- > 0;) {
 			struct component *c = &s->components[i];
 
 			if (c->type->kind == start_order[k] && c->type->shutdown != NULL)

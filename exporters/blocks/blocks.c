@@ -2,9 +2,10 @@
  *
  * blocks.c - exporter that writes Tempo-compatible trace blocks; the ack is the group fsync of its log.
  *
- * DESIGN: consume hands the batch to the section log (section_log.h), which acknowledges it once it is on disk, answers
- * queries from it at once, and turns it into blocks behind.
- * OWNERSHIP, THREADS: see section_log.h. LIMITS: max_block_bytes, max_block_traces, max_block_age; the disk.
+ * DESIGN: consume hands the batch to the section log (section_log.h), which acknowledges it once it
+ * is on disk, answers queries from it at once, and turns it into blocks behind.
+ * OWNERSHIP, THREADS: see section_log.h.
+ * LIMITS: max_block_bytes, max_block_traces, max_block_age; the disk.
  * SPEC: docs/formats/tempo-v2-block.md, segment-log.md, section-commit.md.
  */
 #include "blocks/codec.h"
@@ -48,7 +49,8 @@ static const struct option blocks_options[] = {
 		  "Cut a block when this much OTLP has come in since the last cut."),
 	OPT_UINT(C, "max_block_traces", max_block_traces, "0", 0, 100000000,
 		 "Cut a block when it holds this many traces; 0 is no limit."),
-	OPT_DURATION(C, "max_block_age", max_block_age_ns, "30s", "Cut a block when its oldest span came this long ago."),
+	OPT_DURATION(C, "max_block_age", max_block_age_ns, "30s",
+		     "Cut a block when its oldest span came this long ago."),
 	OPT_BOOL(C, "flush_on_shutdown", flush_on_shutdown, "true",
 		 "Write what is open as blocks when the process ends; else it stays in the log."),
 	OPT_ENUM(C, "encoding", encoding, encodings, "v2", "Block format."),
@@ -144,8 +146,8 @@ static void blocks_shutdown(struct component *c)
 	st->log = NULL;
 }
 
-static void sample(struct buf *out, const struct component *c, const char *name, const char *kind, uint64_t v,
-		   const char *help)
+static void sample(struct buf *out, const struct component *c, const char *name, const char *kind,
+		   uint64_t v, const char *help)
 {
 	telemetry_head(out, name, kind, help);
 	telemetry_sample(out, name, (double)v, "exporter", c->id, NULL);
@@ -166,6 +168,8 @@ static void blocks_metrics(struct component *c, struct buf *out)
 	       "Spans left out because their equal was in the block.");
 	sample(out, c, "spanmill_blocks_conflicting_spans", "counter", s.conflicting,
 	       "Spans kept beside one of the same id and kind but other bytes.");
+	sample(out, c, "spanmill_blocks_lost_spans", "counter", s.lost_spans,
+	       "Spans of log records that were damaged before they reached a block.");
 	sample(out, c, "spanmill_blocks_live_spans", "gauge", s.live_spans, "Spans in the log and in no block yet.");
 	sample(out, c, "spanmill_blocks_log_bytes", "gauge", s.log_bytes, "Bytes of log on disk.");
 }
@@ -183,7 +187,8 @@ static bool blocks_is_ready(struct component *c, char *why, size_t why_size)
 const struct component_type exporter_blocks = {
 	.name = "blocks",
 	.kind = KIND_EXPORTER,
-	.summary = "Writes traces as Tempo v2 blocks to the trace_store; acknowledges when they are synced to its log.",
+	.summary = "Writes traces as Tempo v2 blocks to the trace_store; acknowledges when they are "
+		   "synced to its log.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_TRACES,
 	.config_size = sizeof(struct blocks_config),

@@ -7,10 +7,16 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/rng.h"
 
-struct live_section *live_section_new(void)
+struct live_section *live_section_new(struct budget *budget)
 {
-	return xcalloc(1, sizeof(struct live_section));
+	struct live_section *s = xcalloc(1, sizeof(*s));
+
+	s->budget = budget;
+	s->min_wall_ns = UINT64_MAX;
+	rng_kernel(&s->seed, sizeof(s->seed));
+	return s;
 }
 
 void live_section_free(struct live_section *s)
@@ -23,6 +29,7 @@ void live_section_free(struct live_section *s)
 	free(s->records);
 	free(s->traces);
 	free(s->links);
+	budget_release(s->budget, s->charged);
 	free(s);
 }
 
@@ -47,13 +54,13 @@ static uint32_t intern_tenant(struct live_section *s, const char *tenant)
 	return i;
 }
 
-/* Not the low bits of the id: senders choose those. */
 static size_t slot_of(const struct live_section *s, const uint8_t id[16], uint32_t tenant)
 {
-	return hash_xxh64(id, 16, tenant) & (s->cap_traces - 1);
+	return hash_xxh64(id, 16, s->seed + tenant) & (s->cap_traces - 1);
 }
 
-static struct live_trace *find_trace(const struct live_section *s, const uint8_t id[16], uint32_t tenant)
+static struct live_trace *find_trace(const struct live_section *s, const uint8_t id[16],
+				     uint32_t tenant)
 {
 	size_t i = slot_of(s, id, tenant);
 
@@ -95,8 +102,18 @@ static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t te
 	t->links = (uint32_t)++s->n_links;
 }
 
-void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at, uint64_t lsn,
-		      uint64_t wall_ns, const struct span_tables *spans)
+static void charge_growth(struct live_section *s)
+{
+	size_t now = live_section_memory(s);
+
+	if (now > s->charged)
+		budget_force(s->budget, now - s->charged);
+	s->charged = now;
+}
+
+void live_section_add(struct live_section *s, const char *tenant,
+		      const struct segment_position *at, uint64_t lsn, uint64_t wall_ns,
+		      const struct span_tables *spans)
 {
 	uint32_t t = intern_tenant(s, tenant), record = (uint32_t)s->n_records;
 
@@ -106,17 +123,19 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 		s->opened_mono_ns = clock_mono_ns();
 	}
 	s->last_lsn = lsn;
-	s->last_wall_ns = wall_ns;
+	s->min_wall_ns = MIN(s->min_wall_ns, wall_ns);
+	s->max_wall_ns = MAX(s->max_wall_ns, wall_ns);
 	s->bytes += at->length;
 	s->n_spans += spans->n_spans;
 	s->records = xgrow(s->records, &s->cap_records, s->n_records + 1, sizeof(*s->records));
-	s->records[s->n_records++] = (struct live_record){ *at, t, spans->n_spans };
+	s->records[s->n_records++] = (struct live_record){ *at, lsn, t, spans->n_spans };
 	for (uint32_t i = 0; i < spans->n_spans; i++)
 		link_trace(s, spans->spans[i].trace_id, t, record);
+	charge_growth(s);
 }
 
-int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16], uint32_t *cursor,
-		      struct segment_position *at)
+int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16],
+		      uint32_t *cursor, struct segment_position *at)
 {
 	uint32_t link = *cursor;
 

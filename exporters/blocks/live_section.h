@@ -1,23 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * live_section.h - the index of a stretch of the log that is not in a visible block yet: which records hold a trace.
+ * live_section.h - the index of a stretch of the log that is not in a visible block yet: which
+ * records hold a trace.
  *
  *   traces (hash by tenant and id)  {id, tenant, links} --> {record 7} -> {record 3} -> {record 0}
- *   records                         {position in the log, tenant, spans}
+ *   records                         {position in the log, LSN, tenant, spans}
  *
- * The bytes stay in the log; a lookup reads the records of a trace and picks its spans. 28 bytes a trace and 8 a
- * (trace, record) pair. Rejected: an index of spans (120 bytes each, to save a lookup reading 100 KB).
+ * The bytes stay in the log; a lookup reads the records of a trace and picks its spans. 28 bytes a
+ * trace and 8 a (trace, record) pair. Rejected: an index of spans (120 bytes each, to save a lookup
+ * reading 100 KB).
  *
  * THREADS: none of its own; the exporter's lock covers it. OWNERSHIP: frees itself.
+ * LIMITS: its memory is charged (forced) to the budget.
  */
 #ifndef EXPORTERS_BLOCKS_LIVE_SECTION_H
 #define EXPORTERS_BLOCKS_LIVE_SECTION_H
 
+#include "base/budget.h"
 #include "pipeline/batch.h"
 #include "pipeline/segment_log.h"
 
 struct live_record {
 	struct segment_position at;
+	uint64_t lsn;
 	uint32_t tenant;	/* index into tenants */
 	uint32_t n_spans;
 };
@@ -34,7 +39,8 @@ struct live_link {
 
 struct live_section {
 	uint64_t first_lsn, last_lsn;
-	uint64_t first_wall_ns, last_wall_ns;
+	uint64_t first_wall_ns;		/* of the first record: names the commit */
+	uint64_t min_wall_ns, max_wall_ns;	/* the wall clock may step back */
 	uint64_t opened_mono_ns;	/* of the first record; for max_block_age */
 	uint64_t bytes, n_spans;	/* OTLP bytes, and spans, in the log */
 	uint64_t n_claimed;		/* of the spans: those the ledger counts here (batch_hold) */
@@ -46,18 +52,23 @@ struct live_section {
 	size_t n_traces, cap_traces;	/* cap: power of two or 0 */
 	struct live_link *links;
 	size_t n_links, cap_links;
+	uint64_t seed;			/* senders choose ids, and must not choose slots */
+	struct budget *budget;
+	size_t charged;
 	uint64_t retire_mono_ns;	/* published: when other readers have seen the block */
 	struct live_section *next;	/* the exporter's lists */
 };
 
-struct live_section *live_section_new(void);
+struct live_section *live_section_new(struct budget *budget);
 void live_section_free(struct live_section *s);
 /* The record at `at`, just made durable, holds these spans. LSNs ascend. */
-void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at, uint64_t lsn,
-		      uint64_t wall_ns, const struct span_tables *spans);
-/* Positions of the records that hold the trace, newest first: walk with *cursor = 0 first. 1 or 0 at the end. */
-int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16], uint32_t *cursor,
-		      struct segment_position *at);
+void live_section_add(struct live_section *s, const char *tenant,
+		      const struct segment_position *at, uint64_t lsn, uint64_t wall_ns,
+		      const struct span_tables *spans);
+/* Positions of the records that hold the trace, newest first: walk with *cursor = 0 first. 1 or 0
+ * at the end. */
+int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16],
+		      uint32_t *cursor, struct segment_position *at);
 /* Bytes the index itself takes. */
 size_t live_section_memory(const struct live_section *s);
 

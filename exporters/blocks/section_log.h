@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * section_log.h - the life of acknowledged spans between the log and visible blocks (DESIGN section 6).
+ * section_log.h - the life of acknowledged spans between the log and visible blocks (DESIGN
+ * section 6).
  *
- *   append (synced) -> open section -> cut -> building -> commit -> publish -> retiring -> log freed
- *                         '---------------- answers queries all the while ----------------'
+ *   append (synced) -> open -> closed -> build, commit, publish -> retiring -> log freed
+ *                      '-------------- answers queries all the while -------------'
  *
- * The log is the truth; sections are an index over it. A builder thread cuts by bytes, traces and age, one section at a
- * time; a failed build is tried again with back-off and loses nothing. A published section answers queries for two more
- * polls of the store, so that query nodes elsewhere have seen the block.
+ * The log is the truth; sections are an index over it. The open section closes by bytes, traces,
+ * age, number of tenants, and before building it would take more than a third of the memory budget;
+ * a builder thread publishes one closed section at a time. A failure is tried again with back-off
+ * and loses nothing. A published section answers queries for two more polls of the store, so that
+ * query nodes elsewhere have seen the block.
  *
- * THREADS: append, find: any. start, stop: the owner. The builder and the log's writer are threads of their own.
- * OWNERSHIP: owns log, sections and builder; borrows the store.
+ * THREADS: append, find: any. start, stop: the owner. The builder and the log's writer are threads
+ * of their own. OWNERSHIP: owns log, sections and builder; borrows the store.
+ * LIMITS: the index of all sections is charged (forced) to the budget, so that a store that cannot
+ * be written pushes back on the receivers.
  */
 #ifndef EXPORTERS_BLOCKS_SECTION_LOG_H
 #define EXPORTERS_BLOCKS_SECTION_LOG_H
@@ -20,6 +25,7 @@
 #include "pipeline/batch.h"
 
 struct section_log;
+struct segment_io;
 
 struct section_log_options {
 	struct store *store;
@@ -28,25 +34,30 @@ struct section_log_options {
 	uint64_t max_block_age_ns;
 	struct block_writer_options writer;
 	struct budget *budget;
+	const struct segment_io *log_io;	/* fault tests: the log's system calls */
 };
 
 struct section_log_stats {
 	uint64_t blocks_written, sections, build_failures;
 	uint64_t duplicates, conflicting;
+	uint64_t lost_spans;		/* to damage of the log */
 	uint64_t live_spans, live_bytes, live_traces;	/* not in a published section */
 	uint64_t log_bytes;
-	char last_error[256];		/* of the build under way; empty when all is well */
+	char last_error[256];		/* of the attempt under way; empty when all is well */
 };
 
-/* Take the log, finish what a crash left, index what is not committed, start the builder. Replays on the caller's thread. */
+/* Take the log, finish what a crash left, index what is not committed, start the builder. Replays
+ * on the caller's thread. NULL on error. */
 struct section_log *section_log_start(const struct section_log_options *o, struct err *err);
-/* Make the batch durable: settles it HELD (or RETRYABLE) and drops the reference. Takes b. Never blocks. */
+/* Make the batch durable: settles it HELD (or RETRYABLE; PERMANENT when one span alone is over the
+ * log's limit) and drops the reference. Takes b. Never blocks. */
 void section_log_append(struct section_log *l, struct batch *b);
-/* Cut what is open now. section_log_is_idle tells when it is published. */
+/* Close what is open now. section_log_is_idle tells when everything is published. */
 void section_log_cut(struct section_log *l);
 bool section_log_is_idle(struct section_log *l);
 void section_log_stats(struct section_log *l, struct section_log_stats *out);
-/* Stop the builder (after the section it is at; what is open stays in the log) and close. NULL is fine. */
+/* Stop the builder (after the step it is at; what is not published stays in the log) and close.
+ * NULL is fine. */
 void section_log_stop(struct section_log *l);
 
 #endif

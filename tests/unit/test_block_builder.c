@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_block_builder.c - requests of one tenant become one block that holds each span once.
+ */
+#include "tests/unit/section_fixture.h"
+
+#include "exporters/blocks/block_builder.h"
+#include "tests/memory_backend.h"
+
+#define WALL (UINT64_C(1790000000) * NS_PER_S)
+
+/* Requests under construction, and the build over them. */
+struct bench {
+	struct backend *be;
+	struct buf bytes[64];
+	struct bytes requests[64];
+	size_t n;
+	struct budget budget;
+	struct block_build b;
+	struct block_meta meta;
+};
+
+static void bench_init(struct bench *t)
+{
+	memset(t, 0, sizeof(*t));
+	t->be = memory_backend_new();
+	t->budget.limit = 1 << 30;
+}
+
+static void add_request(struct bench *t, const struct test_span *spans, size_t n)
+{
+	assert_true(t->n < COUNT_OF(t->bytes));
+	put_request(&t->bytes[t->n], spans, n);
+	t->requests[t->n] = buf_bytes(&t->bytes[t->n]);
+	t->n++;
+}
+
+static int build(struct bench *t, struct err *err)
+{
+	t->b = (struct block_build){
+		.backend = t->be,
+		.tenant = "acme",
+		.budget = &t->budget,
+		.first_wall_ns = WALL,
+		.last_wall_ns = WALL + 30 * NS_PER_S,
+		.requests = t->requests,
+		.n_requests = t->n,
+	};
+	return block_build(&t->b, &t->meta, err);
+}
+
+static void bench_fini(struct bench *t)
+{
+	assert_int_equal(t->budget.used, 0);
+	for (size_t i = 0; i < t->n; i++)
+		buf_fini(&t->bytes[i]);
+	backend_free(t->be);
+}
+
+/* Read a trace of the block back; false when it is not there. */
+static bool read_trace(struct bench *t, const struct test_span *s, struct found_spans *f)
+{
+	struct block_reader *r = block_reader_new(t->be, &t->meta, NULL, NULL);
+	struct buf object = BUF_INIT;
+	struct block_object o;
+	struct bytes segment;
+	uint8_t id[16];
+	int found;
+
+	assert_non_null(r);
+	trace_id_of(s, id);
+	found_reset(f);
+	f->id = id;
+	found = block_reader_find(r, id, &object, NULL);
+	assert_true(found >= 0);
+	if (found > 0) {
+		assert_int_equal(block_object_parse(buf_bytes(&object), "v2", &o, NULL), 0);
+		while (block_object_segment_next(&o.segments, &segment, NULL) > 0)
+			assert_int_equal(note_piece(f, segment, NULL), 0);
+	}
+	f->id = NULL;
+	buf_fini(&object);
+	block_reader_free(r);
+	return found > 0;
+}
+
+enum { SPANS = 6000, TRACES = 900 };
+
+static void test_random_spans_once_each(void **state)
+{
+	struct test_span *spans = xcalloc(SPANS, sizeof(*spans));
+	size_t per_trace[TRACES] = { 0 }, done = 0, n_traces = 0;
+	struct found_spans f = { NULL, 0, 0, NULL };
+	struct bench t;
+	struct rng rng;
+
+	(void)state;
+	bench_init(&t);
+	rng_seed(&rng, 42);
+	for (size_t i = 0; i < SPANS; i++) {
+		uint64_t trace = rng_below(&rng, TRACES);
+
+		spans[i] = plain_span(trace, i + 1);
+		spans[i].padding = (uint32_t)rng_below(&rng, 900);
+		spans[i].short_id = trace % 3 == 0;
+		per_trace[trace]++;
+	}
+	while (done < SPANS) {
+		size_t n = 1 + rng_below(&rng, 300);
+
+		if (n > SPANS - done || t.n == COUNT_OF(t.bytes) - 1)
+			n = SPANS - done;
+		add_request(&t, spans + done, n);
+		done += n;
+	}
+	assert_int_equal(build(&t, NULL), 0);
+	for (size_t i = 0; i < TRACES; i++)
+		n_traces += per_trace[i] > 0;
+	assert_int_equal(t.b.n_spans, SPANS);
+	assert_int_equal(t.b.n_traces, n_traces);
+	assert_int_equal(t.meta.objects, n_traces);
+	assert_int_equal(t.b.n_duplicates + t.b.n_conflicting, 0);
+	for (size_t i = 0; i < SPANS; i++) {
+		assert_true(read_trace(&t, &spans[i], &f));
+		assert_int_equal(f.n, per_trace[spans[i].trace]);
+		assert_int_equal(count_span(&f, spans[i].span), 1);
+		i += rng_below(&rng, 20);	/* not all: sanitizers are slow */
+	}
+	found_reset(&f);
+	free(spans);
+	bench_fini(&t);
+}
+
+/* Equal bytes are one span; other bytes under the same id and kind are both kept; another kind
+ * (Zipkin's shared id) is another span. */
+static void test_duplicates_and_conflicts(void **state)
+{
+	struct test_span a = plain_span(1, 11), b = plain_span(1, 12), other = plain_span(2, 11);
+	struct test_span conflict = a, client = a;
+	struct found_spans f = { NULL, 0, 0, NULL };
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	conflict.end_ns += 1;
+	client.kind = 3;
+	add_request(&t, (struct test_span[]){ a, b, other }, 3);
+	add_request(&t, (struct test_span[]){ a, conflict, client }, 3);
+	add_request(&t, (struct test_span[]){ conflict, a, b }, 3);
+	assert_int_equal(build(&t, NULL), 0);
+	assert_int_equal(t.b.n_spans, 9);
+	assert_int_equal(t.b.n_duplicates, 4);
+	assert_int_equal(t.b.n_conflicting, 1);
+	assert_true(read_trace(&t, &a, &f));
+	assert_int_equal(f.n, 4);
+	assert_int_equal(count_span(&f, 11), 3);
+	assert_int_equal(count_span(&f, 12), 1);
+	assert_true(read_trace(&t, &other, &f));
+	assert_int_equal(f.n, 1);
+	found_reset(&f);
+	bench_fini(&t);
+}
+
+/* A sender that gives every span the same id: looking each up among the others must not take the
+ * square of their number. */
+static void test_one_id_for_all(void **state)
+{
+	enum { N = 40000 };
+	struct test_span *spans = xcalloc(N, sizeof(*spans));
+	struct bench t;
+	uint64_t t0;
+
+	(void)state;
+	bench_init(&t);
+	for (size_t i = 0; i < N; i++) {
+		spans[i] = plain_span(5, 77);
+		spans[i].end_ns += i / 2;
+	}
+	add_request(&t, spans, N);
+	t0 = clock_mono_ns();
+	assert_int_equal(build(&t, NULL), 0);
+	assert_true(clock_mono_ns() - t0 < 5 * NS_PER_S);
+	assert_int_equal(t.b.n_duplicates, N / 2);
+	assert_int_equal(t.b.n_conflicting, N / 2 - 1);
+	free(spans);
+	bench_fini(&t);
+}
+
+static void test_wild_clocks(void **state)
+{
+	static const struct {
+		uint64_t start_ns, end_ns;
+		int64_t start_s, end_s;
+	} cases[] = {
+		{ WALL, WALL + NS_PER_S, 1790000000, 1790000001 },
+		{ WALL + 5, WALL + 7, 1790000000, 1790000001 },
+		{ 0, 0, 1790000000 - 86400, 1790000000 - 86400 },
+		{ 0, UINT64_MAX, 1790000000 - 86400, 1790000030 + 86400 },
+		{ UINT64_MAX, 0, 1790000030 + 86400, 1790000030 + 86400 },
+		{ UINT64_C(7258118400) * NS_PER_S, UINT64_C(7258118401) * NS_PER_S,
+		  1790000030 + 86400, 1790000030 + 86400 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct test_span s = plain_span(1, 1);
+		struct bench t;
+
+		bench_init(&t);
+		s.start_ns = cases[i].start_ns;
+		s.end_ns = cases[i].end_ns;
+		add_request(&t, &s, 1);
+		assert_int_equal(build(&t, NULL), 0);
+		assert_int_equal(t.meta.start.s, cases[i].start_s);
+		assert_int_equal(t.meta.end.s, cases[i].end_s);
+		assert_int_equal(t.meta.ingested_at.s, 1790000030);
+		bench_fini(&t);
+	}
+}
+
+static void test_single_huge_trace(void **state)
+{
+	enum { N = 20000 };
+	struct test_span *spans = xcalloc(N, sizeof(*spans));
+	struct found_spans f = { NULL, 0, 0, NULL };
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	for (size_t i = 0; i < N; i++) {
+		spans[i] = plain_span(3, i + 1);
+		spans[i].padding = 400;
+	}
+	for (size_t i = 0; i < 20; i++)
+		add_request(&t, spans + i * N / 20, N / 20);
+	assert_int_equal(build(&t, NULL), 0);
+	assert_int_equal(t.b.n_traces, 1);
+	assert_int_equal(t.meta.records, 1);
+	assert_true(read_trace(&t, &spans[0], &f));
+	assert_int_equal(f.n, N);
+	qsort(f.v, f.n, sizeof(*f.v), compare_u64);
+	for (size_t i = 0; i < N; i++)
+		assert_int_equal(f.v[i], i + 1);
+	/* Requests, tables, and the trace's page twice were on the books at the same time. */
+	assert_true(t.budget.peak > (int64_t)N * (2 * 400 + 150));
+	found_reset(&f);
+	free(spans);
+	bench_fini(&t);
+}
+
+/* What cannot be indexed again is left out and the rest is a block; nothing at all is no block. */
+static void test_damaged_and_empty(void **state)
+{
+	static const uint8_t junk[] = { 0x0a, 0x7f, 1, 2, 3 };
+	/* A Span of one known field of the wrong wire type: counted by the envelopes, then refused. */
+	static const uint8_t deep[] = "\x0a\x24\x12\x22\x12\x20\x0d\1\2\3\4aaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	struct test_span s = plain_span(1, 1);
+	struct found_spans f = { NULL, 0, 0, NULL };
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	assert_int_equal(build(&t, NULL), 0);
+	assert_int_equal(t.b.n_traces, 0);
+	assert_int_equal(tally_backend(t.be).datas, 0);
+	t.requests[t.n++] = (struct bytes){ junk, sizeof(junk) };
+	t.requests[t.n++] = (struct bytes){ deep, sizeof(deep) - 1 };
+	t.requests[t.n++] = BYTES_EMPTY;
+	assert_int_equal(build(&t, NULL), 0);
+	assert_int_equal(t.b.n_traces, 0);
+	add_request(&t, &s, 1);
+	assert_int_equal(build(&t, NULL), 0);
+	assert_int_equal(t.b.n_spans, 1);
+	assert_int_equal(t.b.n_traces, 1);
+	assert_true(read_trace(&t, &s, &f));
+	found_reset(&f);
+	bench_fini(&t);
+}
+
+/* A store that fails at its n-th write: an error, and no object is left. */
+static void test_failing_store(void **state)
+{
+	struct test_span spans[100];
+	struct bench t;
+	int n;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(spans); i++)
+		spans[i] = plain_span(i, i + 1);
+	for (n = 0; n < 50; n++) {
+		struct err err = ERR_INIT;
+
+		bench_init(&t);
+		add_request(&t, spans, COUNT_OF(spans));
+		memory_of(t.be)->fail_after = n;
+		if (build(&t, &err) == 0) {
+			bench_fini(&t);
+			break;
+		}
+		assert_int_equal(err.kind, ERR_UNAVAILABLE);
+		assert_int_equal(memory_of(t.be)->n, 0);
+		bench_fini(&t);
+	}
+	assert_in_range(n, 4, 49);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_random_spans_once_each),
+		cmocka_unit_test(test_duplicates_and_conflicts),
+		cmocka_unit_test(test_one_id_for_all),
+		cmocka_unit_test(test_wild_clocks),
+		cmocka_unit_test(test_single_huge_trace),
+		cmocka_unit_test(test_damaged_and_empty),
+		cmocka_unit_test(test_failing_store),
+	};
+
+	log_configure(LOG_ERROR + 1, LOG_CONSOLE);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_blocklist.c - the list follows the backend: what appears, goes, and cannot be read.
+ */
+#include "tests/unit/section_fixture.h"
+
+#include "blocks/block_writer.h"
+#include "tests/faulty_backend.h"
+
+struct fixture {
+	char *dir;
+	struct backend *be;	/* faulty around local */
+	struct blocklist *list;
+};
+
+static int set_up(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+
+	f->dir = scratch_dir();
+	f->be = faulty_backend_new(local_at(f->dir));
+	f->list = blocklist_new(f->be);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	blocklist_free(f->list);
+	backend_free(f->be);
+	remove_tree(f->dir);
+	free(f->dir);
+	free(f);
+	return 0;
+}
+
+static struct block_meta publish(struct fixture *f, const char *tenant)
+{
+	struct block_writer *w = block_writer_open(f->be, tenant, NULL, NULL, NULL);
+	uint8_t id[16] = { 1 }, head[BLOCK_OBJECT_HEAD];
+	struct block_meta m;
+	struct bytes piece = { head, block_object_head(head, 1, 2, 0) };
+
+	assert_int_equal(block_writer_add(w, id, &piece, 1, NULL), 0);
+	assert_int_equal(block_writer_finish(w, &m, NULL), 0);
+	assert_int_equal(block_publish(f->be, &m, NULL), 0);
+	return m;
+}
+
+static size_t listed(struct fixture *f, const char *tenant)
+{
+	struct blocklist_snapshot s;
+	size_t n;
+
+	blocklist_snapshot(f->list, tenant, &s);
+	n = s.n;
+	for (size_t i = 0; i < n; i++)
+		assert_string_equal(s.v[i]->meta.tenant, tenant);
+	blocklist_snapshot_fini(&s);
+	return n;
+}
+
+static size_t damaged(struct fixture *f, const char *tenant)
+{
+	struct blocklist_snapshot s;
+	size_t n;
+
+	blocklist_snapshot(f->list, tenant, &s);
+	n = s.n_damaged;
+	blocklist_snapshot_fini(&s);
+	return n;
+}
+
+static void poll_ok(struct fixture *f)
+{
+	struct err err = ERR_INIT;
+
+	if (blocklist_poll(f->list, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void test_appear_and_go(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta a, b;
+	struct blocklist_snapshot held;
+
+	poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 0);
+	a = publish(f, "a");
+	b = publish(f, "b");
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 1);
+	assert_int_equal(listed(f, "b"), 1);
+	assert_int_equal(listed(f, "c"), 0);
+	blocklist_snapshot(f->list, "a", &held);
+	assert_int_equal(block_delete(f->be, "a", a.id, NULL), 0);
+	assert_int_equal(block_mark_compacted(f->be, "b", b.id, NULL), 0);
+	/* Both stay for a poll, so that who reads the list meanwhile finds inputs or output. */
+	poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 2);
+	poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 0);
+	assert_string_equal(held.v[0]->meta.id, a.id);
+	blocklist_snapshot_fini(&held);
+}
+
+/* Our own block is there at once, and a poll that began before it does not take it out. */
+static void test_own_block_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta a = publish(f, "a");
+
+	blocklist_add(f->list, &a);
+	blocklist_add(f->list, &a);
+	assert_int_equal(listed(f, "a"), 1);
+	poll_ok(f);
+	poll_ok(f);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 1);
+}
+
+static void put(struct fixture *f, const char *key, const char *text)
+{
+	assert_int_equal(backend_put(f->be, key, bytes_str(text), BACKEND_REPLACE, NULL), 0);
+}
+
+/* A meta.json that cannot be read costs its own block, and the snapshot says that it is missing. */
+static void test_damaged_metas(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta a = publish(f, "a");
+	struct buf huge = BUF_INIT;
+	char key[BACKEND_KEY_MAX + 1];
+
+	put(f, "a/00000000-0000-4000-8000-000000000001/meta.json", "{");
+	put(f, "a/00000000-0000-4000-8000-000000000002/meta.json", "");
+	memset(buf_reserve(&huge, BLOCK_META_MAX + 1), ' ', BLOCK_META_MAX + 1);
+	huge.n = BLOCK_META_MAX + 1;
+	assert_int_equal(backend_put(f->be, "b/00000000-0000-4000-8000-000000000003/meta.json",
+				     buf_bytes(&huge), BACKEND_REPLACE, NULL), 0);
+	/* The folder of another tenant: listing it there would show it to the wrong one. */
+	buf_reset(&huge);
+	assert_int_equal(block_key(key, "a", a.id, "meta.json", NULL), 0);
+	assert_int_equal(backend_read(f->be, key, BLOCK_META_MAX, &huge, NULL), 0);
+	assert_int_equal(block_key(key, "c", a.id, "meta.json", NULL), 0);
+	assert_int_equal(backend_put(f->be, key, buf_bytes(&huge), BACKEND_REPLACE, NULL), 0);
+	/* No blocks at all. */
+	put(f, "lost+found/x/meta.json", "{");
+	put(f, "a/notes", "x");
+	put(f, "_spanmill/commits/x/meta.json", "{");
+	poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 1);
+	assert_int_equal(blocklist_damaged(f->list), 4);
+	assert_int_equal(damaged(f, "a"), 2);
+	assert_int_equal(damaged(f, "b"), 1);
+	assert_int_equal(damaged(f, "c"), 1);
+	assert_int_equal(damaged(f, "d"), 0);
+	assert_int_equal(backend_delete(f->be, key, NULL), 0);
+	poll_ok(f);
+	assert_int_equal(damaged(f, "c"), 0);
+	buf_fini(&huge);
+}
+
+/* A store that is away: the old list stays. One file that cannot be looked at: its block stays. */
+static void test_store_away(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = ERR_INIT;
+
+	publish(f, "a");
+	poll_ok(f);
+	publish(f, "a");
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_LIST, .times = -1 });
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(blocklist_poll(f->list, &err), -1);
+	assert_int_equal(listed(f, "a"), 1);
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_READ, .times = -1 });
+	assert_int_equal(blocklist_poll(f->list, &err), -1);
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_SIZE, .times = -1, .kind = ERR_IO });
+	for (int i = 0; i < 4; i++)
+		poll_ok(f);
+	assert_int_equal(listed(f, "a"), 2);
+	faulty_set(f->be, (struct faulty_rule){ 0 });
+}
+
+static void *poll_often(void *arg)
+{
+	struct fixture *f = arg;
+
+	for (int i = 0; i < 30; i++)
+		poll_ok(f);
+	return NULL;
+}
+
+/* For the thread sanitizer: polls, additions and snapshots at the same time. */
+static void test_threads(void **state)
+{
+	struct fixture *f = *state;
+	pthread_t t[2];
+
+	for (size_t i = 0; i < COUNT_OF(t); i++)
+		assert_int_equal(pthread_create(&t[i], NULL, poll_often, f), 0);
+	for (int i = 0; i < 20; i++) {
+		struct block_meta m = publish(f, "a");
+
+		blocklist_add(f->list, &m);
+		assert_int_equal(listed(f, "a"), i + 1);
+	}
+	for (size_t i = 0; i < COUNT_OF(t); i++)
+		pthread_join(t[i], NULL);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 20);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_appear_and_go), TEST(test_own_block_at_once), TEST(test_damaged_metas),
+		TEST(test_store_away),	  TEST(test_threads),
+	};
+
+	log_configure(LOG_ERROR + 1, LOG_CONSOLE);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

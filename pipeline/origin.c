@@ -36,12 +36,17 @@ const char *drop_reason_name(enum drop_reason reason)
 	return reason_names[reason];
 }
 
-void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o))
+void origin_init_held(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o))
 {
 	memset(o, 0, sizeof(*o));
 	o->settled = settled;
 	o->n_spans = n_spans;
 	atomic_store(&o->owed, n_spans);
+}
+
+void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o))
+{
+	origin_init_held(o, n_spans, settled);
 	atomic_fetch_add_explicit(&ledger.in_flight, n_spans, memory_order_relaxed);
 }
 

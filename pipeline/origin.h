@@ -97,6 +97,9 @@ const char *drop_reason_name(enum drop_reason reason);
 /* Before the spans go anywhere: n_spans are owed one verdict each. With n_spans 0 nothing is owed
  * and `settled` never runs: the owner answers at once (and calls origin_fini). */
 void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o));
+/* The same for spans that a log of ours holds: the books were written when they came in, so none
+ * are written here and origin_fini is not called; no fan-out. */
+void origin_init_held(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o));
 /* Each of n spans is owed `extra` further verdicts: called by the fan-out before the branches run.
  * With n = 0 the origin is not looked at: it may be gone. */
 void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra);

@@ -30,7 +30,7 @@ def forward(make_mill, tmp_path):
 
 
 def acked_of(clients):
-    return {sp.span_id for c in clients for req in c.acked.values() for sp in otlp.spans_of(req)}
+    return {sp.span_id for c in clients for req in list(c.acked.values()) for sp in otlp.spans_of(req)}
 
 
 def delivered(hop, clients, exactly_once):

@@ -86,6 +86,11 @@ static void *file_storage_lend(struct component *c)
 	return st->storage.directory != NULL ? &st->storage : NULL;
 }
 
+static void file_storage_shutdown(struct component *c)
+{
+	COMPONENT_STATE(c, struct file_storage_state)->storage.directory = NULL;
+}
+
 const struct component_type extension_file_storage = {
 	.name = SENDING_QUEUE_STORAGE_TYPE,
 	.kind = KIND_EXTENSION,
@@ -96,5 +101,6 @@ const struct component_type extension_file_storage = {
 	.state_size = sizeof(struct file_storage_state),
 	.options = file_storage_options,
 	.start = file_storage_start,
+	.shutdown = file_storage_shutdown,
 	.lend = file_storage_lend,
 };

@@ -108,6 +108,7 @@ static int blocks_start(struct component *c, struct err *err)
 			.max_block_age_ns = (uint64_t)conf->max_block_age_ns,
 			.writer = { .encoding = &codec, .max_page_bytes = UINT32_MAX / 2 },
 			.budget = component_budget(c),
+			.sent = &c->count->sent,
 		},
 		err);
 	return st->log ? 0 : -1;

@@ -56,6 +56,8 @@ static void add_to_open(struct section_log *l, struct batch *b, const struct seg
 {
 	pthread_mutex_lock(&l->lock);
 	live_section_add(l->open, b->tenant, at, lsn, wall_ns, &b->tables);
+	if (!replayed && l->o.sent != NULL)
+		atomic_fetch_add_explicit(l->o.sent, b->tables.n_spans, memory_order_relaxed);
 	if (replayed)
 		ledger_found(b->tables.n_spans);
 	l->open->n_claimed += replayed ? b->tables.n_spans : batch_hold(b);

@@ -34,6 +34,7 @@ struct section_log_options {
 	uint64_t max_block_age_ns;
 	struct block_writer_options writer;
 	struct budget *budget;
+	_Atomic uint64_t *sent;		/* counts spans as they become durable; may be NULL */
 	const struct segment_io *log_io;	/* fault tests: the log's system calls */
 };
 

@@ -724,7 +724,7 @@ static void zipkin_answers(void **state)
 	}
 	assert_string_equal(count->transport, "http_v2_json");
 	assert_int_equal(count->accepted, 4);
-	assert_int_equal(count->refused, 1);
+	assert_int_equal(count->refused, 2);
 	assert_int_equal(count->rejected, 2);
 	/* Short spans grow in OTLP: more room is found on the way. */
 	sink.mode = DELIVER;

@@ -13,7 +13,7 @@ enum { FIRST_CHUNK = 4096, LAST_CHUNK = 262144, ALIGN = 16 };
 
 struct arena_chunk {
 	struct arena_chunk *older;
-	size_t size;	/* of data[] */
+	size_t size; /* of data[] */
 	size_t used;
 	_Alignas(ALIGN) uint8_t data[];
 };
@@ -111,7 +111,8 @@ void arena_reset(struct arena *a)
 {
 	if (a->head == NULL)
 		return;
-	/* The newest chunk is the largest (or was asked for by one large allocation): keep it alone. */
+	/* The newest chunk is the largest (or was asked for by one large allocation): keep it
+	 * alone. */
 	free_chunks(a->head->older);
 	a->head->older = NULL;
 	a->head->used = 0;

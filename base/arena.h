@@ -4,7 +4,8 @@
  *
  *   [chunk 0: used|....] -> [chunk 1: used.......|..]     chunks double from 4 KiB to 256 KiB
  *
- * arena_reset keeps the largest chunk, so scratch arenas stop allocating once warm. One thread at a time.
+ * arena_reset keeps the largest chunk, so scratch arenas stop allocating once warm. One thread at a
+ * time.
  */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H
@@ -14,11 +15,14 @@
 struct arena_chunk;
 
 struct arena {
-	struct arena_chunk *head;	/* the chunk being filled; older ones hang off it */
-	size_t bytes;			/* total size of all chunks: what the arena retains */
+	struct arena_chunk *head; /* the chunk being filled; older ones hang off it */
+	size_t bytes;             /* total size of all chunks: what the arena retains */
 };
 
-#define ARENA_INIT { NULL, 0 }
+#define ARENA_INIT                                                                                 \
+	{                                                                                          \
+		NULL, 0                                                                            \
+	}
 
 /* 16-byte aligned, uninitialised; n = 0 gives a valid pointer. Never NULL. */
 void *arena_alloc(struct arena *a, size_t n);

@@ -2,7 +2,8 @@
  *
  * base.h - the few macros and the one slice type that every file uses.
  *
- * struct bytes is a borrowed run of memory: it never owns, never ends in NUL, and may be passed by value.
+ * struct bytes is a borrowed run of memory: it never owns, never ends in NUL, and may be passed by
+ * value.
  */
 #ifndef BASE_BASE_H
 #define BASE_BASE_H
@@ -16,7 +17,7 @@
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* GNU attributes, so that no other file spells them (docs/STYLE.md). */
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))

@@ -2,8 +2,9 @@
  *
  * budget.h - the one memory budget: bytes are granted before they are read (DESIGN principle 3).
  *
- * A charge either fits or fails at once; nothing waits in here. What a holder charged it releases, from any thread.
- * The limit may be passed by one forced charge (what is already in memory must be accounted even when it is too much).
+ * A charge either fits or fails at once; nothing waits in here. What a holder charged it releases,
+ * from any thread. The limit may be passed by one forced charge (what is already in memory must be
+ * accounted even when it is too much).
  */
 #ifndef BASE_BUDGET_H
 #define BASE_BUDGET_H
@@ -14,12 +15,15 @@
 
 struct budget {
 	_Atomic int64_t used;
-	_Atomic int64_t limit;	/* bytes */
-	_Atomic int64_t peak;	/* highest `used` seen */
+	_Atomic int64_t limit; /* bytes */
+	_Atomic int64_t peak;  /* highest `used` seen */
 	_Atomic uint64_t refusals;
 };
 
-#define BUDGET_INIT(bytes) { 0, (bytes), 0, 0 }
+#define BUDGET_INIT(bytes)                                                                         \
+	{                                                                                          \
+		0, (bytes), 0, 0                                                                   \
+	}
 
 /* True and accounted, or false and unchanged. NULL budget grants everything. */
 bool budget_charge(struct budget *b, size_t n);

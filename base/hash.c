@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * hash.c - see hash.h. XXH comes from the xxhash library, included as header so that short keys inline.
+ * hash.c - see hash.h. XXH comes from the xxhash library, included as header so that short keys
+ * inline.
  */
 #include "base/hash.h"
 
@@ -145,8 +146,8 @@ __attribute__((constructor)) static void crc32c_init(void)
 	}
 	for (uint32_t i = 0; i < 256; i++)
 		for (int t = 1; t < 8; t++)
-			crc32c_tables[t][i] =
-				crc32c_tables[t - 1][i] >> 8 ^ crc32c_tables[0][crc32c_tables[t - 1][i] & 0xff];
+			crc32c_tables[t][i] = crc32c_tables[t - 1][i] >> 8 ^
+					      crc32c_tables[0][crc32c_tables[t - 1][i] & 0xff];
 }
 
 static uint32_t crc32c_soft(uint32_t crc, const uint8_t *p, size_t n)
@@ -165,7 +166,8 @@ static uint32_t crc32c_soft(uint32_t crc, const uint8_t *p, size_t n)
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t n)
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p,
+							       size_t n)
 {
 	uint64_t c = crc;
 

@@ -2,8 +2,9 @@
  *
  * hash.h - every hash the formats name, in one place. Pure functions, any thread.
  *
- * SPEC: FNV-1 and FNV-1a (draft-eastlake-fnv), MurmurHash3 x64 128 (Appleby), MurmurHash2 as in Kafka's Java client
- * (org.apache.kafka.common.utils.Utils.murmur2), CRC-32C (RFC 3720 appendix B.4), XXH64 and XXH3 (xxhash library).
+ * SPEC: FNV-1 and FNV-1a (draft-eastlake-fnv), MurmurHash3 x64 128 (Appleby), MurmurHash2 as in
+ * Kafka's Java client (org.apache.kafka.common.utils.Utils.murmur2), CRC-32C (RFC 3720 appendix
+ * B.4), XXH64 and XXH3 (xxhash library).
  */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H

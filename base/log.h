@@ -3,10 +3,12 @@
  * log.h - one line per event on stderr: a fixed sentence and key/value pairs.
  *
  *   log_warn("fetch failed", "topic", t, "error", err.msg);
- *   2026-11-23T22:45:13.123Z warn fetch failed component=kafka/in topic=spans error="broker: connection refused"
+ *   2026-11-23T22:45:13.123Z warn fetch failed component=kafka/in topic=spans error="broker:
+ *   connection refused"
  *
- * Pairs are C strings; the macros end the list. Each call site passes at most 10 lines a second, then one in 100; the
- * next line that passes says suppressed=N. Encoding is key=value or JSON. Any thread; a line is one write(2).
+ * Pairs are C strings; the macros end the list. Each call site passes at most 10 lines a second,
+ * then one in 100; the next line that passes says suppressed=N. Encoding is key=value or JSON. Any
+ * thread; a line is one write(2).
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -19,7 +21,7 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_encoding { LOG_CONSOLE, LOG_JSON };
 
 struct log_site {
-	_Atomic uint64_t window_s;	/* monotonic second of the current window */
+	_Atomic uint64_t window_s; /* monotonic second of the current window */
 	_Atomic uint32_t in_window;
 	_Atomic uint32_t suppressed;
 };
@@ -30,11 +32,11 @@ bool log_is_on(enum log_level level);
 /* Use the macros. The list of const char * pairs ends with NULL. */
 void log_write(struct log_site *site, enum log_level level, const char *sentence, ...);
 
-#define LOG_AT(level, ...)                                                                                            \
-	do {                                                                                                          \
-		static struct log_site log_site_;                                                                     \
-		if (log_is_on(level))                                                                                 \
-			log_write(&log_site_, level, __VA_ARGS__, (const char *)NULL);                                \
+#define LOG_AT(level, ...)                                                                         \
+	do {                                                                                       \
+		static struct log_site log_site_;                                                  \
+		if (log_is_on(level))                                                              \
+			log_write(&log_site_, level, __VA_ARGS__, (const char *)NULL);             \
 	} while (0)
 #define log_debug(...) LOG_AT(LOG_DEBUG, __VA_ARGS__)
 #define log_info(...) LOG_AT(LOG_INFO, __VA_ARGS__)

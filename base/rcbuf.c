@@ -2,7 +2,8 @@
  *
  * rcbuf.c - see rcbuf.h.
  *
- *   class 0: 4 KiB   [buf] -> [buf]          each class is a stack under one lock, taken once per request;
+ *   class 0: 4 KiB   [buf] -> [buf]          each class is a stack under one lock, taken once per
+ *     request;
  *   ...                                      POOL_BYTES bounds what all of them keep
  *   class 8: 1 MiB   [buf]
  */

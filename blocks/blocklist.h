@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * blocklist.h - which blocks there are, per tenant: filled by polling the backend and by this process's own builder.
+ * blocklist.h - which blocks there are, per tenant: filled by polling the backend and by this
+ * process's own builder.
  *
  * A block is on the list from when its meta.json was seen (or written by us) until a poll finds it
  * gone; a compacted block stays for two more polls, so that a lookup in between finds either the
@@ -31,13 +32,13 @@ struct listed_block {
 struct blocklist_snapshot {
 	struct listed_block **v;
 	size_t n;
-	size_t n_damaged;	/* blocks of the tenant whose meta.json could not be read */
+	size_t n_damaged; /* blocks of the tenant whose meta.json could not be read */
 };
 
 struct blocklist *blocklist_new(struct backend *be);
 void blocklist_free(struct blocklist *l);
-/* Ask the backend for everything: tenants, blocks, new meta.json files. On error (the backend cannot
- * list, or is away) the old list stays. One poll at a time; others wait. */
+/* Ask the backend for everything: tenants, blocks, new meta.json files. On error (the backend
+ * cannot list, or is away) the old list stays. One poll at a time; others wait. */
 int blocklist_poll(struct blocklist *l, struct err *err);
 /* A block this process published. */
 void blocklist_add(struct blocklist *l, const struct block_meta *m);

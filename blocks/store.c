@@ -20,8 +20,8 @@ struct store {
 	uint64_t poll_ns;
 	struct block_reader_options reader;
 	struct blocklist *list;
-	pthread_mutex_t live_lock;	/* the list and its counts of users */
-	pthread_cond_t live_idle;	/* a source has no users */
+	pthread_mutex_t live_lock; /* the list and its counts of users */
+	pthread_cond_t live_idle;  /* a source has no users */
 	struct live_source *live;
 	pthread_t poller;
 	bool polling;
@@ -205,7 +205,7 @@ struct finder {
 	store_piece_fn *piece;
 	void *arg;
 	struct store_find_result *result;
-	bool stopped;	/* the caller's callback said -1 */
+	bool stopped; /* the caller's callback said -1 */
 };
 
 static int count_piece(void *arg, struct bytes traces_data, struct err *err)
@@ -283,8 +283,8 @@ static int find_in_block(struct store *s, const struct block_meta *m, const uint
 	return ret;
 }
 
-/* A block that went away since the list was read was compacted or is past its retention: its data is
- * elsewhere on the list or due to go. */
+/* A block that went away since the list was read was compacted or is past its retention: its data
+ * is elsewhere on the list or due to go. */
 static bool is_gone(struct store *s, const struct block_meta *m, const struct err *err)
 {
 	char key[BACKEND_KEY_MAX + 1];

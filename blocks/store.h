@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store.h - where the blocks exporter and the query meet: one backend, its blocklist, and the sources
- * of live data.
+ * store.h - where the blocks exporter and the query meet: one backend, its blocklist, and the
+ * sources of live data.
  *
  *   blocks exporter --store_add_block--> blocklist <--poll-- backend
  *        |                                  |
@@ -30,23 +30,24 @@ typedef int store_piece_fn(void *arg, struct bytes traces_data, struct err *err)
 /* Data that is acknowledged but in no visible block yet. */
 struct live_source {
 	/* Every piece of the trace. 0 also when there is none; -1: could not be asked in full. */
-	int (*find)(struct live_source *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
-		    void *arg, struct err *err);
+	int (*find)(struct live_source *s, const char *tenant, const uint8_t id[16],
+		    store_piece_fn *piece, void *arg, struct err *err);
 	/* Cut what is open and return when it is visible in blocks. Blocks. */
 	int (*flush)(struct live_source *s, struct err *err);
-	struct live_source *next;	/* the store's */
-	unsigned users;			/* calls under way; the store's */
+	struct live_source *next; /* the store's */
+	unsigned users;           /* calls under way; the store's */
 };
 
 struct store_options {
-	struct backend *backend;	/* taken */
-	const char *local_path;		/* where logs and scratch go, below "<path>/_spanmill"; copied */
-	uint64_t poll_ns;		/* between two polls of the backend */
-	uint64_t max_page_bytes;	/* a page may inflate to this; 0: the reader's default */
+	struct backend *backend; /* taken */
+	const char *local_path;  /* where logs and scratch go, below "<path>/_spanmill"; copied */
+	uint64_t poll_ns;        /* between two polls of the backend */
+	uint64_t max_page_bytes; /* a page may inflate to this; 0: the reader's default */
 };
 
 struct store *store_new(const struct store_options *o);
-/* First poll on the caller's thread (an error is a store that cannot be read), then a thread that polls. */
+/* First poll on the caller's thread (an error is a store that cannot be read), then a thread that
+ * polls. */
 int store_start(struct store *s, struct err *err);
 void store_free(struct store *s);
 
@@ -66,15 +67,15 @@ int store_refresh(struct store *s, struct err *err);
 int store_flush(struct store *s, struct err *err);
 
 struct store_find_result {
-	size_t pieces;			/* given to the callback */
+	size_t pieces; /* given to the callback */
 	/* Failed blocks include those of the tenant whose meta.json could not be read. */
 	size_t blocks_asked, blocks_failed, live_failed;
 	uint64_t inspected_bytes;
 	char first_failure[256];
 };
 
-/* Every piece of a trace, from live sources and blocks. A source that fails is counted and the others
- * are still asked: the answer is then incomplete. -1 only when `piece` returned -1. */
+/* Every piece of a trace, from live sources and blocks. A source that fails is counted and the
+ * others are still asked: the answer is then incomplete. -1 only when `piece` returned -1. */
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * all_components.c - turns the five .def lists into the registry's table. Adding a component adds one line there.
+ * all_components.c - turns the five .def lists into the registry's table. Adding a component adds
+ * one line there.
  */
 #include "cmd/all_components.h"
 #include "pipeline/registry.h"

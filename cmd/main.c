@@ -21,7 +21,7 @@ static int print_help(int argc, char **argv);
 static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
-	const char *help;	/* NULL: not listed */
+	const char *help; /* NULL: not listed */
 } commands[] = {
 	{ "run", cmd_run, "run a configuration (the word may be left out)" },
 	{ "validate", cmd_validate, "check a configuration and start nothing" },
@@ -46,7 +46,8 @@ static int print_help(int argc, char **argv)
 	for (size_t i = 0; i < COUNT_OF(commands); i++)
 		if (commands[i].help != NULL)
 			printf("  %-14s %s\n", commands[i].name, commands[i].help);
-	printf("\nSOURCE is a file, file:PATH, env:NAME or yaml:TEXT. `spanmill COMMAND --help` says more.\n");
+	printf("\nSOURCE is a file, file:PATH, env:NAME or yaml:TEXT. `spanmill COMMAND --help` "
+	       "says more.\n");
 	return 0;
 }
 

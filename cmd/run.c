@@ -2,8 +2,8 @@
  *
  * run.c - the subcommand that is the program: load, start, wait for signals, drain, balance.
  *
- * Exit status: 0 done, 1 bad configuration or usage, 2 could not start, 3 stopped with something undelivered that no
- * log holds. SPEC: INTERFACE "The program".
+ * Exit status: 0 done, 1 bad configuration or usage, 2 could not start, 3 stopped with something
+ * undelivered that no log holds. SPEC: INTERFACE "The program".
  */
 #include "cmd/cmd.h"
 #include "cmd/run.h"
@@ -18,7 +18,8 @@ enum { EXIT_DONE = 0, EXIT_CONFIG = 1, EXIT_START = 2, EXIT_UNDELIVERED = 3 };
 
 static const char usage[] = "spanmill [run] --config SOURCE [--config SOURCE] [--set a.b.c=value]";
 
-/* All signals we act upon are taken with sigwait by the main thread; every other thread has them blocked. */
+/* All signals we act upon are taken with sigwait by the main thread; every other thread has them
+ * blocked. */
 static void block_signals(sigset_t *set)
 {
 	sigemptyset(set);
@@ -50,7 +51,8 @@ static void wait_for_stop(const sigset_t *set)
 	while (sigwait(set, &sig) == 0) {
 		if (sig != SIGHUP)
 			return;
-		log_warn("SIGHUP: reloading is not in this version yet; the configuration stays as it is");
+		log_warn("SIGHUP: reloading is not in this version yet; the configuration stays as "
+			 "it is");
 	}
 }
 
@@ -69,9 +71,11 @@ static int balance(void)
 	int64_t unsettled = atomic_load(&ledger.in_flight);
 
 	fprintf(stderr, "spanmill stopped accepted=%llu delivered=%llu dropped=%llu held=%lld\n",
-		(unsigned long long)atomic_load(&ledger.accepted), (unsigned long long)atomic_load(&ledger.delivered),
-		dropped_spans(), (long long)atomic_load(&ledger.held));
-	return unsettled > 0 || atomic_load(&ledger.dropped[DROP_SHUTDOWN]) > 0 ? EXIT_UNDELIVERED : EXIT_DONE;
+		(unsigned long long)atomic_load(&ledger.accepted),
+		(unsigned long long)atomic_load(&ledger.delivered), dropped_spans(),
+		(long long)atomic_load(&ledger.held));
+	return unsettled > 0 || atomic_load(&ledger.dropped[DROP_SHUTDOWN]) > 0 ? EXIT_UNDELIVERED
+										: EXIT_DONE;
 }
 
 static int run_service(const struct service_config *conf)
@@ -83,7 +87,8 @@ static int run_service(const struct service_config *conf)
 	int status;
 
 	block_signals(&signals);
-	log_configure((enum log_level)conf->telemetry.log_level, (enum log_encoding)conf->telemetry.log_encoding);
+	log_configure((enum log_level)conf->telemetry.log_level,
+		      (enum log_encoding)conf->telemetry.log_encoding);
 	log_info("Starting spanmill...", "version", SPANMILL_VERSION);
 	s = service_new(conf, &err);
 	if (s == NULL || service_start(s, &err) < 0) {

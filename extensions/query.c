@@ -2,7 +2,8 @@
  *
  * query.c - extension that serves the query API (query/api.h) over the trace_store.
  *
- * OWNERSHIP, THREADS: one HTTP server per loop; look-ups on pool threads, waited for before the loops stop.
+ * OWNERSHIP, THREADS: one HTTP server per loop; look-ups on pool threads, waited for before the
+ * loops stop.
  * SPEC: INTERFACE "Query".
  */
 #include "query/api.h"
@@ -41,14 +42,16 @@ struct query_state {
 #define C struct query_config
 static const struct option query_options[] = {
 	OPT_STR(C, "endpoint", endpoint, "127.0.0.1:3200", "Where the API listens."),
-	OPT_STRLIST(C, "builders", builders, "[]", "Query endpoints of builders that hold live traces: not in this version yet."),
+	OPT_STRLIST(C, "builders", builders, "[]",
+		    "Query endpoints of builders that hold live traces: not in this version yet."),
 	OPT_BYTES(C, "max_trace_bytes", max_trace_bytes, "256MiB", 1 << 20, INT64_C(4) << 30,
 		  "A trace larger than this is answered with 422."),
 	OPT_END
 };
 #undef C
 
-static void query_validate(void *config, const struct conf_node *node, struct conf_errors *errs, const char *path)
+static void query_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			   const char *path)
 {
 	struct query_config *c = config;
 
@@ -92,7 +95,9 @@ static int query_start(struct component *c, struct err *err)
 	char port[16];
 
 	if (store == NULL)
-		return err_set(err, ERR_CONFIG, "no trace_store extension: list one before it under service.extensions");
+		return err_set(
+			err, ERR_CONFIG,
+			"no trace_store extension: list one before it under service.extensions");
 	st->api = (struct query_api){ .store = store,
 				      .max_trace_bytes = conf->max_trace_bytes,
 				      .is_ready = is_ready,
@@ -105,7 +110,9 @@ static int query_start(struct component *c, struct err *err)
 	for (st->n = 0; st->n < n; st->n++) {
 		struct query_server *q = &st->servers[st->n];
 
-		*q = (struct query_server){ .component = c, .loop = component_loop(c, st->n), .fd = st->fds[st->n] };
+		*q = (struct query_server){ .component = c,
+					    .loop = component_loop(c, st->n),
+					    .fd = st->fds[st->n] };
 		loop_call(q->loop, start_on_loop, q);
 		if (q->http == NULL) {
 			if (err != NULL)
@@ -139,9 +146,12 @@ static void query_metrics(struct component *c, struct buf *out)
 	struct query_state *st = COMPONENT_STATE(c, struct query_state);
 
 	telemetry_head(out, name, "counter", "Look-ups by id, by result.");
-	telemetry_sample(out, name, (double)atomic_load(&st->api.found), "extension", c->id, "result", "found", NULL);
-	telemetry_sample(out, name, (double)atomic_load(&st->api.not_found), "extension", c->id, "result", "not_found", NULL);
-	telemetry_sample(out, name, (double)atomic_load(&st->api.failed), "extension", c->id, "result", "failed", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->api.found), "extension", c->id,
+			 "result", "found", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->api.not_found), "extension", c->id,
+			 "result", "not_found", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->api.failed), "extension", c->id,
+			 "result", "failed", NULL);
 }
 
 const struct component_type extension_query = {

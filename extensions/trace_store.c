@@ -14,7 +14,7 @@
 enum backend_kind { BACKEND_LOCAL, BACKEND_S3 };
 
 struct trace_store_config {
-	int backend;			/* enum backend_kind */
+	int backend; /* enum backend_kind */
 	const char *path;
 	int64_t blocklist_poll_ns;
 	uint64_t max_page_bytes;
@@ -34,8 +34,10 @@ static const struct option_choice backends[] = {
 static const struct option trace_store_options[] = {
 	OPT_ENUM(C, "backend", backend, backends, "local", "Where blocks live: local disk or S3."),
 	OPT_STR(C, "local.path", path, "./data",
-		"Folder of the local backend; logs and scratch lie under <path>/_spanmill with either backend."),
-	OPT_DURATION(C, "blocklist_poll", blocklist_poll_ns, "5s", "How often the backend is asked for new blocks."),
+		"Folder of the local backend; logs and scratch lie under <path>/_spanmill with "
+		"either backend."),
+	OPT_DURATION(C, "blocklist_poll", blocklist_poll_ns, "5s",
+		     "How often the backend is asked for new blocks."),
 	OPT_BYTES(C, "max_page_bytes", max_page_bytes, "1GiB", 1 << 20, INT64_C(4) << 30,
 		  "What one page of a block may inflate to."),
 	OPT_UNSUPPORTED("s3", "The S3 backend is not in this version yet; use backend: local."),
@@ -43,8 +45,8 @@ static const struct option trace_store_options[] = {
 };
 #undef C
 
-static void trace_store_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
-				 const char *yaml_path)
+static void trace_store_validate(void *config, const struct conf_node *node,
+				 struct conf_errors *errs, const char *yaml_path)
 {
 	struct trace_store_config *c = config;
 
@@ -52,7 +54,8 @@ static void trace_store_validate(void *config, const struct conf_node *node, str
 		conf_error_at(errs, node, yaml_path, "backend", "use backend: local",
 			      "the s3 backend is not in Spanmill yet");
 	if (c->blocklist_poll_ns == 0)
-		conf_error_at(errs, node, yaml_path, "blocklist_poll", "for example 5s", "must be above 0");
+		conf_error_at(errs, node, yaml_path, "blocklist_poll", "for example 5s",
+			      "must be above 0");
 }
 
 static int trace_store_start(struct component *c, struct err *err)
@@ -90,12 +93,14 @@ static void trace_store_metrics(struct component *c, struct buf *out)
 
 	if (s == NULL)
 		return;
-	telemetry_head(out, "spanmill_blocks_listed", "gauge", "Blocks on the block list, all tenants.");
-	telemetry_sample(out, "spanmill_blocks_listed", (double)blocklist_count(store_blocklist(s)), "extension",
-			 c->id, NULL);
-	telemetry_head(out, "spanmill_blocks_unreadable", "gauge", "meta.json files that the last poll could not read.");
-	telemetry_sample(out, "spanmill_blocks_unreadable", (double)blocklist_damaged(store_blocklist(s)), "extension",
-			 c->id, NULL);
+	telemetry_head(out, "spanmill_blocks_listed", "gauge",
+		       "Blocks on the block list, all tenants.");
+	telemetry_sample(out, "spanmill_blocks_listed", (double)blocklist_count(store_blocklist(s)),
+			 "extension", c->id, NULL);
+	telemetry_head(out, "spanmill_blocks_unreadable", "gauge",
+		       "meta.json files that the last poll could not read.");
+	telemetry_sample(out, "spanmill_blocks_unreadable",
+			 (double)blocklist_damaged(store_blocklist(s)), "extension", c->id, NULL);
 }
 
 const struct component_type extension_trace_store = {

@@ -2,8 +2,8 @@
  *
  * loop_work.h - blocking work off the loop: run on a pool thread, be told on the loop.
  *
- * The pool is libuv's (4 threads, made on first use). A job cannot be cancelled: who started it waits for `done` before
- * its loop stops.
+ * The pool is libuv's (4 threads, made on first use). A job cannot be cancelled: who started it
+ * waits for `done` before its loop stops.
  */
 #ifndef NET_LOOP_WORK_H
 #define NET_LOOP_WORK_H
@@ -12,8 +12,8 @@
 
 /* Embedded in its owner, untouched until done() is called. */
 struct loop_job {
-	void (*work)(void *arg);	/* on a pool thread */
-	void (*done)(void *arg);	/* on the loop; may free the job */
+	void (*work)(void *arg); /* on a pool thread */
+	void (*done)(void *arg); /* on the loop; may free the job */
 	void *arg;
 	uv_work_t uv;
 };

@@ -6,7 +6,8 @@
 
 enum { VERSION = 1 };
 
-size_t batch_record_head(uint8_t out[BATCH_RECORD_HEAD_MAX], const char *tenant, uint32_t n_spans, uint64_t wall_ns)
+size_t batch_record_head(uint8_t out[BATCH_RECORD_HEAD_MAX], const char *tenant, uint32_t n_spans,
+			 uint64_t wall_ns)
 {
 	size_t n = strlen(tenant);
 
@@ -25,10 +26,12 @@ int batch_record_parse(struct bytes payload, struct batch_record *r, struct err 
 	struct bytes tenant;
 
 	if (payload.n < BATCH_RECORD_FIXED || payload.p[0] != VERSION)
-		return err_set(err, ERR_CORRUPT, "log record: not a version %d batch record", VERSION);
+		return err_set(err, ERR_CORRUPT, "log record: not a version %d batch record",
+			       VERSION);
 	tenant = (struct bytes){ payload.p + BATCH_RECORD_FIXED, payload.p[1] };
 	if (payload.n - BATCH_RECORD_FIXED < tenant.n || !tenant_is_valid(tenant))
-		return err_set(err, ERR_CORRUPT, "log record: bad tenant name of %zu bytes", tenant.n);
+		return err_set(err, ERR_CORRUPT, "log record: bad tenant name of %zu bytes",
+			       tenant.n);
 	memcpy(r->tenant, tenant.p, tenant.n);
 	r->tenant[tenant.n] = '\0';
 	r->n_spans = load_le32(payload.p + 4);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * component.h - the one header a component includes: its descriptor, its instance, and what it may ask of the service.
+ * component.h - the one header a component includes: its descriptor, its instance, and what it may
+ * ask of the service.
  *
  *   batches flow left to right, verdicts come back by tally:
  *
@@ -8,12 +9,14 @@
  *       ^                                                          |
  *       +---------------- origin settled <---- batch_settle -------+
  *
- * A component is one .c file that ends in one `const struct component_type`, and one line in its kind's .def list. The
- * core knows no component by name and no component knows another (DESIGN principle 12).
+ * A component is one .c file that ends in one `const struct component_type`, and one line in its
+ * kind's .def list. The core knows no component by name and no component knows another (DESIGN
+ * principle 12).
  *
- * THREADS: validate, start, drain and shutdown are called by the main thread, one component at a time. consume is called
- * on any thread, never blocks on I/O, and takes the batch: its reference and the duty to settle every span in it
- * (batch_settle) or to hand it on (component_emit) exactly once.
+ * THREADS: validate, start, drain and shutdown are called by the main thread, one component at a
+ * time. consume is called on any thread, never blocks on I/O, and takes the batch: its reference
+ * and the duty to settle every span in it (batch_settle) or to hand it on (component_emit) exactly
+ * once.
  */
 #ifndef PIPELINE_COMPONENT_H
 #define PIPELINE_COMPONENT_H
@@ -50,38 +53,42 @@ struct service;
 
 /* Missing callbacks mean "nothing to do". */
 struct component_type {
-	const char *name;		/* the YAML key */
-	const char *alias;		/* the other spelling of the same type, or NULL */
+	const char *name;  /* the YAML key */
+	const char *alias; /* the other spelling of the same type, or NULL */
 	enum component_kind kind;
-	const char *summary;		/* one sentence: docs and `components` show it */
+	const char *summary; /* one sentence: docs and `components` show it */
 	enum stability stability;
-	unsigned signals;		/* enum signals, or-ed; 0 for extensions */
-	bool best_effort;		/* exporters: the default of the best_effort option */
+	unsigned signals; /* enum signals, or-ed; 0 for extensions */
+	bool best_effort; /* exporters: the default of the best_effort option */
 	size_t config_size;
-	size_t state_size;		/* zeroed memory at component_state() */
+	size_t state_size; /* zeroed memory at component_state() */
 	const struct option *options;
 
-	/* What a row of the option table cannot say: add to `errs` through conf_error_at (pipeline/conf_error.h).
-	 * `node` is the component's YAML body (may be NULL). Starts nothing. */
+	/* What a row of the option table cannot say: add to `errs` through conf_error_at
+	 * (pipeline/conf_error.h). `node` is the component's YAML body (may be NULL). Starts
+	 * nothing. */
 	void (*validate)(void *config, const struct conf_node *node, struct conf_errors *errs,
 			 const char *yaml_path);
-	/* Make the component ready. Receivers listen here; everything downstream has started. -1 stops the
-	 * process with exit status 2; shutdown is still called. */
+	/* Make the component ready. Receivers listen here; everything downstream has started. -1
+	 * stops the process with exit status 2; shutdown is still called. */
 	int (*start)(struct component *c, struct err *err);
 	void (*consume)(struct component *c, struct batch *b);
-	/* Begin to end: stop taking new data (receivers close their listeners), finish what is held. Returns at
-	 * once. */
+	/* Begin to end: stop taking new data (receivers close their listeners), finish what is
+	 * held. Returns at once. */
 	void (*drain)(struct component *c);
-	/* 1 when nothing is held any more, so that shutdown loses nothing that no log holds; NULL means always. */
+	/* 1 when nothing is held any more, so that shutdown loses nothing that no log holds; NULL
+	 * means always. */
 	int (*is_drained)(struct component *c);
 	/* Free everything. Also called without start, after a failed start, and never twice. */
 	void (*shutdown)(struct component *c);
-	/* False with a reason while the component cannot do its work (replay, broker away at start). */
+	/* False with a reason while the component cannot do its work (replay, broker away at
+	 * start). */
 	bool (*is_ready)(struct component *c, char *why, size_t why_size);
-	/* Append this component's own metrics, as rows of the Prometheus text format (see telemetry.h). */
+	/* Append this component's own metrics, as rows of the Prometheus text format (see
+	 * telemetry.h). */
 	void (*metrics)(struct component *c, struct buf *out);
-	/* Extensions: what others borrow from it while it runs; the type is said by the header of the thing lent
-	 * (trace_store lends a struct store, blocks/store.h). */
+	/* Extensions: what others borrow from it while it runs; the type is said by the header of
+	 * the thing lent (trace_store lends a struct store, blocks/store.h). */
 	void *(*lend)(struct component *c);
 };
 
@@ -90,18 +97,17 @@ struct fanout;
 struct loop;
 struct service;
 
-
 /* An instance. Components read the members above the line; the service owns the rest. */
 struct component {
 	const struct component_type *type;
-	const char *id;			/* "otlp/jaeger": the user's spelling */
-	const void *config;		/* type->config_size bytes, parsed */
-	void *state;			/* type->state_size bytes, zeroed at start */
-	const struct receiver_options *receiver;	/* receivers: tenant, ack, ack_timeout */
+	const char *id;                          /* "otlp/jaeger": the user's spelling */
+	const void *config;                      /* type->config_size bytes, parsed */
+	void *state;                             /* type->state_size bytes, zeroed at start */
+	const struct receiver_options *receiver; /* receivers: tenant, ack, ack_timeout */
 	struct component_counters *count;
 	/* ---- */
 	struct service *service;
-	struct fanout *out;		/* where component_emit goes; NULL for exporters and extensions */
+	struct fanout *out; /* where component_emit goes; NULL for exporters and extensions */
 };
 
 /* Config and state through a checked size, so that a wrong cast is found in the first test. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * registry.c - see registry.h. The list itself is in cmd/all_components.c, so that the core includes no component.
+ * registry.c - see registry.h. The list itself is in cmd/all_components.c, so that the core
+ * includes no component.
  */
 #include "pipeline/registry.h"
 

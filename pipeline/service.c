@@ -78,7 +78,8 @@ static struct fanout *new_fanout(struct component *c, size_t room)
 
 static void connect_to(struct service *s, struct component *from, struct component *to, size_t room)
 {
-	const struct service_component *sc = &s->conf->components[s->conf_index[to - s->components]];
+	const struct service_component *sc =
+		&s->conf->components[s->conf_index[to - s->components]];
 	struct fanout *f = new_fanout(from, room);
 	bool best_effort = to->type->kind == KIND_EXPORTER && sc->exporter.best_effort;
 
@@ -86,7 +87,8 @@ static void connect_to(struct service *s, struct component *from, struct compone
 	f->n_owing += !best_effort;
 }
 
-/* Room for every edge that may leave one component: all exporters of a pipeline, or one per pipeline. */
+/* Room for every edge that may leave one component: all exporters of a pipeline, or one per
+ * pipeline. */
 static size_t edge_room(const struct service_config *conf)
 {
 	return conf->n_components + conf->n_pipelines;
@@ -100,7 +102,8 @@ static struct component *connect_processors(struct service *s, const struct serv
 
 	*last = NULL;
 	for (size_t i = 0; i < p->processors.n; i++) {
-		struct component *c = &s->components[add_component(s, p->processors.items[i], p->id)];
+		struct component *c =
+			&s->components[add_component(s, p->processors.items[i], p->id)];
 
 		if (*last != NULL)
 			connect_to(s, *last, c, 1);
@@ -111,7 +114,8 @@ static struct component *connect_processors(struct service *s, const struct serv
 	return first;
 }
 
-static void connect_exporters(struct service *s, const struct service_pipeline *p, struct component *from)
+static void connect_exporters(struct service *s, const struct service_pipeline *p,
+			      struct component *from)
 {
 	for (size_t i = 0; i < p->exporters.n; i++)
 		connect_to(s, from, instance(s, p->exporters.items[i]), edge_room(s->conf));
@@ -135,7 +139,8 @@ static void connect_pipeline(struct service *s, const struct service_pipeline *p
 
 static void build_graph(struct service *s)
 {
-	/* Receivers are added before the processors so that both exist when edges are drawn; start order is by kind. */
+	/* Receivers are added before the processors so that both exist when edges are drawn; start
+	 * order is by kind. */
 	for (size_t i = 0; i < s->conf->extensions.n; i++)
 		add_component(s, s->conf->extensions.items[i], NULL);
 	add_used(s, KIND_EXPORTER);
@@ -178,8 +183,8 @@ struct service *service_new(const struct service_config *conf, struct err *err)
 
 /* ---- starting ---- */
 
-static const enum component_kind start_order[] = { KIND_EXTENSION, KIND_EXPORTER, KIND_CONNECTOR, KIND_PROCESSOR,
-						   KIND_RECEIVER };
+static const enum component_kind start_order[] = { KIND_EXTENSION, KIND_EXPORTER, KIND_CONNECTOR,
+						   KIND_PROCESSOR, KIND_RECEIVER };
 
 static int start_kind(struct service *s, enum component_kind kind, struct err *err)
 {
@@ -205,7 +210,8 @@ static int start_loops(struct service *s, struct err *err)
 
 static void shutdown_all(struct service *s)
 {
-	/* The reverse of starting, within a kind too: the query borrows the store listed before it. */
+	/* The reverse of starting, within a kind too: the query borrows the store listed before it.
+	 */
 	for (size_t k = COUNT_OF(start_order); k-- > 0;)
 		for (size_t i = s->n_components; i-- > 0;) {
 			struct component *c = &s->components[i];
@@ -226,7 +232,8 @@ int service_start(struct service *s, struct err *err)
 	s->started_wall_ns = clock_wall_ns();
 	if (start_loops(s, err) < 0)
 		goto fail;
-	if (s->conf->telemetry.metrics_level != TELEMETRY_NONE && s->conf->telemetry.metrics_endpoint[0] != '\0') {
+	if (s->conf->telemetry.metrics_level != TELEMETRY_NONE &&
+	    s->conf->telemetry.metrics_endpoint[0] != '\0') {
 		s->telemetry = telemetry_server_start(s, s->conf->telemetry.metrics_endpoint, err);
 		if (s->telemetry == NULL)
 			goto fail;
@@ -243,7 +250,8 @@ fail:
 
 bool service_is_ready(struct service *s, char *why, size_t why_size)
 {
-	static const char *const phases[] = { "starting", "starting", "", "shutting down", "stopped" };
+	static const char *const phases[] = { "starting", "starting", "", "shutting down",
+					      "stopped" };
 	int phase = atomic_load(&s->phase);
 
 	if (phase != SERVICE_RUNNING) {
@@ -296,7 +304,8 @@ static bool exporters_are_drained(struct service *s)
 	return kind_is_drained(s, KIND_CONNECTOR) && kind_is_drained(s, KIND_EXPORTER);
 }
 
-static bool wait_until(struct service *s, bool (*done)(struct service *), uint64_t deadline, bool (*hurry)(void))
+static bool wait_until(struct service *s, bool (*done)(struct service *), uint64_t deadline,
+		       bool (*hurry)(void))
 {
 	while (!done(s)) {
 		if (clock_mono_ns() >= deadline || (hurry != NULL && hurry()))
@@ -319,7 +328,8 @@ void service_stop(struct service *s, bool (*hurry)(void))
 		log_warn("draining: some requests were not settled in time");
 	drain_kind(s, KIND_EXPORTER);
 	if (!wait_until(s, exporters_are_drained, deadline, hurry))
-		log_warn("draining: exporters did not finish in time; what a log holds stays there");
+		log_warn(
+			"draining: exporters did not finish in time; what a log holds stays there");
 	shutdown_all(s);
 }
 
@@ -365,7 +375,8 @@ struct component *component_extension(struct component *c, const char *id)
 	struct service *s = c->service;
 
 	for (size_t i = 0; i < s->n_components; i++)
-		if (s->components[i].type->kind == KIND_EXTENSION && strcmp(s->components[i].id, id) == 0)
+		if (s->components[i].type->kind == KIND_EXTENSION &&
+		    strcmp(s->components[i].id, id) == 0)
 			return &s->components[i];
 	return NULL;
 }

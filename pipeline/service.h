@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * service.h - the life of the process: builds the graph from a configuration, starts it, drains it, stops it.
+ * service.h - the life of the process: builds the graph from a configuration, starts it, drains it,
+ * stops it.
  *
- *   extensions -> exporters, connectors -> processors -> receivers      start (data can flow when the last listens)
+ *   extensions -> exporters, connectors -> processors -> receivers      start (data can flow when
+ *     the last listens)
  *   receivers  -> processors -> exporters, connectors -> extensions     stop
  *
  * One instance per receiver, exporter, connector and extension id; one per (pipeline, processor).
@@ -22,7 +24,13 @@
 struct http_server;
 
 /* Where the service is in its life; components see it through component_process_is_ready. */
-enum service_phase { SERVICE_NEW, SERVICE_STARTING, SERVICE_RUNNING, SERVICE_DRAINING, SERVICE_STOPPED };
+enum service_phase {
+	SERVICE_NEW,
+	SERVICE_STARTING,
+	SERVICE_RUNNING,
+	SERVICE_DRAINING,
+	SERVICE_STOPPED
+};
 
 struct service {
 	const struct service_config *conf;
@@ -32,11 +40,11 @@ struct service {
 	/* In start order; a processor once per pipeline. */
 	struct component *components;
 	struct component_counters *counters;
-	const char **pipeline_of;	/* processors: the pipeline's id; else NULL */
-	size_t *conf_index;		/* into conf->components */
+	const char **pipeline_of; /* processors: the pipeline's id; else NULL */
+	size_t *conf_index;       /* into conf->components */
 	size_t n_components, n_started;
-	_Atomic int phase;		/* enum service_phase */
-	_Atomic int failed;		/* a component asked to stop the process */
+	_Atomic int phase;  /* enum service_phase */
+	_Atomic int failed; /* a component asked to stop the process */
 	char failure[256];
 	uint64_t started_wall_ns;
 	struct telemetry_server *telemetry;
@@ -46,8 +54,8 @@ struct service {
 struct service *service_new(const struct service_config *conf, struct err *err);
 /* Start loops and components. On error what did start is stopped again. */
 int service_start(struct service *s, struct err *err);
-/* Stop taking data, settle, flush; at most drain_timeout. `hurry` (may be NULL) is asked now and then: true ends the
- * wait. Then stop everything. */
+/* Stop taking data, settle, flush; at most drain_timeout. `hurry` (may be NULL) is asked now and
+ * then: true ends the wait. Then stop everything. */
 void service_stop(struct service *s, bool (*hurry)(void));
 void service_free(struct service *s);
 
@@ -55,7 +63,8 @@ bool service_is_ready(struct service *s, char *why, size_t why_size);
 
 /* The page of :8888, on loop 0. NULL endpoint or "" is none. */
 struct telemetry_server;
-struct telemetry_server *telemetry_server_start(struct service *s, const char *endpoint, struct err *err);
+struct telemetry_server *telemetry_server_start(struct service *s, const char *endpoint,
+						struct err *err);
 void telemetry_server_stop(struct telemetry_server *t);
 
 #endif

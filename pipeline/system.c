@@ -56,7 +56,8 @@ static unsigned quota_cpus(void)
 	if (read_numbers("/sys/fs/cgroup/cpu.max", &quota, &period) == 2 && period > 0)
 		return (unsigned)((quota + period - 1) / period);
 	if (read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota, &period) >= 1 &&
-	    read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period, &(unsigned long long){ 0 }) >= 1 &&
+	    read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period,
+			 &(unsigned long long){ 0 }) >= 1 &&
 	    period > 0 && quota < 1ull << 40)
 		return (unsigned)((quota + period - 1) / period);
 	return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * system.h - how much memory and CPU the system grants this process: cgroup v2 or v1 limits, else the machine's.
- * Any thread.
+ * system.h - how much memory and CPU the system grants this process: cgroup v2 or v1 limits, else
+ * the machine's. Any thread.
  */
 #ifndef PIPELINE_SYSTEM_H
 #define PIPELINE_SYSTEM_H

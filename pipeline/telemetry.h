@@ -20,17 +20,17 @@ enum { MAX_TRANSPORTS = 4 };
 
 /* Of one transport of a receiver. Spans; requests for `damaged`. */
 struct transport_counters {
-	const char *transport;	/* "grpc", "http", "http_v2_json", ...; NULL: slot not used */
+	const char *transport; /* "grpc", "http", "http_v2_json", ...; NULL: slot not used */
 	_Atomic uint64_t accepted, refused;
-	_Atomic uint64_t rejected;	/* spans refused one by one (partial_success) */
-	_Atomic uint64_t damaged;	/* requests that could not be decoded */
+	_Atomic uint64_t rejected; /* spans refused one by one (partial_success) */
+	_Atomic uint64_t damaged;  /* requests that could not be decoded */
 };
 
 struct component_counters {
-	_Atomic uint64_t incoming, outgoing;			/* through consume and component_emit */
-	struct transport_counters transports[MAX_TRANSPORTS];	/* receivers */
-	_Atomic uint64_t sent, send_failed, enqueue_failed;	/* exporters */
-	_Atomic int64_t queue_size, queue_capacity;		/* exporters with a queue; capacity 0: none */
+	_Atomic uint64_t incoming, outgoing; /* through consume and component_emit */
+	struct transport_counters transports[MAX_TRANSPORTS]; /* receivers */
+	_Atomic uint64_t sent, send_failed, enqueue_failed;   /* exporters */
+	_Atomic int64_t queue_size, queue_capacity; /* exporters with a queue; capacity 0: none */
 };
 
 /* The slot of a transport, made on first use. Call in start. */

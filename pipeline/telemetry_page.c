@@ -2,9 +2,10 @@
  *
  * telemetry_page.c - writes the /metrics page and serves it.
  *
- * One family after the other, each with all its samples: families of the core from the table below, then the
- * components' own, gathered so that a family that several components write has one head.
- * THREADS: the page is written on loop 0 from atomics. SPEC: Prometheus text format 0.0.4; names of the Collector.
+ * One family after the other, each with all its samples: families of the core from the table below,
+ * then the components' own, gathered so that a family that several components write has one head.
+ * THREADS: the page is written on loop 0 from atomics. SPEC: Prometheus text format 0.0.4; names of
+ * the Collector.
  */
 #include "base/clock.h"
 #include "base/map.h"
@@ -62,16 +63,23 @@ static const struct family {
 	enum component_kind of;
 	value_fn *value;
 } families[] = {
-	{ "otelcol_processor_incoming_items", "counter", "Spans handed to the processor.", KIND_PROCESSOR, incoming },
-	{ "otelcol_processor_outgoing_items", "counter", "Spans the processor handed on.", KIND_PROCESSOR, outgoing },
+	{ "otelcol_processor_incoming_items", "counter", "Spans handed to the processor.",
+	  KIND_PROCESSOR, incoming },
+	{ "otelcol_processor_outgoing_items", "counter", "Spans the processor handed on.",
+	  KIND_PROCESSOR, outgoing },
 	{ "otelcol_exporter_sent_spans", "counter", "Spans delivered.", KIND_EXPORTER, sent },
-	{ "otelcol_exporter_send_failed_spans", "counter", "Spans whose delivery failed for good.", KIND_EXPORTER, send_failed },
-	{ "otelcol_exporter_enqueue_failed_spans", "counter", "Spans that found the queue full.", KIND_EXPORTER, enqueue_failed },
-	{ "otelcol_exporter_queue_size", "gauge", "What waits in the sending queue.", KIND_EXPORTER, queue_size },
-	{ "otelcol_exporter_queue_capacity", "gauge", "Room of the sending queue.", KIND_EXPORTER, queue_capacity },
+	{ "otelcol_exporter_send_failed_spans", "counter", "Spans whose delivery failed for good.",
+	  KIND_EXPORTER, send_failed },
+	{ "otelcol_exporter_enqueue_failed_spans", "counter", "Spans that found the queue full.",
+	  KIND_EXPORTER, enqueue_failed },
+	{ "otelcol_exporter_queue_size", "gauge", "What waits in the sending queue.", KIND_EXPORTER,
+	  queue_size },
+	{ "otelcol_exporter_queue_capacity", "gauge", "Room of the sending queue.", KIND_EXPORTER,
+	  queue_capacity },
 };
 
-static const char *name_of(const struct service *s, const char *name, const char *kind, char out[128])
+static const char *name_of(const struct service *s, const char *name, const char *kind,
+			   char out[128])
 {
 	bool suffix = s->conf->telemetry.type_suffix && strcmp(kind, "counter") == 0;
 
@@ -88,10 +96,12 @@ static void write_family(struct service *s, const struct family *f, struct buf *
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
-		if (c->type->kind != f->of || (is_queue && atomic_load(&c->count->queue_capacity) == 0))
+		if (c->type->kind != f->of ||
+		    (is_queue && atomic_load(&c->count->queue_capacity) == 0))
 			continue;
-		telemetry_sample(out, name, (double)f->value(c), registry_kind_name(f->of), c->id, "pipeline",
-				 s->pipeline_of[i], is_queue ? "data_type" : NULL, "traces", NULL);
+		telemetry_sample(out, name, (double)f->value(c), registry_kind_name(f->of), c->id,
+				 "pipeline", s->pipeline_of[i], is_queue ? "data_type" : NULL,
+				 "traces", NULL);
 	}
 }
 
@@ -101,7 +111,8 @@ static const struct transport_family {
 } transport_families[] = {
 	{ "otelcol_receiver_accepted_spans", "Spans taken: the client was told so.",
 	  offsetof(struct transport_counters, accepted) },
-	{ "otelcol_receiver_refused_spans", "Spans the client was told were not taken: to be sent again, or rejected one by one.",
+	{ "otelcol_receiver_refused_spans",
+	  "Spans the client was told were not taken: to be sent again, or rejected one by one.",
 	  offsetof(struct transport_counters, refused) },
 	{ "spanmill_receiver_rejected_spans", "Spans refused one by one (partial success).",
 	  offsetof(struct transport_counters, rejected) },
@@ -109,7 +120,8 @@ static const struct transport_family {
 	  offsetof(struct transport_counters, damaged) },
 };
 
-static void write_transport_family(struct service *s, const struct transport_family *f, struct buf *out)
+static void write_transport_family(struct service *s, const struct transport_family *f,
+				   struct buf *out)
 {
 	char name[128];
 
@@ -122,8 +134,11 @@ static void write_transport_family(struct service *s, const struct transport_fam
 
 			if (tc->transport != NULL)
 				telemetry_sample(out, name,
-						 (double)atomic_load((_Atomic uint64_t *)(void *)((char *)tc + f->offset)),
-						 "receiver", c->id, "transport", tc->transport, NULL);
+						 (double)atomic_load(
+							 (_Atomic uint64_t *)(void *)((char *)tc +
+										      f->offset)),
+						 "receiver", c->id, "transport", tc->transport,
+						 NULL);
 		}
 	}
 }
@@ -139,14 +154,18 @@ static void write_ledger(struct service *s, struct buf *out)
 	telemetry_head(out, name_of(s, "spanmill_delivered_spans", "counter", name), "counter",
 		       "Of those: delivered to an exporter that is not best_effort.");
 	telemetry_sample(out, name, (double)atomic_load(&ledger.delivered), NULL);
-	telemetry_head(out, name_of(s, "spanmill_dropped_spans", "counter", name), "counter", "Of those: dropped, by reason.");
+	telemetry_head(out, name_of(s, "spanmill_dropped_spans", "counter", name), "counter",
+		       "Of those: dropped, by reason.");
 	for (int r = 0; r < DROP_REASON_MAX; r++)
 		telemetry_sample(out, name, (double)atomic_load(&ledger.dropped[r]), "reason",
 				 drop_reason_name((enum drop_reason)r), NULL);
-	telemetry_head(out, "spanmill_held_spans", "gauge", "Of those: acknowledged and lying in a log.");
+	telemetry_head(out, "spanmill_held_spans", "gauge",
+		       "Of those: acknowledged and lying in a log.");
 	telemetry_sample(out, "spanmill_held_spans", (double)atomic_load(&ledger.held), NULL);
-	telemetry_head(out, "spanmill_in_flight_spans", "gauge", "Spans received and not answered yet.");
-	telemetry_sample(out, "spanmill_in_flight_spans", (double)atomic_load(&ledger.in_flight), NULL);
+	telemetry_head(out, "spanmill_in_flight_spans", "gauge",
+		       "Spans received and not answered yet.");
+	telemetry_sample(out, "spanmill_in_flight_spans", (double)atomic_load(&ledger.in_flight),
+			 NULL);
 }
 
 static void write_process(struct service *s, struct buf *out)
@@ -156,24 +175,33 @@ static void write_process(struct service *s, struct buf *out)
 	char name[128];
 
 	getrusage(RUSAGE_SELF, &u);
-	cpu = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-	telemetry_head(out, name_of(s, "otelcol_process_uptime", "counter", name), "counter", "Seconds since the start.");
+	cpu = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+	      (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	telemetry_head(out, name_of(s, "otelcol_process_uptime", "counter", name), "counter",
+		       "Seconds since the start.");
 	telemetry_sample(out, name, (double)(clock_wall_ns() - s->started_wall_ns) / 1e9, NULL);
-	telemetry_head(out, name_of(s, "otelcol_process_cpu_seconds", "counter", name), "counter", "CPU seconds, user and system.");
+	telemetry_head(out, name_of(s, "otelcol_process_cpu_seconds", "counter", name), "counter",
+		       "CPU seconds, user and system.");
 	telemetry_sample(out, name, cpu, NULL);
 	telemetry_head(out, "otelcol_process_memory_rss", "gauge", "Resident bytes.");
 	telemetry_sample(out, "otelcol_process_memory_rss", (double)system_memory_rss(), NULL);
-	telemetry_head(out, "spanmill_memory_bytes", "gauge", "The memory budget: granted now, limit, highest.");
-	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.used), "what", "used", NULL);
-	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.limit), "what", "limit", NULL);
-	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.peak), "what", "peak", NULL);
-	telemetry_head(out, name_of(s, "spanmill_memory_refusals", "counter", name), "counter", "Requests refused for want of budget.");
+	telemetry_head(out, "spanmill_memory_bytes", "gauge",
+		       "The memory budget: granted now, limit, highest.");
+	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.used), "what",
+			 "used", NULL);
+	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.limit),
+			 "what", "limit", NULL);
+	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.peak), "what",
+			 "peak", NULL);
+	telemetry_head(out, name_of(s, "spanmill_memory_refusals", "counter", name), "counter",
+		       "Requests refused for want of budget.");
 	telemetry_sample(out, name, (double)atomic_load(&s->budget.refusals), NULL);
 }
 
 /* ---- components' own families ---- */
 
-/* Copy `own` into out, leaving out heads of families that were written before (two components of one type). */
+/* Copy `own` into out, leaving out heads of families that were written before (two components of
+ * one type). */
 static void merge_own(struct buf *own, struct map *seen, struct buf *out)
 {
 	static char mark;
@@ -184,7 +212,8 @@ static void merge_own(struct buf *own, struct map *seen, struct buf *out)
 		size_t n = end ? (size_t)(end - line) + 1 : strlen(line);
 		bool is_head = line[0] == '#';
 
-		if (!is_head || map_set(seen, (struct bytes){ (const uint8_t *)line, n }, &mark) == NULL)
+		if (!is_head ||
+		    map_set(seen, (struct bytes){ (const uint8_t *)line, n }, &mark) == NULL)
 			buf_add(out, line, n);
 		line += n;
 	}
@@ -246,7 +275,8 @@ static void serve_page(struct http_request *req, void *arg)
 
 	telemetry_write(t->service, &page);
 	http_respond(req, &(struct http_answer){ .status = 200,
-						 .content_type = "text/plain; version=0.0.4; charset=utf-8",
+						 .content_type =
+							 "text/plain; version=0.0.4; charset=utf-8",
 						 .body = buf_bytes(&page) });
 	buf_fini(&page);
 }
@@ -258,7 +288,9 @@ static void start_on_loop(void *arg)
 
 	settings.max_body = 65536;
 	settings.max_connections = 64;
-	t->route = (struct http_route){ .method = "GET", .path = "/metrics", .handler = serve_page, .arg = t };
+	t->route = (struct http_route){
+		.method = "GET", .path = "/metrics", .handler = serve_page, .arg = t
+	};
 	t->http = http_server_new(t->loop, t->fd, &settings, &t->route, 1, &t->err);
 }
 
@@ -269,7 +301,8 @@ static void stop_on_loop(void *arg)
 	http_server_free(t->http);
 }
 
-struct telemetry_server *telemetry_server_start(struct service *s, const char *endpoint, struct err *err)
+struct telemetry_server *telemetry_server_start(struct service *s, const char *endpoint,
+						struct err *err)
 {
 	struct telemetry_server *t = xcalloc(1, sizeof(*t));
 

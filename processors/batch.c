@@ -5,10 +5,12 @@
  *   consume --> group of the tenant [b][b][b] --size--> concat, emit (on the caller's thread)
  *                                        '----- quiet or timeout --> the same, on loop 0
  *
- * DESIGN: an acknowledgement still means delivered, so a client waits while its spans wait here. A group is therefore
- * also flushed when nothing more arrived for QUIET_MS: a client that sends one request and waits is held for a few
- * milliseconds, not for the whole `timeout`. Joining is concatenation of indexes; no span is copied.
- * THREADS: one lock, taken once per batch. LIMITS: what waits is charged to the budget by its buffers.
+ * DESIGN: an acknowledgement still means delivered, so a client waits while its spans wait here. A
+ * group is therefore also flushed when nothing more arrived for QUIET_MS: a client that sends one
+ * request and waits is held for a few milliseconds, not for the whole `timeout`. Joining is
+ * concatenation of indexes; no span is copied.
+ * THREADS: one lock, taken once per batch. LIMITS: what waits is charged to the budget by its
+ * buffers.
  * SPEC: the Collector's batch processor keys.
  */
 #include "base/clock.h"
@@ -35,7 +37,7 @@ struct group {
 	struct batch **v;
 	size_t n, cap;
 	uint64_t n_spans;
-	uint64_t first_ns, last_ns;	/* monotonic times of the oldest and newest */
+	uint64_t first_ns, last_ns; /* monotonic times of the oldest and newest */
 	struct group *next;
 };
 
@@ -45,25 +47,30 @@ struct batch_state {
 	_Atomic bool draining;
 	struct group *groups;
 	struct loop *loop;
-	struct loop_task task;		/* starts the timer on its loop */
+	struct loop_task task; /* starts the timer on its loop */
 	struct loop_timer timer;
-	bool ticking;			/* the timer runs, or is about to */
+	bool ticking; /* the timer runs, or is about to */
 	_Atomic uint64_t size_triggers, timeout_triggers;
 };
 
 #define C struct batch_config
 static const struct option batch_options[] = {
-	OPT_DURATION(C, "timeout", timeout_ns, "200ms", "Longest time a span waits here; 0 sends at once."),
-	OPT_UINT(C, "send_batch_size", send_batch_size, "8192", 0, 1 << 24, "Spans that cause a batch to be sent at once."),
+	OPT_DURATION(C, "timeout", timeout_ns, "200ms",
+		     "Longest time a span waits here; 0 sends at once."),
+	OPT_UINT(C, "send_batch_size", send_batch_size, "8192", 0, 1 << 24,
+		 "Spans that cause a batch to be sent at once."),
 	OPT_UINT(C, "send_batch_max_size", send_batch_max_size, "0", 0, 1 << 24,
 		 "Larger batches are split to this many spans; 0 is no limit."),
-	OPT_STRLIST(C, "metadata_keys", metadata_keys, "[]", "Accepted: batches never mix tenants anyway."),
-	OPT_UINT(C, "metadata_cardinality_limit", metadata_cardinality_limit, "1000", 0, 1 << 24, "Accepted with metadata_keys."),
+	OPT_STRLIST(C, "metadata_keys", metadata_keys, "[]",
+		    "Accepted: batches never mix tenants anyway."),
+	OPT_UINT(C, "metadata_cardinality_limit", metadata_cardinality_limit, "1000", 0, 1 << 24,
+		 "Accepted with metadata_keys."),
 	OPT_END
 };
 #undef C
 
-static void batch_validate(void *config, const struct conf_node *node, struct conf_errors *errs, const char *path)
+static void batch_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			   const char *path)
 {
 	const struct batch_config *c = config;
 
@@ -180,7 +187,8 @@ static bool flush_groups(struct component *c, bool all)
 			continue;
 		}
 		due = take(g);
-		/* Groups are only freed at shutdown, so the walk may go on after the lock was given up. */
+		/* Groups are only freed at shutdown, so the walk may go on after the lock was given
+		 * up. */
 		pthread_mutex_unlock(&st->lock);
 		if (due.n > 0)
 			atomic_fetch_add(&st->timeout_triggers, 1);
@@ -254,7 +262,8 @@ static void batch_processor_metrics(struct component *c, struct buf *out)
 {
 	struct batch_state *st = COMPONENT_STATE(c, struct batch_state);
 
-	telemetry_head(out, "otelcol_processor_batch_batch_size_trigger_send", "counter", "Batches sent because of their size.");
+	telemetry_head(out, "otelcol_processor_batch_batch_size_trigger_send", "counter",
+		       "Batches sent because of their size.");
 	telemetry_sample(out, "otelcol_processor_batch_batch_size_trigger_send",
 			 (double)atomic_load(&st->size_triggers), "processor", c->id, NULL);
 	telemetry_head(out, "otelcol_processor_batch_timeout_trigger_send", "counter",

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * memory_limiter.c - processor that sets the process's memory budget; the work is done before any body is read.
+ * memory_limiter.c - processor that sets the process's memory budget; the work is done before any
+ * body is read.
  *
- * DESIGN: the Collector's limiter looks at its heap once per check_interval and refuses batches that are in memory
- * already. Ours is a hard budget (base/budget.h) that receivers charge from Content-Length or the gRPC frame before they
- * read, so this component only says how large it is: the limit, less what the process itself takes, less the share that
- * an allocator loses. Batches pass through untouched.
+ * DESIGN: the Collector's limiter looks at its heap once per check_interval and refuses batches
+ * that are in memory already. Ours is a hard budget (base/budget.h) that receivers charge from
+ * Content-Length or the gRPC frame before they read, so this component only says how large it is:
+ * the limit, less what the process itself takes, less the share that an allocator loses. Batches
+ * pass through untouched.
  * SPEC: the Collector's memory_limiter keys; DESIGN principle 3.
  */
 #include "pipeline/component.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/system.h"
-
 
 struct memory_limiter_config {
 	int64_t check_interval_ns;
@@ -23,10 +24,14 @@ struct memory_limiter_config {
 static const struct option memory_limiter_options[] = {
 	OPT_DURATION(C, "check_interval", check_interval_ns, "1s",
 		     "The Collector's key; the budget here is exact at every moment."),
-	OPT_SIZE_MIB(C, "limit_mib", limit_bytes, "0", 0, 1 << 24, "Memory the process may use; wins over limit_percentage."),
-	OPT_SIZE_MIB(C, "spike_limit_mib", spike_bytes, "0", 0, 1 << 24, "Accepted; a hard budget has no spikes."),
-	OPT_UINT(C, "limit_percentage", limit_percentage, "0", 0, 100, "The same as a share of the cgroup's limit, or of all memory."),
-	OPT_UINT(C, "spike_limit_percentage", spike_percentage, "0", 0, 100, "Accepted; a hard budget has no spikes."),
+	OPT_SIZE_MIB(C, "limit_mib", limit_bytes, "0", 0, 1 << 24,
+		     "Memory the process may use; wins over limit_percentage."),
+	OPT_SIZE_MIB(C, "spike_limit_mib", spike_bytes, "0", 0, 1 << 24,
+		     "Accepted; a hard budget has no spikes."),
+	OPT_UINT(C, "limit_percentage", limit_percentage, "0", 0, 100,
+		 "The same as a share of the cgroup's limit, or of all memory."),
+	OPT_UINT(C, "spike_limit_percentage", spike_percentage, "0", 0, 100,
+		 "Accepted; a hard budget has no spikes."),
 	OPT_IGNORED("min_gc_interval_when_soft_limited", "There is no garbage collector."),
 	OPT_IGNORED("min_gc_interval_when_hard_limited", "There is no garbage collector."),
 	OPT_IGNORED("max_gc_interval_when_soft_limited", "There is no garbage collector."),
@@ -35,13 +40,14 @@ static const struct option memory_limiter_options[] = {
 };
 #undef C
 
-static void memory_limiter_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
-				    const char *path)
+static void memory_limiter_validate(void *config, const struct conf_node *node,
+				    struct conf_errors *errs, const char *path)
 {
 	const struct memory_limiter_config *c = config;
 
 	if (c->check_interval_ns == 0)
-		conf_error_at(errs, node, path, "check_interval", "for example 1s", "must be greater than zero");
+		conf_error_at(errs, node, path, "check_interval", "for example 1s",
+			      "must be greater than zero");
 	if (c->limit_bytes == 0 && c->limit_percentage == 0)
 		conf_error_at(errs, node, path, NULL, "for example limit_mib: 512",
 			      "'limit_mib' or 'limit_percentage' must be greater than zero");
@@ -50,8 +56,8 @@ static void memory_limiter_validate(void *config, const struct conf_node *node, 
 			      "must be smaller than limit_mib");
 }
 
-/* What budget a process limited to `limit` bytes can give away: the program and its libraries are there already, and
- * 15 % covers what allocators and stacks lose. */
+/* What budget a process limited to `limit` bytes can give away: the program and its libraries are
+ * there already, and 15 % covers what allocators and stacks lose. */
 static int64_t budget_of(uint64_t limit)
 {
 	uint64_t base = system_memory_rss();
@@ -62,7 +68,8 @@ static int64_t budget_of(uint64_t limit)
 
 static int memory_limiter_start(struct component *c, struct err *err)
 {
-	const struct memory_limiter_config *conf = COMPONENT_CONFIG(c, struct memory_limiter_config);
+	const struct memory_limiter_config *conf =
+		COMPONENT_CONFIG(c, struct memory_limiter_config);
 	uint64_t limit = conf->limit_bytes;
 
 	(void)err;

@@ -2,13 +2,15 @@
  *
  * probabilistic_sampler.c - processor that keeps a fixed share of traces, by the one rule R >= T.
  *
- * DESIGN: R is the trace's own randomness, so every sampler of the fleet agrees without talking. A kept span carries the
- * threshold it passed (ot=th), so adjusted counts stay right behind any chain of stages. At 100 % nothing is touched.
+ * DESIGN: R is the trace's own randomness, so every sampler of the fleet agrees without talking. A
+ * kept span carries the threshold it passed (ot=th), so adjusted counts stay right behind any chain
+ * of stages. At 100 % nothing is touched.
  *   proportional  T = threshold(ratio * probability of what arrives)
  *   equalizing    T = max(threshold(ratio), T of what arrives)
- * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else treated as of unknown
- * probability. `sampling.priority` (0 drops, above keeps) goes before everything.
- * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option names.
+ * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else treated
+ * as of unknown probability. `sampling.priority` (0 drops, above keeps) goes before everything.
+ * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option
+ * names.
  */
 #include "base/mem.h"
 #include "base/str.h"
@@ -21,7 +23,7 @@
 enum mode { MODE_UNSET, MODE_PROPORTIONAL, MODE_EQUALIZING, MODE_HASH_SEED };
 
 struct sampler_config {
-	int mode;		/* enum mode */
+	int mode; /* enum mode */
 	double percentage;
 	uint64_t hash_seed;
 	bool has_hash_seed;
@@ -31,8 +33,8 @@ struct sampler_config {
 
 struct sampler_state {
 	double ratio;
-	uint64_t th;			/* of the ratio alone */
-	uint8_t field[32];		/* a trace_state field that says so, for spans without one */
+	uint64_t th;       /* of the ratio alone */
+	uint8_t field[32]; /* a trace_state field that says so, for spans without one */
 	size_t field_len;
 	_Atomic uint64_t kept, dropped, inconsistent;
 };
@@ -48,12 +50,17 @@ static const struct option_choice modes[] = {
 #define C struct sampler_config
 static const struct option sampler_options[] = {
 	OPT_ENUM(C, "mode", mode, modes, "",
-		 "proportional or equalizing; unset is proportional, or hash_seed when hash_seed is set."),
-	OPT_DOUBLE(C, "sampling_percentage", percentage, "0", 0, 1e9, "Share of traces kept, in percent; 100 and above keep all."),
-	OPT_UINT(C, "hash_seed", hash_seed, "0", 0, UINT32_MAX, "Seed of the Collector's hash_seed mode."),
+		 "proportional or equalizing; unset is proportional, or hash_seed when hash_seed "
+		 "is set."),
+	OPT_DOUBLE(C, "sampling_percentage", percentage, "0", 0, 1e9,
+		   "Share of traces kept, in percent; 100 and above keep all."),
+	OPT_UINT(C, "hash_seed", hash_seed, "0", 0, UINT32_MAX,
+		 "Seed of the Collector's hash_seed mode."),
 	OPT_PRESENT(C, "hash_seed", has_hash_seed),
-	OPT_BOOL(C, "fail_closed", fail_closed, "true", "Drop spans whose sampling information contradicts itself."),
-	OPT_UINT(C, "sampling_precision", precision, "4", 1, 14, "Hexadecimal digits of a threshold."),
+	OPT_BOOL(C, "fail_closed", fail_closed, "true",
+		 "Drop spans whose sampling information contradicts itself."),
+	OPT_UINT(C, "sampling_precision", precision, "4", 1, 14,
+		 "Hexadecimal digits of a threshold."),
 	OPT_IGNORED("attribute_source", "For logs only."),
 	OPT_IGNORED("from_attribute", "For logs only."),
 	OPT_IGNORED("sampling_priority", "For logs only."),
@@ -61,7 +68,8 @@ static const struct option sampler_options[] = {
 };
 #undef C
 
-static void sampler_validate(void *config, const struct conf_node *node, struct conf_errors *errs, const char *path)
+static void sampler_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			     const char *path)
 {
 	struct sampler_config *c = config;
 
@@ -117,8 +125,8 @@ static bool priority_of(const struct span_ref *sp, double *out)
 enum decision { DROP, KEEP, KEEP_WITH_TH };
 
 /* The decision for one span; *th gets the threshold it passed. */
-static enum decision decide(const struct sampler_config *conf, struct sampler_state *st, const struct span_ref *sp,
-			    uint64_t *th)
+static enum decision decide(const struct sampler_config *conf, struct sampler_state *st,
+			    const struct span_ref *sp, uint64_t *th)
 {
 	uint64_t arrived = sp->th;
 	double priority;
@@ -137,13 +145,15 @@ static enum decision decide(const struct sampler_config *conf, struct sampler_st
 	if (arrived != TH_UNKNOWN && conf->mode == MODE_EQUALIZING)
 		*th = MAX(st->th, arrived);
 	else if (arrived != TH_UNKNOWN)
-		*th = tracestate_threshold(st->ratio * tracestate_probability(arrived), (int)conf->precision);
+		*th = tracestate_threshold(st->ratio * tracestate_probability(arrived),
+					   (int)conf->precision);
 	if (*th >= TRACESTATE_W56 || sp->r < *th)
 		return DROP;
 	return *th == sp->th ? KEEP : KEEP_WITH_TH;
 }
 
-static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct sampler_state *st, const uint8_t *field)
+static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct sampler_state *st,
+		     const uint8_t *field)
 {
 	struct span_ref *sp = &b->tables.spans[i];
 	struct buf state = BUF_INIT;
@@ -198,7 +208,8 @@ static void sampler_consume(struct component *c, struct batch *b)
 	uint64_t *ths;
 	uint8_t *keep;
 
-	if (st->ratio >= 1.0 && COMPONENT_CONFIG(c, struct sampler_config)->mode != MODE_HASH_SEED) {
+	if (st->ratio >= 1.0 &&
+	    COMPONENT_CONFIG(c, struct sampler_config)->mode != MODE_HASH_SEED) {
 		component_emit(c, b);
 		return;
 	}
@@ -217,10 +228,10 @@ static void sampler_metrics(struct component *c, struct buf *out)
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
 
 	telemetry_head(out, name, "counter", "Spans decided, by policy and decision.");
-	telemetry_sample(out, name, (double)atomic_load(&st->kept), "processor", c->id, "policy", "trace_id_w3c",
-			 "sampled", "true", NULL);
-	telemetry_sample(out, name, (double)atomic_load(&st->dropped), "processor", c->id, "policy", "trace_id_w3c",
-			 "sampled", "false", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->kept), "processor", c->id, "policy",
+			 "trace_id_w3c", "sampled", "true", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->dropped), "processor", c->id, "policy",
+			 "trace_id_w3c", "sampled", "false", NULL);
 }
 
 const struct component_type processor_probabilistic_sampler = {

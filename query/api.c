@@ -45,7 +45,8 @@ static int parse_tenants(struct lookup *l, const char *header, struct err *err)
 		size_t n = strcspn(p, "|");
 
 		if (l->n_tenants == MAX_TENANTS)
-			return err_set(err, ERR_INVALID, "X-Scope-OrgID: more than %d tenants", MAX_TENANTS);
+			return err_set(err, ERR_INVALID, "X-Scope-OrgID: more than %d tenants",
+				       MAX_TENANTS);
 		if (block_meta_tenant_check((struct bytes){ (const uint8_t *)p, n }, err) < 0)
 			return err_wrap(err, "X-Scope-OrgID");
 		memcpy(l->tenants[l->n_tenants], p, n);
@@ -63,11 +64,13 @@ static int check_times(struct http_request *req, struct err *err)
 	uint64_t s = 0, e = 0;
 
 	if (start != NULL && *start != '\0' && str_to_u64(bytes_str(start), &s) < 0)
-		return err_set(err, ERR_INVALID, "start \"%.32s\": not a time in Unix seconds", start);
+		return err_set(err, ERR_INVALID, "start \"%.32s\": not a time in Unix seconds",
+			       start);
 	if (end != NULL && *end != '\0' && str_to_u64(bytes_str(end), &e) < 0)
 		return err_set(err, ERR_INVALID, "end \"%.32s\": not a time in Unix seconds", end);
 	if (s > 0 && e > 0 && e <= s)
-		return err_set(err, ERR_INVALID, "http parameter start must be before end: start=%llu end=%llu",
+		return err_set(err, ERR_INVALID,
+			       "http parameter start must be before end: start=%llu end=%llu",
 			       (unsigned long long)s, (unsigned long long)e);
 	return 0;
 }
@@ -84,7 +87,8 @@ static int parse_lookup(struct lookup *l, struct err *err)
 	const char *format = http_request_param(l->req, "format");
 
 	if (format != NULL && strcmp(format, "otlp") != 0 && *format != '\0')
-		return err_set(err, ERR_INVALID, "format \"%.32s\": must be otlp, or left out", format);
+		return err_set(err, ERR_INVALID, "format \"%.32s\": must be otlp, or left out",
+			       format);
 	if (format != NULL && *format != '\0')
 		l->form = FORM_OTLP;
 	l->wants_protobuf = accepts(l->req, "application/protobuf");
@@ -148,7 +152,8 @@ static int write_body(struct lookup *l, struct err *err)
 	}
 	if (l->form == FORM_OTLP)
 		return otlp_json_encode(&otlp, 1, OTLP_JSON, 0, &l->body, err);
-	return l->form == FORM_V2 ? write_v2_json(&l->trace, &l->body, err) : write_v1_json(&l->trace, &l->body, err);
+	return l->form == FORM_V2 ? write_v2_json(&l->trace, &l->body, err)
+				  : write_v1_json(&l->trace, &l->body, err);
 }
 
 /* On a pool thread. */
@@ -157,8 +162,8 @@ static void look_up(void *arg)
 	struct lookup *l = arg;
 
 	for (size_t i = 0; i < l->n_tenants; i++)
-		if (trace_by_id_find(l->api->store, l->tenants[i], l->id, l->api->max_trace_bytes, &l->trace,
-				     &l->err) < 0)
+		if (trace_by_id_find(l->api->store, l->tenants[i], l->id, l->api->max_trace_bytes,
+				     &l->trace, &l->err) < 0)
 			return;
 	if (trace_by_id_combine(&l->trace, &l->err) == 0)
 		write_body(l, &l->err);
@@ -181,7 +186,8 @@ static void respond_found(struct lookup *l)
 		status = 206;
 	http_respond(l->req, &(struct http_answer){
 				     .status = status,
-				     .content_type = l->wants_protobuf ? "application/protobuf" : "application/json",
+				     .content_type = l->wants_protobuf ? "application/protobuf"
+								       : "application/json",
 				     .body = buf_bytes(&l->body),
 			     });
 }
@@ -275,17 +281,20 @@ static void serve_ready(struct http_request *req, void *arg)
 		http_respond_text(req, 503, "not ready: %s\n", why);
 }
 
-/* goVersion and the rest are Tempo's keys; Grafana looks at version alone, and wants 2.7 or later for its newest calls. */
+/* goVersion and the rest are Tempo's keys; Grafana looks at version alone, and wants 2.7 or later
+ * for its newest calls. */
 static void serve_buildinfo(struct http_request *req, void *arg)
 {
-	static const char body[] = "{\"version\":\"2.10.0-spanmill-" SPANMILL_VERSION "\",\"revision\":\"\","
-				   "\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}";
+	static const char body[] =
+		"{\"version\":\"2.10.0-spanmill-" SPANMILL_VERSION "\",\"revision\":\"\","
+		"\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}";
 
 	(void)arg;
-	http_respond(req, &(struct http_answer){ .status = 200,
-						 .content_type = "application/json",
-						 .body = { (const uint8_t *)body, sizeof(body) - 1 },
-						 .body_is_static = true });
+	http_respond(req,
+		     &(struct http_answer){ .status = 200,
+					    .content_type = "application/json",
+					    .body = { (const uint8_t *)body, sizeof(body) - 1 },
+					    .body_is_static = true });
 }
 
 struct flush {
@@ -335,10 +344,21 @@ static void serve_flush(struct http_request *req, void *arg)
 void query_api_routes(struct query_api *api, struct http_route routes[QUERY_ROUTES])
 {
 	const struct http_route table[QUERY_ROUTES] = {
-		{ .method = "GET", .path = "/api/traces/", .is_prefix = true, .handler = serve_v1, .arg = api },
-		{ .method = "GET", .path = "/api/v2/traces/", .is_prefix = true, .handler = serve_v2, .arg = api },
+		{ .method = "GET",
+		  .path = "/api/traces/",
+		  .is_prefix = true,
+		  .handler = serve_v1,
+		  .arg = api },
+		{ .method = "GET",
+		  .path = "/api/v2/traces/",
+		  .is_prefix = true,
+		  .handler = serve_v2,
+		  .arg = api },
 		{ .method = "GET", .path = "/api/echo", .handler = serve_echo, .arg = api },
-		{ .method = "GET", .path = "/api/status/buildinfo", .handler = serve_buildinfo, .arg = api },
+		{ .method = "GET",
+		  .path = "/api/status/buildinfo",
+		  .handler = serve_buildinfo,
+		  .arg = api },
 		{ .method = "GET", .path = "/ready", .handler = serve_ready, .arg = api },
 		{ .method = "POST", .path = "/flush", .handler = serve_flush, .arg = api },
 	};

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * api.h - the query port's HTTP API: Tempo's trace by id (v1, v2), echo, buildinfo, readiness, flush.
+ * api.h - the query port's HTTP API: Tempo's trace by id (v1, v2), echo, buildinfo, readiness,
+ * flush.
  *
- *   GET  /api/traces/<id>      200 {"batches": ...}, 206 when incomplete, 404 when every place was asked, 400 bad id
- *   GET  /api/v2/traces/<id>   200 always when it works: {"trace": ..., "metrics": ..., "status": "PARTIAL"}
+ *   GET  /api/traces/<id>      200 {"batches": ...}, 206 when incomplete, 404 when every place was
+ *     asked, 400 bad id
+ *   GET  /api/v2/traces/<id>   200 always when it works: {"trace": ..., "metrics": ..., "status":
+ *     "PARTIAL"}
  *        Accept: application/protobuf: tempopb; ?format=otlp: OTLP/JSON with hex ids
  *   GET  /api/echo, /api/status/buildinfo, /ready
  *   POST /flush                cut open sections; answers when their blocks are visible
  *
  * Look-ups block on disk and run on pool threads; the loop only parses and answers.
- * THREADS: everything on the server's loop but for the work. SPEC: reference/tempo-api.md 2.1, 2.2; INTERFACE "Query".
+ * THREADS: everything on the server's loop but for the work. SPEC: reference/tempo-api.md 2.1, 2.2;
+ * INTERFACE "Query".
  */
 #ifndef QUERY_API_H
 #define QUERY_API_H
@@ -25,7 +29,7 @@ struct query_api {
 	/* False with a reason while the process starts or stops. Any thread. */
 	bool (*is_ready)(void *arg, char *why, size_t why_size);
 	void *arg;
-	_Atomic int jobs;	/* under way on pool threads: wait for 0 before the loop stops */
+	_Atomic int jobs; /* under way on pool threads: wait for 0 before the loop stops */
 	_Atomic uint64_t found, not_found, failed;
 };
 

@@ -8,9 +8,10 @@
 
 enum { STATUS_PARTIAL = 1 };
 
-/* One message level: fields `child` are rewritten by `write`, the others copied; field `must` is added when missing. */
+/* One message level: fields `child` are rewritten by `write`, the others copied; field `must` is
+ * added when missing. */
 struct level {
-	uint32_t child;		/* 0: none */
+	uint32_t child; /* 0: none */
 	uint32_t must;
 	const struct level *below;
 };

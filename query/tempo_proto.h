@@ -2,9 +2,9 @@
  *
  * tempo_proto.h - Tempo's protobuf answers: Trace and TraceByIDResponse.
  *
- * Grafana reads resource, scope and status without asking whether they are there, so each is written even when empty.
- * Pure functions, any thread. SPEC: tempopb Trace {1 resource_spans}, TraceByIDResponse {1 trace, 2 metrics {1
- * inspected_bytes}, 3 status, 4 message}.
+ * Grafana reads resource, scope and status without asking whether they are there, so each is
+ * written even when empty. Pure functions, any thread. SPEC: tempopb Trace {1 resource_spans},
+ * TraceByIDResponse {1 trace, 2 metrics {1 inspected_bytes}, 3 status, 4 message}.
  */
 #ifndef QUERY_TEMPO_PROTO_H
 #define QUERY_TEMPO_PROTO_H

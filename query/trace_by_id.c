@@ -18,7 +18,8 @@ int trace_by_id_parse(const char *text, uint8_t id[16], struct err *err)
 	size_t n = strlen(text);
 
 	if (n == 0 || n > 32)
-		return err_set(err, ERR_INVALID, "trace id \"%.64s\": must be 1 to 32 hex digits", text);
+		return err_set(err, ERR_INVALID, "trace id \"%.64s\": must be 1 to 32 hex digits",
+			       text);
 	memset(padded, '0', 32 - n);
 	memcpy(padded + 32 - n, text, n);
 	if (str_unhex((struct bytes){ (const uint8_t *)padded, 32 }, id, 16) < 0)
@@ -42,12 +43,13 @@ static int add_piece(void *arg, struct bytes traces_data, struct err *err)
 	struct trace_by_id *t = arg;
 
 	if (buf_add_bytes(&t->otlp, traces_data) < 0)
-		return err_set(err, ERR_TOO_LARGE, "trace exceeds max size: more than %zu bytes", t->otlp.max);
+		return err_set(err, ERR_TOO_LARGE, "trace exceeds max size: more than %zu bytes",
+			       t->otlp.max);
 	return 0;
 }
 
-int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16], size_t max_bytes, struct trace_by_id *t,
-		     struct err *err)
+int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16], size_t max_bytes,
+		     struct trace_by_id *t, struct err *err)
 {
 	struct store_find_result r;
 
@@ -58,7 +60,8 @@ int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16], 
 	if (r.blocks_failed + r.live_failed > 0) {
 		t->is_complete = false;
 		snprintf(t->why, sizeof(t->why), "%zu of %zu places could not be read: %.180s",
-			 r.blocks_failed + r.live_failed, r.blocks_asked + r.live_failed, r.first_failure);
+			 r.blocks_failed + r.live_failed, r.blocks_asked + r.live_failed,
+			 r.first_failure);
 	}
 	return 0;
 }

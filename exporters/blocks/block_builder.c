@@ -3,9 +3,9 @@
  * block_builder.c - see block_builder.h.
  *
  * DESIGN: sorting by the first three id bytes with a radix (stable, 3 passes), then each run of
- * equal prefixes by full comparison. A plain qsort costs five times as much. Ids that share a prefix
- * (64-bit Zipkin ids are zero there) make long runs: those go to qsort, never to the quadratic
- * insertion.
+ * equal prefixes by full comparison. A plain qsort costs five times as much. Ids that share a
+ * prefix (64-bit Zipkin ids are zero there) make long runs: those go to qsort, never to the
+ * quadratic insertion.
  */
 #include "exporters/blocks/block_builder.h"
 
@@ -18,7 +18,7 @@
 #include "wire/otlp_encode.h"
 
 struct sort_key {
-	uint64_t hi, lo;	/* the trace id, big-endian */
+	uint64_t hi, lo; /* the trace id, big-endian */
 	uint32_t span;
 };
 
@@ -159,19 +159,19 @@ struct build_state {
 	struct block_build *b;
 	struct span_tables tables;
 	struct block_writer *writer;
-	struct arena scratch;	/* of one trace */
-	struct arena rebuilt;	/* heads that otlp_index put together */
+	struct arena scratch; /* of one trace */
+	struct arena rebuilt; /* heads that otlp_index put together */
 	struct sort_key *keys, *spare;
 	size_t charged;
-	uint32_t *pick;		/* spans of the trace at hand */
+	uint32_t *pick; /* spans of the trace at hand */
 	struct bytes *pieces;
 	size_t cap_pieces;
-	/* Hash table of picked positions + 1: the first span of each id and kind by these, the others
-	 * by all their bytes. */
+	/* Hash table of picked positions + 1: the first span of each id and kind by these, the
+	 * others by all their bytes. */
 	uint32_t *seen;
-	size_t cap_seen;	/* slots in use for this trace: a power of two, at most alloc_seen */
+	size_t cap_seen; /* slots in use for this trace: a power of two, at most alloc_seen */
 	size_t alloc_seen;
-	uint64_t seed;		/* senders choose span ids, and must not choose slots */
+	uint64_t seed; /* senders choose span ids, and must not choose slots */
 	uint64_t min_start_ns, max_end_ns;
 };
 
@@ -201,7 +201,8 @@ static uint32_t *find_seen(struct build_state *s, const struct span_ref *sp, uin
  * of them again for each would take for ever. */
 static bool is_duplicate(struct build_state *s, const struct span_ref *sp, uint32_t n_picked)
 {
-	uint32_t *slot = find_seen(s, sp, hash_xxh64(sp->span_id, 8, s->seed + sp->kind), same_span);
+	uint32_t *slot =
+		find_seen(s, sp, hash_xxh64(sp->span_id, 8, s->seed + sp->kind), same_span);
 
 	if (*slot != 0) {
 		if (same_bytes(sp, &s->tables.spans[s->pick[*slot - 1]]))
@@ -226,7 +227,8 @@ static void size_seen(struct build_state *s, size_t n)
 		s->seen = xmalloc(want * sizeof(*s->seen));
 		s->alloc_seen = want;
 	}
-	/* Clearing a table sized for the largest trace for every small one would cost more than the traces. */
+	/* Clearing a table sized for the largest trace for every small one would cost more than the
+	 * traces. */
 	s->cap_seen = want;
 	memset(s->seen, 0, want * sizeof(*s->seen));
 }
@@ -257,7 +259,8 @@ static void trace_times(const struct build_state *s, uint32_t n, uint64_t *start
 	}
 }
 
-static int write_trace(struct build_state *s, const struct sort_key *keys, uint32_t n, struct err *err)
+static int write_trace(struct build_state *s, const struct sort_key *keys, uint32_t n,
+		       struct err *err)
 {
 	uint8_t head[BLOCK_OBJECT_HEAD], id[16];
 	struct otlp_pieces pieces;
@@ -271,7 +274,8 @@ static int write_trace(struct build_state *s, const struct sort_key *keys, uint3
 	otlp_encode(&s->tables, s->pick, n, &s->scratch, &pieces);
 	s->pieces = xgrow(s->pieces, &s->cap_pieces, pieces.n + 1, sizeof(*s->pieces));
 	s->pieces[0] = (struct bytes){ head, block_object_head(head, block_object_seconds(start),
-							       block_object_seconds(end), pieces.n_bytes) };
+							       block_object_seconds(end),
+							       pieces.n_bytes) };
 	memcpy(s->pieces + 1, pieces.v, pieces.n * sizeof(*s->pieces));
 	store_be64(id, keys->hi);
 	store_be64(id + 8, keys->lo);
@@ -335,7 +339,8 @@ static void set_times(const struct build_state *s, struct block_meta *m)
 	uint64_t hi = s->b->last_wall_ns + day;
 
 	m->start = block_time_of_ns(clamp(s->min_start_ns, lo, hi) / NS_PER_S * NS_PER_S);
-	m->end = block_time_of_ns((clamp(s->max_end_ns, lo, hi) + NS_PER_S - 1) / NS_PER_S * NS_PER_S);
+	m->end = block_time_of_ns((clamp(s->max_end_ns, lo, hi) + NS_PER_S - 1) / NS_PER_S *
+				  NS_PER_S);
 	m->ingested_at = block_time_of_ns(s->b->last_wall_ns);
 }
 

@@ -22,7 +22,7 @@
 
 /* Where the time went: filled when block_build.times is set. Nanoseconds. */
 struct block_build_times {
-	uint64_t index, sort, gather, write;	/* write: compression and the backend */
+	uint64_t index, sort, gather, write; /* write: compression and the backend */
 };
 
 struct block_build {
@@ -32,12 +32,12 @@ struct block_build {
 	struct budget *budget;
 	/* When the section's records came: clamps wild span clocks. */
 	uint64_t first_wall_ns, last_wall_ns;
-	const struct bytes *requests;	/* OTLP requests, validated once; damaged ones are left out */
+	const struct bytes *requests; /* OTLP requests, validated once; damaged ones are left out */
 	size_t n_requests;
-	struct block_build_times *times;	/* may be NULL */
+	struct block_build_times *times; /* may be NULL */
 	/* out */
-	uint64_t n_traces;	/* 0: there is no block, and *meta is not filled */
-	uint64_t n_spans;	/* found in the requests, duplicates too */
+	uint64_t n_traces; /* 0: there is no block, and *meta is not filled */
+	uint64_t n_spans;  /* found in the requests, duplicates too */
 	uint64_t n_duplicates, n_conflicting;
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * blocks.c - exporter that writes Tempo-compatible trace blocks; the ack is the group fsync of its log.
+ * blocks.c - exporter that writes Tempo-compatible trace blocks; the ack is the group fsync of its
+ * log.
  *
  * DESIGN: consume hands the batch to the section log (section_log.h), which acknowledges it once it
  * is on disk, answers queries from it at once, and turns it into blocks behind.
@@ -23,8 +24,8 @@ struct blocks_config {
 	uint64_t max_block_bytes, max_block_traces;
 	int64_t max_block_age_ns;
 	bool flush_on_shutdown;
-	int encoding;		/* enum encoding */
-	int compression;	/* enum codec_id */
+	int encoding;    /* enum encoding */
+	int compression; /* enum codec_id */
 };
 
 struct blocks_state {
@@ -38,9 +39,9 @@ static const struct option_choice encodings[] = {
 };
 
 static const struct option_choice compressions[] = {
-	{ "none", CODEC_NONE },	      { "gzip", CODEC_GZIP },	    { "lz4-64k", CODEC_LZ4_64K },
+	{ "none", CODEC_NONE },         { "gzip", CODEC_GZIP },     { "lz4-64k", CODEC_LZ4_64K },
 	{ "lz4-256k", CODEC_LZ4_256K }, { "lz4-1M", CODEC_LZ4_1M }, { "lz4", CODEC_LZ4 },
-	{ "snappy", CODEC_SNAPPY },   { "zstd", CODEC_ZSTD },	    { NULL, 0 },
+	{ "snappy", CODEC_SNAPPY },     { "zstd", CODEC_ZSTD },     { NULL, 0 },
 };
 
 #define C struct blocks_config
@@ -54,7 +55,8 @@ static const struct option blocks_options[] = {
 	OPT_BOOL(C, "flush_on_shutdown", flush_on_shutdown, "true",
 		 "Write what is open as blocks when the process ends; else it stays in the log."),
 	OPT_ENUM(C, "encoding", encoding, encodings, "v2", "Block format."),
-	OPT_ENUM(C, "compression", compression, compressions, "zstd", "Compression of the pages of a block."),
+	OPT_ENUM(C, "compression", compression, compressions, "zstd",
+		 "Compression of the pages of a block."),
 	OPT_END
 };
 #undef C
@@ -67,7 +69,8 @@ static int make_dir(const char *path, struct err *err)
 }
 
 /* "<path>/_spanmill/log/<id>", with '/' of the id as '_'. */
-static int log_dir(const struct component *c, const char *root, char *out, size_t size, struct err *err)
+static int log_dir(const struct component *c, const char *root, char *out, size_t size,
+		   struct err *err)
 {
 	char path[4096];
 	int n;
@@ -96,7 +99,8 @@ static int blocks_start(struct component *c, struct err *err)
 	char dir[4096];
 
 	if (store == NULL)
-		return err_set(err, ERR_CONFIG, "no trace_store extension: list one under service.extensions");
+		return err_set(err, ERR_CONFIG,
+			       "no trace_store extension: list one under service.extensions");
 	if (log_dir(c, store_local_path(store), dir, sizeof(dir), err) < 0)
 		return -1;
 	st->log = section_log_start(
@@ -164,14 +168,16 @@ static void blocks_metrics(struct component *c, struct buf *out)
 	section_log_stats(st->log, &s);
 	sample(out, c, "spanmill_blocks_written", "counter", s.blocks_written, "Blocks published.");
 	sample(out, c, "spanmill_blocks_sections", "counter", s.sections, "Sections committed.");
-	sample(out, c, "spanmill_blocks_build_failures", "counter", s.build_failures, "Attempts that failed.");
+	sample(out, c, "spanmill_blocks_build_failures", "counter", s.build_failures,
+	       "Attempts that failed.");
 	sample(out, c, "spanmill_blocks_duplicate_spans", "counter", s.duplicates,
 	       "Spans left out because their equal was in the block.");
 	sample(out, c, "spanmill_blocks_conflicting_spans", "counter", s.conflicting,
 	       "Spans kept beside one of the same id and kind but other bytes.");
 	sample(out, c, "spanmill_blocks_lost_spans", "counter", s.lost_spans,
 	       "Spans of log records that were damaged before they reached a block.");
-	sample(out, c, "spanmill_blocks_live_spans", "gauge", s.live_spans, "Spans in the log and in no block yet.");
+	sample(out, c, "spanmill_blocks_live_spans", "gauge", s.live_spans,
+	       "Spans in the log and in no block yet.");
 	sample(out, c, "spanmill_blocks_log_bytes", "gauge", s.log_bytes, "Bytes of log on disk.");
 }
 
@@ -188,8 +194,9 @@ static bool blocks_is_ready(struct component *c, char *why, size_t why_size)
 const struct component_type exporter_blocks = {
 	.name = "blocks",
 	.kind = KIND_EXPORTER,
-	.summary = "Writes traces as Tempo v2 blocks to the trace_store; acknowledges when they are "
-		   "synced to its log.",
+	.summary =
+		"Writes traces as Tempo v2 blocks to the trace_store; acknowledges when they are "
+		"synced to its log.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_TRACES,
 	.config_size = sizeof(struct blocks_config),

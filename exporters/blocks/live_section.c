@@ -48,7 +48,8 @@ static uint32_t intern_tenant(struct live_section *s, const char *tenant)
 	uint32_t i = find_tenant(s, tenant);
 
 	if (i == s->n_tenants) {
-		s->tenants = xgrow(s->tenants, &s->cap_tenants, s->n_tenants + 1, sizeof(*s->tenants));
+		s->tenants =
+			xgrow(s->tenants, &s->cap_tenants, s->n_tenants + 1, sizeof(*s->tenants));
 		s->tenants[s->n_tenants++] = xstrdup(tenant);
 	}
 	return i;
@@ -83,7 +84,8 @@ static void grow_traces(struct live_section *s)
 	free(old);
 }
 
-static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t tenant, uint32_t record)
+static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t tenant,
+		       uint32_t record)
 {
 	struct live_trace *t;
 
@@ -111,9 +113,8 @@ static void charge_growth(struct live_section *s)
 	s->charged = now;
 }
 
-void live_section_add(struct live_section *s, const char *tenant,
-		      const struct segment_position *at, uint64_t lsn, uint64_t wall_ns,
-		      const struct span_tables *spans)
+void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
+		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans)
 {
 	uint32_t t = intern_tenant(s, tenant), record = (uint32_t)s->n_records;
 

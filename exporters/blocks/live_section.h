@@ -23,48 +23,47 @@
 struct live_record {
 	struct segment_position at;
 	uint64_t lsn;
-	uint32_t tenant;	/* index into tenants */
+	uint32_t tenant; /* index into tenants */
 	uint32_t n_spans;
 };
 
 struct live_trace {
 	uint8_t id[16];
-	uint32_t tenant;	/* index + 1; 0: free slot */
-	uint32_t links;		/* head of a list of links, index + 1 */
+	uint32_t tenant; /* index + 1; 0: free slot */
+	uint32_t links;  /* head of a list of links, index + 1 */
 };
 
 struct live_link {
-	uint32_t record, next;	/* next: index + 1 */
+	uint32_t record, next; /* next: index + 1 */
 };
 
 struct live_section {
 	uint64_t first_lsn, last_lsn;
-	uint64_t first_wall_ns;		/* of the first record: names the commit */
-	uint64_t min_wall_ns, max_wall_ns;	/* the wall clock may step back */
-	uint64_t opened_mono_ns;	/* of the first record; for max_block_age */
-	uint64_t bytes, n_spans;	/* OTLP bytes, and spans, in the log */
-	uint64_t n_claimed;		/* of the spans: those the ledger counts here (batch_hold) */
+	uint64_t first_wall_ns;            /* of the first record: names the commit */
+	uint64_t min_wall_ns, max_wall_ns; /* the wall clock may step back */
+	uint64_t opened_mono_ns;           /* of the first record; for max_block_age */
+	uint64_t bytes, n_spans;           /* OTLP bytes, and spans, in the log */
+	uint64_t n_claimed; /* of the spans: those the ledger counts here (batch_hold) */
 	struct live_record *records;
 	size_t n_records, cap_records;
 	char **tenants;
 	size_t n_tenants, cap_tenants;
 	struct live_trace *traces;
-	size_t n_traces, cap_traces;	/* cap: power of two or 0 */
+	size_t n_traces, cap_traces; /* cap: power of two or 0 */
 	struct live_link *links;
 	size_t n_links, cap_links;
-	uint64_t seed;			/* senders choose ids, and must not choose slots */
+	uint64_t seed; /* senders choose ids, and must not choose slots */
 	struct budget *budget;
 	size_t charged;
-	uint64_t retire_mono_ns;	/* published: when other readers have seen the block */
-	struct live_section *next;	/* the exporter's lists */
+	uint64_t retire_mono_ns;   /* published: when other readers have seen the block */
+	struct live_section *next; /* the exporter's lists */
 };
 
 struct live_section *live_section_new(struct budget *budget);
 void live_section_free(struct live_section *s);
 /* The record at `at`, just made durable, holds these spans. LSNs ascend. */
-void live_section_add(struct live_section *s, const char *tenant,
-		      const struct segment_position *at, uint64_t lsn, uint64_t wall_ns,
-		      const struct span_tables *spans);
+void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
+		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans);
 /* Positions of the records that hold the trace, newest first: walk with *cursor = 0 first. 1 or 0
  * at the end. */
 int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16],

@@ -43,10 +43,10 @@ struct attempt {
 	struct section_log *l;
 	const struct live_section *s;
 	enum step step;
-	uint64_t from;			/* records below are published */
-	struct section_commit commit;	/* ours, or the winner's */
+	uint64_t from;                /* records below are published */
+	struct section_commit commit; /* ours, or the winner's */
 	uint64_t built_mono_ns;
-	uint64_t n_wanted, n_built, n_duplicates, n_conflicting;	/* spans */
+	uint64_t n_wanted, n_built, n_duplicates, n_conflicting; /* spans */
 };
 
 static void pause_for_test(const struct section_log *l)
@@ -62,7 +62,7 @@ struct loaded {
 	uint8_t *memory;
 	struct bytes *requests;
 	size_t n, charged;
-	uint64_t n_spans;	/* that should be in there */
+	uint64_t n_spans; /* that should be in there */
 };
 
 static void unload(struct section_log *l, struct loaded *in)
@@ -196,7 +196,8 @@ static int build(struct attempt *a, struct err *err)
 	const struct live_section *s = a->s;
 
 	a->n_wanted = a->n_built = a->n_duplicates = a->n_conflicting = 0;
-	a->commit = (struct section_commit){ .metas = xcalloc(s->n_tenants, sizeof(*a->commit.metas)) };
+	a->commit =
+		(struct section_commit){ .metas = xcalloc(s->n_tenants, sizeof(*a->commit.metas)) };
 	name_commit(a);
 	for (uint32_t t = 0; t < s->n_tenants; t++) {
 		if (build_tenant(a, t, err) < 0) {

@@ -16,8 +16,8 @@
 enum {
 	/* Beside the bytes of a request the builder has per span: tables, sort keys, one pick. */
 	BUILD_BYTES_PER_SPAN = sizeof(struct span_ref) + 52,
-	BUILD_SHARE = 3,	/* of the budget, at most one part in three */
-	TENANTS_MAX = 1000,	/* a section's commit record is read back whole */
+	BUILD_SHARE = 3,    /* of the budget, at most one part in three */
+	TENANTS_MAX = 1000, /* a section's commit record is read back whole */
 	OTLP_MAX = SEGMENT_RECORD_MAX - BATCH_RECORD_HEAD_MAX,
 	/* What is pending is in batches that the budget has granted; this only has to let all the
 	 * halves of one batch pass. */
@@ -44,8 +44,7 @@ static bool is_full(const struct section_log *l)
 		share = (uint64_t)MAX(atomic_load(&l->o.budget->limit), 0) / BUILD_SHARE;
 	return (l->o.max_block_bytes && s->bytes >= l->o.max_block_bytes) ||
 	       (l->o.max_block_traces && s->n_traces >= l->o.max_block_traces) ||
-	       s->n_tenants >= TENANTS_MAX ||
-	       s->bytes + s->n_spans * BUILD_BYTES_PER_SPAN >= share;
+	       s->n_tenants >= TENANTS_MAX || s->bytes + s->n_spans * BUILD_BYTES_PER_SPAN >= share;
 }
 
 /* Index a durable record and settle its batch: in this order, so that an acknowledged span is
@@ -65,7 +64,7 @@ static void add_to_open(struct section_log *l, struct batch *b, const struct seg
 	if (is_full(l))
 		section_log_close_open(l);
 	else if (l->open->n_records == 1)
-		pthread_cond_signal(&l->wake);	/* it starts the clock of max_block_age */
+		pthread_cond_signal(&l->wake); /* it starts the clock of max_block_age */
 	pthread_mutex_unlock(&l->lock);
 }
 
@@ -124,8 +123,8 @@ static void fill_pieces(struct pending *p)
 	batch_encode(p->batch, &p->arena, &e);
 	iov = arena_alloc(&p->arena, (e.n_pieces + 1) * sizeof(*iov));
 	iov[0].iov_base = p->head;
-	iov[0].iov_len = batch_record_head(p->head, p->batch->tenant, p->batch->tables.n_spans,
-					   p->wall_ns);
+	iov[0].iov_len =
+		batch_record_head(p->head, p->batch->tenant, p->batch->tables.n_spans, p->wall_ns);
 	for (size_t i = 0; i < e.n_pieces; i++)
 		iov[i + 1] = (struct iovec){ (void *)e.pieces[i].p, e.pieces[i].n };
 	p->append.iov = iov;
@@ -240,7 +239,8 @@ static int replay(struct section_log *l, uint64_t from, uint64_t to, struct err 
 	uint64_t n = 0;
 	int got = 0;
 
-	while (segment_reader_lsn(reader) < to && (got = segment_reader_next(reader, &rec, err)) != 0) {
+	while (segment_reader_lsn(reader) < to &&
+	       (got = segment_reader_next(reader, &rec, err)) != 0) {
 		if (got < 0 && err->retryable)
 			break;
 		if (got < 0 || replay_record(l, &rec, err) < 0)

@@ -2,8 +2,8 @@
  *
  * debug.c - exporter that shows what passes: a count, a line a span, or every field.
  *
- * It is for looking only: best_effort by default, so it holds no ack. A write that fails or would block for ever is the
- * reader's problem, not the pipeline's.
+ * It is for looking only: best_effort by default, so it holds no ack. A write that fails or would
+ * block for ever is the reader's problem, not the pipeline's.
  * THREADS: one lock keeps one batch's text together. SPEC: the Collector's debug exporter.
  */
 #include "base/clock.h"
@@ -20,7 +20,7 @@
 enum verbosity { VERBOSITY_BASIC, VERBOSITY_NORMAL, VERBOSITY_DETAILED };
 
 struct debug_config {
-	int verbosity;			/* enum verbosity */
+	int verbosity; /* enum verbosity */
 	uint64_t sampling_initial, sampling_thereafter;
 	bool use_internal_logger;
 	struct strlist output_paths;
@@ -31,7 +31,7 @@ struct debug_state {
 	bool initialised;
 	int *fds;
 	size_t n_fds;
-	uint64_t second, in_second;	/* of the message sampling */
+	uint64_t second, in_second; /* of the message sampling */
 };
 
 static const struct option_choice verbosities[] = {
@@ -45,10 +45,14 @@ static const struct option_choice verbosities[] = {
 static const struct option debug_options[] = {
 	OPT_ENUM(C, "verbosity", verbosity, verbosities, "basic",
 		 "basic: a line per batch; normal: a line per span; detailed: every field."),
-	OPT_UINT(C, "sampling_initial", sampling_initial, "2", 0, 1 << 30, "Batches shown each second, before sampling."),
-	OPT_UINT(C, "sampling_thereafter", sampling_thereafter, "1", 1, 1 << 30, "Then one in this many; 1 shows all."),
-	OPT_BOOL(C, "use_internal_logger", use_internal_logger, "true", "Write to stderr beside the log; else to output_paths."),
-	OPT_STRLIST(C, "output_paths", output_paths, "[stdout]", "stdout, stderr or files, without the internal logger."),
+	OPT_UINT(C, "sampling_initial", sampling_initial, "2", 0, 1 << 30,
+		 "Batches shown each second, before sampling."),
+	OPT_UINT(C, "sampling_thereafter", sampling_thereafter, "1", 1, 1 << 30,
+		 "Then one in this many; 1 shows all."),
+	OPT_BOOL(C, "use_internal_logger", use_internal_logger, "true",
+		 "Write to stderr beside the log; else to output_paths."),
+	OPT_STRLIST(C, "output_paths", output_paths, "[stdout]",
+		    "stdout, stderr or files, without the internal logger."),
 	OPT_IGNORED("sending_queue", "Nothing to queue: writing is immediate."),
 	OPT_END
 };
@@ -114,7 +118,8 @@ static void describe(const struct debug_config *conf, const struct batch *b, str
 	char when[CLOCK_RFC3339_SIZE];
 
 	clock_format_rfc3339(clock_wall_ns(), when);
-	buf_printf(out, "%s info Traces resource_spans=%u spans=%u\n", when, b->tables.n_resources, b->tables.n_spans);
+	buf_printf(out, "%s info Traces resource_spans=%u spans=%u\n", when, b->tables.n_resources,
+		   b->tables.n_spans);
 	if (conf->verbosity == VERBOSITY_BASIC)
 		return;
 	batch_encode(b, &arena, &e);

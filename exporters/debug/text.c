@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * text.c - see text.h. SPEC: opentelemetry-proto trace.proto; layout of the Collector's debug exporter.
+ * text.c - see text.h. SPEC: opentelemetry-proto trace.proto; layout of the Collector's debug
+ * exporter.
  */
 #include "exporters/debug/text.h"
 
@@ -127,8 +128,8 @@ static void split_pair(struct bytes pair, struct bytes *key, struct bytes *value
 }
 
 /* "  -> key: Str(value)" for each KeyValue field numbered `number`. */
-static void add_attributes(struct bytes message, uint32_t number, const char *title, const char *indent,
-			   struct buf *out)
+static void add_attributes(struct bytes message, uint32_t number, const char *title,
+			   const char *indent, struct buf *out)
 {
 	bool first = true;
 	struct pb_field f = { 0 };
@@ -190,7 +191,8 @@ static void add_time(uint64_t ns, struct buf *out)
 	strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm);
 	buf_add_str(out, text);
 	if (ns % NS_PER_S != 0) {
-		n = (size_t)snprintf(fraction, sizeof(fraction), ".%09llu", (unsigned long long)(ns % NS_PER_S));
+		n = (size_t)snprintf(fraction, sizeof(fraction), ".%09llu",
+				     (unsigned long long)(ns % NS_PER_S));
 		while (fraction[n - 1] == '0')
 			fraction[--n] = '\0';
 		buf_add_str(out, fraction);
@@ -227,7 +229,8 @@ static void add_count_line(struct buf *out, const char *label, uint64_t n)
 
 static const char *kind_name(uint64_t kind)
 {
-	static const char *const names[] = { "Unspecified", "Internal", "Server", "Client", "Producer", "Consumer" };
+	static const char *const names[] = { "Unspecified", "Internal", "Server",
+					     "Client",      "Producer", "Consumer" };
 
 	return kind < COUNT_OF(names) ? names[kind] : "Unknown";
 }
@@ -253,7 +256,8 @@ static void add_events(struct bytes span, struct buf *out)
 		buf_add_bytes(out, text_of(f.data, 2));
 		buf_add_str(out, "\n     -> Timestamp: ");
 		add_time(number_of(f.data, 1), out);
-		buf_printf(out, "\n     -> DroppedAttributesCount: %llu\n", (unsigned long long)number_of(f.data, 4));
+		buf_printf(out, "\n     -> DroppedAttributesCount: %llu\n",
+			   (unsigned long long)number_of(f.data, 4));
 		add_attributes(f.data, 3, "     -> Attributes::", "          ", out);
 	}
 }
@@ -274,7 +278,8 @@ static void add_links(struct bytes span, struct buf *out)
 		add_hex(text_of(f.data, 2), out);
 		buf_add_str(out, "\n     -> TraceState: ");
 		buf_add_bytes(out, text_of(f.data, 3));
-		buf_printf(out, "\n     -> DroppedAttributesCount: %llu\n", (unsigned long long)number_of(f.data, 5));
+		buf_printf(out, "\n     -> DroppedAttributesCount: %llu\n",
+			   (unsigned long long)number_of(f.data, 5));
 		add_attributes(f.data, 4, "     -> Attributes::", "          ", out);
 	}
 }
@@ -292,7 +297,8 @@ static void add_span(struct bytes span, int n, struct buf *out)
 	if (text_of(span, 3).n > 0)
 		add_line(out, "TraceState", text_of(span, 3));
 	if (number_of(span, 16) > 0)
-		buf_printf(out, "    %-*s : 0x%llx\n", LABEL_WIDTH, "Flags", (unsigned long long)number_of(span, 16));
+		buf_printf(out, "    %-*s : 0x%llx\n", LABEL_WIDTH, "Flags",
+			   (unsigned long long)number_of(span, 16));
 	add_time_line(out, "Start time", number_of(span, 7));
 	add_time_line(out, "End time", number_of(span, 8));
 	add_line(out, "Status code", bytes_str(status_name(number_of(status, 3))));

@@ -2,8 +2,8 @@
  *
  * text.h - OTLP trace bytes as the text people read: the Collector's detailed debug output.
  *
- * Pure functions, any thread; input that was validated by otlp_index. Output stays the same for equal input: tests
- * compare with it.
+ * Pure functions, any thread; input that was validated by otlp_index. Output stays the same for
+ * equal input: tests compare with it.
  */
 #ifndef EXPORTERS_DEBUG_TEXT_H
 #define EXPORTERS_DEBUG_TEXT_H

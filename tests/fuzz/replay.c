@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * replay.c - main() for a fuzz target built without libFuzzer: runs it over every file of the folders and files named.
+ * replay.c - main() for a fuzz target built without libFuzzer: runs it over every file of the
+ * folders and files named.
  */
 #include "base/buf.h"
 

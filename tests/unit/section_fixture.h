@@ -61,7 +61,8 @@ static inline char *scratch_dir(void)
 static inline struct backend *local_at(const char *path)
 {
 	struct err err = ERR_INIT;
-	struct backend *be = backend_local_open(&(struct backend_local_options){ .path = path }, &err);
+	struct backend *be =
+		backend_local_open(&(struct backend_local_options){ .path = path }, &err);
 
 	if (be == NULL)
 		fail_msg("%s", err.msg);
@@ -71,12 +72,12 @@ static inline struct backend *local_at(const char *path)
 /* ---- spans ---- */
 
 struct test_span {
-	uint64_t trace;		/* the trace id's number */
-	uint64_t span;		/* the span id's, not 0 */
+	uint64_t trace; /* the trace id's number */
+	uint64_t span;  /* the span id's, not 0 */
 	uint32_t kind;
 	uint64_t start_ns, end_ns;
-	uint32_t padding;	/* bytes of an attribute */
-	bool short_id;		/* a 64-bit trace id: zero in front */
+	uint32_t padding; /* bytes of an attribute */
+	bool short_id;    /* a 64-bit trace id: zero in front */
 };
 
 static inline void trace_id_of(const struct test_span *s, uint8_t id[16])
@@ -154,7 +155,7 @@ static inline struct test_span plain_span(uint64_t trace, uint64_t span)
 struct found_spans {
 	uint64_t *v;
 	size_t n, cap;
-	const uint8_t *id;	/* all must be of this trace; NULL: any */
+	const uint8_t *id; /* all must be of this trace; NULL: any */
 };
 
 static inline int note_piece(void *arg, struct bytes traces_data, struct err *err)

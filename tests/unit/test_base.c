@@ -105,9 +105,16 @@ static const struct {
 	const char *text;
 	bool ok;
 } utf8_cases[] = {
-	{ "plain ascii, longer than sixteen bytes", true }, { "gr\xc3\xbc\xc3\x9f", true },
-	{ "\xe2\x82\xac", true },  { "\xf0\x9f\x98\x80", true }, { "\xc0\x80", false }, { "\xed\xa0\x80", false },
-	{ "\xf4\x90\x80\x80", false }, { "\xe2\x82", false }, { "0123456789abcdef\xff", false }, { "\x80", false },
+	{ "plain ascii, longer than sixteen bytes", true },
+	{ "gr\xc3\xbc\xc3\x9f", true },
+	{ "\xe2\x82\xac", true },
+	{ "\xf0\x9f\x98\x80", true },
+	{ "\xc0\x80", false },
+	{ "\xed\xa0\x80", false },
+	{ "\xf4\x90\x80\x80", false },
+	{ "\xe2\x82", false },
+	{ "0123456789abcdef\xff", false },
+	{ "\x80", false },
 	{ "", true },
 };
 

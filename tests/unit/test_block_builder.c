@@ -124,7 +124,7 @@ static void test_random_spans_once_each(void **state)
 		assert_true(read_trace(&t, &spans[i], &f));
 		assert_int_equal(f.n, per_trace[spans[i].trace]);
 		assert_int_equal(count_span(&f, spans[i].span), 1);
-		i += rng_below(&rng, 20);	/* not all: sanitizers are slow */
+		i += rng_below(&rng, 20); /* not all: sanitizers are slow */
 	}
 	found_reset(&f);
 	free(spans);
@@ -252,8 +252,10 @@ static void test_single_huge_trace(void **state)
 static void test_damaged_and_empty(void **state)
 {
 	static const uint8_t junk[] = { 0x0a, 0x7f, 1, 2, 3 };
-	/* A Span of one known field of the wrong wire type: counted by the envelopes, then refused. */
-	static const uint8_t deep[] = "\x0a\x24\x12\x22\x12\x20\x0d\1\2\3\4aaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	/* A Span of one known field of the wrong wire type: counted by the envelopes, then refused.
+	 */
+	static const uint8_t deep[] =
+		"\x0a\x24\x12\x22\x12\x20\x0d\1\2\3\4aaaaaaaaaaaaaaaaaaaaaaaaaaa";
 	struct test_span s = plain_span(1, 1);
 	struct found_spans f = { NULL, 0, 0, NULL };
 	struct bench t;

@@ -9,7 +9,7 @@
 
 struct fixture {
 	char *dir;
-	struct backend *be;	/* faulty around local */
+	struct backend *be; /* faulty around local */
 	struct blocklist *list;
 };
 
@@ -140,7 +140,8 @@ static void test_damaged_metas(void **state)
 	memset(buf_reserve(&huge, BLOCK_META_MAX + 1), ' ', BLOCK_META_MAX + 1);
 	huge.n = BLOCK_META_MAX + 1;
 	assert_int_equal(backend_put(f->be, "b/00000000-0000-4000-8000-000000000003/meta.json",
-				     buf_bytes(&huge), BACKEND_REPLACE, NULL), 0);
+				     buf_bytes(&huge), BACKEND_REPLACE, NULL),
+			 0);
 	/* The folder of another tenant: listing it there would show it to the wrong one. */
 	buf_reset(&huge);
 	assert_int_equal(block_key(key, "a", a.id, "meta.json", NULL), 0);
@@ -179,7 +180,8 @@ static void test_store_away(void **state)
 	assert_int_equal(listed(f, "a"), 1);
 	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_READ, .times = -1 });
 	assert_int_equal(blocklist_poll(f->list, &err), -1);
-	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_SIZE, .times = -1, .kind = ERR_IO });
+	faulty_set(f->be,
+		   (struct faulty_rule){ .calls = FAULTY_SIZE, .times = -1, .kind = ERR_IO });
 	for (int i = 0; i < 4; i++)
 		poll_ok(f);
 	assert_int_equal(listed(f, "a"), 2);
@@ -221,7 +223,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_appear_and_go), TEST(test_own_block_at_once), TEST(test_damaged_metas),
-		TEST(test_store_away),	  TEST(test_threads),
+		TEST(test_store_away),    TEST(test_threads),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

@@ -28,7 +28,8 @@ static void add_record(struct live_section *s, struct rng *rng, uint32_t record)
 	static const char *const names[TENANTS] = { "a", "b", "single-tenant" };
 	struct segment_position at = { record / 100, record, 1000 };
 	struct span_ref spans[SPANS_MAX];
-	struct span_tables t = { .spans = spans, .n_spans = 1 + (uint32_t)rng_below(rng, SPANS_MAX) };
+	struct span_tables t = { .spans = spans,
+				 .n_spans = 1 + (uint32_t)rng_below(rng, SPANS_MAX) };
 	size_t tenant = rng_below(rng, TENANTS);
 
 	for (uint32_t i = 0; i < t.n_spans; i++) {
@@ -66,7 +67,8 @@ static void test_finds_all(void **state)
 
 			number_id(trace, id);
 			for (size_t i = tr->n; i-- > 0;) {
-				assert_int_equal(live_section_find(s, names[t], id, &cursor, &at), 1);
+				assert_int_equal(live_section_find(s, names[t], id, &cursor, &at),
+						 1);
 				assert_int_equal(at.offset, tr->v[i]);
 			}
 			assert_int_equal(live_section_find(s, names[t], id, &cursor, &at), 0);

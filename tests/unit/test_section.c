@@ -133,8 +133,9 @@ static void test_two_attempts_one_winner(void **state)
 		assert_int_equal(section_commit_put(p.be, SOURCE, &cb, &err), -1);
 		assert_int_equal(err.kind, ERR_EXISTS);
 		/* The loser learns who won, and how far that reaches. */
-		assert_int_equal(section_commit_read(p.be, SOURCE, 5, ca.first_timestamp_ms, &winner,
-						     &err), 0);
+		assert_int_equal(
+			section_commit_read(p.be, SOURCE, 5, ca.first_timestamp_ms, &winner, &err),
+			0);
 		assert_int_equal(winner.last, 9);
 		assert_string_equal(winner.metas[0].id, a.id);
 		section_commit_fini(&winner);
@@ -166,7 +167,8 @@ static void test_ambiguous_commit(void **state)
 	assert_int_equal(err.kind, ERR_TIMEOUT);
 	assert_int_equal(section_commit_put(be, SOURCE, &c, &err), -1);
 	assert_int_equal(err.kind, ERR_EXISTS);
-	assert_int_equal(section_commit_read(be, SOURCE, 1, c.first_timestamp_ms, &winner, &err), 0);
+	assert_int_equal(section_commit_read(be, SOURCE, 1, c.first_timestamp_ms, &winner, &err),
+			 0);
 	assert_string_equal(winner.metas[0].id, m.id);
 	section_commit_fini(&winner);
 	backend_free(be);
@@ -209,9 +211,9 @@ static void test_follow_from_anywhere(void **state)
 		uint64_t from, next;
 		size_t n_blocks;
 	} cases[] = {
-		{ 1, 31, 3 },	{ 5, 31, 3 },	/* inside the first: it covers us all the same */
-		{ 10, 31, 3 },	{ 11, 31, 2 },	{ 21, 31, 1 }, { 25, 31, 1 },
-		{ 30, 31, 1 },	{ 31, 31, 0 },	{ 99, 99, 0 },
+		{ 1, 31, 3 },  { 5, 31, 3 }, /* inside the first: it covers us all the same */
+		{ 10, 31, 3 }, { 11, 31, 2 }, { 21, 31, 1 }, { 25, 31, 1 },
+		{ 30, 31, 1 }, { 31, 31, 0 }, { 99, 99, 0 },
 	};
 	struct block_meta metas[3];
 	struct place p;
@@ -228,8 +230,9 @@ static void test_follow_from_anywhere(void **state)
 		struct visits v = { .n = 0 };
 		uint64_t next;
 
-		assert_int_equal(section_follow(p.be, SOURCE, cases[i].from, note_visit, &v, &next,
-						NULL), 0);
+		assert_int_equal(
+			section_follow(p.be, SOURCE, cases[i].from, note_visit, &v, &next, NULL),
+			0);
 		assert_int_equal(next, cases[i].next);
 		assert_int_equal(v.n, cases[i].n_blocks);
 	}
@@ -240,7 +243,11 @@ static void test_follow_from_anywhere(void **state)
 static void test_hostile_commits(void **state)
 {
 	static const char *const bad[] = {
-		"", "[]", "{", "{}", "{\"first\":7,\"last\":6,\"firstTimestampMs\":5,\"blocks\":[]}",
+		"",
+		"[]",
+		"{",
+		"{}",
+		"{\"first\":7,\"last\":6,\"firstTimestampMs\":5,\"blocks\":[]}",
 		"{\"first\":7,\"last\":18446744073709551615,\"firstTimestampMs\":5,\"blocks\":[]}",
 		"{\"first\":1,\"last\":9,\"firstTimestampMs\":5,\"blocks\":[]}",
 		"{\"first\":7,\"last\":9,\"firstTimestampMs\":6,\"blocks\":[]}",
@@ -249,15 +256,17 @@ static void test_hostile_commits(void **state)
 		"{\"first\":7,\"last\":9,\"firstTimestampMs\":5,\"blocks\":[]}x",
 		"{\"first\":-7,\"last\":9,\"firstTimestampMs\":5}",
 	};
-	static const char *const odd[] = { "x.json", "7.json", "-7-5.json", "7-5.json.bak", "7-.json",
-					   "99999999999999999999-5.json", "+7-5.json" };
+	static const char *const odd[] = { "x.json",       "7.json",  "-7-5.json",
+					   "7-5.json.bak", "7-.json", "99999999999999999999-5.json",
+					   "+7-5.json" };
 	struct backend *be = memory_backend_new();
 	char key[BACKEND_KEY_MAX + 1];
 	uint64_t next;
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(odd); i++) {
-		assert_int_equal(backend_key(key, NULL, "_spanmill/commits/%s/%s", SOURCE, odd[i]), 0);
+		assert_int_equal(backend_key(key, NULL, "_spanmill/commits/%s/%s", SOURCE, odd[i]),
+				 0);
 		assert_int_equal(backend_put(be, key, BYTES_LIT("x"), BACKEND_REPLACE, NULL), 0);
 	}
 	assert_int_equal(section_follow(be, SOURCE, 3, NULL, NULL, &next, NULL), 0);
@@ -347,7 +356,8 @@ static void test_sweep_orphans(void **state)
 	/* A commit that cannot be read might name anything: nothing goes. */
 	write_block(p.be, "t", &m[ORPHAN]);
 	assert_int_equal(backend_put(p.be, "_spanmill/commits/z/00000000000000000001-1.json",
-				     BYTES_LIT("{"), BACKEND_REPLACE, NULL), 0);
+				     BYTES_LIT("{"), BACKEND_REPLACE, NULL),
+			 0);
 	assert_int_equal(section_sweep_orphans(p.be, 0, &n, NULL), -1);
 	assert_true(has_object(p.be, &m[ORPHAN], "data"));
 	clock_set_wall_for_test(0);

@@ -11,7 +11,7 @@
 
 struct fixture {
 	char *dir, *log_dir;
-	struct backend *be;	/* owned by the store */
+	struct backend *be; /* owned by the store */
 	struct store *store;
 	struct section_log *log;
 	struct section_log_options o;
@@ -96,7 +96,7 @@ static int tear_down(void **state)
 struct sent {
 	struct origin origin;
 	void (*acknowledged)(struct sent *s);
-	uint64_t first, n;	/* its spans' numbers */
+	uint64_t first, n; /* its spans' numbers */
 	int fd;
 };
 
@@ -229,7 +229,7 @@ static void wait_retired(struct fixture *f)
 {
 	for (int i = 0; i < 5000 && f->budget.used > 0; i++) {
 		usleep(2000);
-		section_log_cut(f->log);	/* wakes nobody: nothing is open */
+		section_log_cut(f->log); /* wakes nobody: nothing is open */
 	}
 }
 
@@ -270,7 +270,7 @@ static void test_all_phases(void **state)
 	assert_int_equal(s.sections, 1);
 	assert_int_equal(s.live_spans, 0);
 	assert_int_equal(s.duplicates + s.conflicting + s.lost_spans + s.build_failures, 0);
-	assert_true(flush(f));	/* of nothing */
+	assert_true(flush(f)); /* of nothing */
 	reopen(f);
 	check_range(f, "t", 1, 200, true);
 	assert_int_equal(stats_of(f).live_spans, 0);
@@ -346,7 +346,8 @@ static void test_threads(void **state)
 		pthread_create(&senders[i].thread, NULL, sender_main, &senders[i]);
 	}
 	for (int i = 0; i < 100; i++) {
-		/* The log acknowledges in order: all of a sender's spans before one that is found. */
+		/* The log acknowledges in order: all of a sender's spans before one that is found.
+		 */
 		uint64_t last = 1 + rng_below(&rng, PER_THREAD);
 
 		find(f, "t", last / 4, &found);
@@ -388,8 +389,8 @@ static void test_restart_with_open_section(void **state)
 	check_books(100, 0);
 }
 
-/* The store fails at each kind of call, for some calls, or after having done them: what is acknowledged
- * stays, is found meanwhile, and ends in blocks exactly once. */
+/* The store fails at each kind of call, for some calls, or after having done them: what is
+ * acknowledged stays, is found meanwhile, and ends in blocks exactly once. */
 static void test_failing_store(void **state)
 {
 	static const struct faulty_rule rules[] = {
@@ -630,10 +631,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		/* First: it forks, which the thread sanitizer allows while there are no threads. */
 		cmocka_unit_test_setup_teardown(test_kill_at_any_point, set_up_closed, tear_down),
-		TEST(test_all_phases),	  TEST(test_cut_by_each_limit),
-		TEST(test_threads),	  TEST(test_restart_with_open_section),
-		TEST(test_failing_store), TEST(test_backlog),
-		TEST(test_huge_batch),	  TEST(test_empty_batch),
+		TEST(test_all_phases),
+		TEST(test_cut_by_each_limit),
+		TEST(test_threads),
+		TEST(test_restart_with_open_section),
+		TEST(test_failing_store),
+		TEST(test_backlog),
+		TEST(test_huge_batch),
+		TEST(test_empty_batch),
 		TEST(test_damaged_record),
 	};
 

@@ -12,5 +12,7 @@
 int cmd_gen(int argc, char **argv);
 /* get TRACE-ID [FLAGS]: a trace as a tree. cmd/get.c */
 int cmd_get(int argc, char **argv);
+/* fsck [PATH] | queue DIR | block DIR: look at logs and blocks, change nothing. */
+int cmd_fsck(int argc, char **argv);
 
 #endif

@@ -30,6 +30,7 @@ static const struct command {
 	{ "components", cmd_components, "list what is compiled in" },
 	{ "gen", cmd_gen, "send made-up traces and say what became of them" },
 	{ "get", cmd_get, "print a trace as a tree" },
+	{ "fsck", cmd_fsck, "look at the logs and blocks of a data folder" },
 	{ "--version", print_version, "print the version" },
 	{ "-v", print_version, NULL },
 	{ "--help", print_help, "print this" },

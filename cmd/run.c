@@ -9,6 +9,7 @@
 #include "cmd/run.h"
 #include "pipeline/service.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,20 +29,6 @@ static void block_signals(sigset_t *set)
 	sigaddset(set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
 	signal(SIGPIPE, SIG_IGN);
-}
-
-/* True when a second SIGTERM or SIGINT has come while draining. */
-static bool second_signal(void)
-{
-	struct timespec now = { 0, 0 };
-	sigset_t set;
-	int got;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	got = sigtimedwait(&set, NULL, &now);
-	return got == SIGTERM || got == SIGINT;
 }
 
 static void wait_for_stop(const sigset_t *set)
@@ -78,12 +65,29 @@ static int balance(void)
 										: EXIT_DONE;
 }
 
+/* While the process drains: a second SIGTERM or SIGINT ends it at once, whatever it waits for. What
+ * was acknowledged lies in logs. */
+static void *watch_second_signal(void *arg)
+{
+	sigset_t set;
+	int sig;
+
+	(void)arg;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	if (sigwait(&set, &sig) == 0)
+		_exit(balance());
+	return NULL;
+}
+
 static int run_service(const struct service_config *conf)
 {
 	struct err err = ERR_INIT;
 	struct service *s;
 	sigset_t signals;
-	bool hurried;
+	pthread_t watcher;
+	bool failed;
 	int status;
 
 	block_signals(&signals);
@@ -99,13 +103,15 @@ static int run_service(const struct service_config *conf)
 	log_info("Everything is ready. Begin running and processing data.");
 	wait_for_stop(&signals);
 	log_info("Starting shutdown...");
-	service_stop(s, second_signal);
-	hurried = atomic_load(&s->failed);
-	if (hurried)
+	if (pthread_create(&watcher, NULL, watch_second_signal, NULL) == 0)
+		pthread_detach(watcher);
+	service_stop(s);
+	failed = atomic_load(&s->failed);
+	if (failed)
 		log_error("a component failed", "error", s->failure);
 	status = balance();
 	service_free(s);
-	return hurried && status == EXIT_DONE ? EXIT_START : status;
+	return failed && status == EXIT_DONE ? EXIT_START : status;
 }
 
 int cmd_run(int argc, char **argv)

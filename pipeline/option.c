@@ -244,7 +244,9 @@ static bool expect_map(struct walk *w, const struct conf_node *n, const char *pa
 {
 	if (n->kind == CONF_MAP)
 		return true;
-	conf_error_add(w->errors, n->pos, path, "put the keys below it, indented, or write {}",
+	/* A scalar is where the mistake is; a list as a whole has its key to point to. */
+	conf_error_add(w->errors, n->kind == CONF_LIST && n->key != NULL ? n->key_pos : n->pos,
+		       path, "put the keys below it, indented, or write {}",
 		       "expected a map, got '%s'", conf_tree_type_name(n));
 	return false;
 }

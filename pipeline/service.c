@@ -304,18 +304,17 @@ static bool exporters_are_drained(struct service *s)
 	return kind_is_drained(s, KIND_CONNECTOR) && kind_is_drained(s, KIND_EXPORTER);
 }
 
-static bool wait_until(struct service *s, bool (*done)(struct service *), uint64_t deadline,
-		       bool (*hurry)(void))
+static bool wait_until(struct service *s, bool (*done)(struct service *), uint64_t deadline)
 {
 	while (!done(s)) {
-		if (clock_mono_ns() >= deadline || (hurry != NULL && hurry()))
+		if (clock_mono_ns() >= deadline)
 			return false;
 		usleep(DRAIN_STEP_MS * 1000);
 	}
 	return true;
 }
 
-void service_stop(struct service *s, bool (*hurry)(void))
+void service_stop(struct service *s)
 {
 	uint64_t deadline = clock_mono_ns() + (uint64_t)s->conf->drain_timeout_ns;
 
@@ -324,10 +323,10 @@ void service_stop(struct service *s, bool (*hurry)(void))
 	drain_kind(s, KIND_PROCESSOR);
 	drain_kind(s, KIND_CONNECTOR);
 	/* A slow next hop may take nearly all of the time; leave some for writing what is open. */
-	if (!wait_until(s, is_settled, deadline - (uint64_t)s->conf->drain_timeout_ns / 4, hurry))
+	if (!wait_until(s, is_settled, deadline - (uint64_t)s->conf->drain_timeout_ns / 4))
 		log_warn("draining: some requests were not settled in time");
 	drain_kind(s, KIND_EXPORTER);
-	if (!wait_until(s, exporters_are_drained, deadline, hurry))
+	if (!wait_until(s, exporters_are_drained, deadline))
 		log_warn(
 			"draining: exporters did not finish in time; what a log holds stays there");
 	shutdown_all(s);

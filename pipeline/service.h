@@ -54,9 +54,8 @@ struct service {
 struct service *service_new(const struct service_config *conf, struct err *err);
 /* Start loops and components. On error what did start is stopped again. */
 int service_start(struct service *s, struct err *err);
-/* Stop taking data, settle, flush; at most drain_timeout. `hurry` (may be NULL) is asked now and
- * then: true ends the wait. Then stop everything. */
-void service_stop(struct service *s, bool (*hurry)(void));
+/* Stop taking data, settle, flush; at most drain_timeout. Then stop everything. */
+void service_stop(struct service *s);
 void service_free(struct service *s);
 
 bool service_is_ready(struct service *s, char *why, size_t why_size);

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fsck.c - `spanmill fsck`: looks at the logs and blocks of a data folder and changes nothing.
+ *
+ *   fsck [PATH]         PATH/_spanmill/log/X (logs) and PATH/TENANT/UUID (blocks); ./data
+ *   fsck queue DIR      the logs of a file_storage folder, or one log
+ *   fsck block DIR      one block: DIR is PATH/TENANT/UUID
+ *
+ * A line per problem on stdout, a summary last. A torn tail is what a crash leaves and no problem;
+ * neither is a block folder without meta.json, which nobody sees and a start sweeps: it is counted.
+ * Exit status 0 clean, 1 usage, 3 problems or something that could not be read.
+ */
+#include "blocks/backend_local.h"
+#include "blocks/block_check.h"
+#include "cmd/commands.h"
+#include "cmd/flags.h"
+#include "pipeline/segment_check.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { EXIT_CLEAN = 0, EXIT_USAGE = 1, EXIT_PROBLEMS = 3 };
+
+struct fsck {
+	const char *what; /* of the log or block at hand, for the lines */
+	uint64_t blocks, traces, orphans, logs, records, problems;
+};
+
+static void problem(struct fsck *f, const char *where, const char *what)
+{
+	f->problems++;
+	printf("%s: %s: %s\n", f->what, where, what);
+}
+
+/* ---- logs ---- */
+
+static void segment_line(void *arg, const struct segment_check_line *l)
+{
+	struct fsck *f = arg;
+	char text[160];
+
+	if (l->verdict == SEGMENT_GOOD || l->verdict == SEGMENT_TORN)
+		return;
+	snprintf(text, sizeof(text), "%s: %llu good records, %llu lost",
+		 segment_check_verdict_name(l->verdict), (unsigned long long)l->records,
+		 (unsigned long long)l->lost);
+	problem(f, l->name, text);
+}
+
+static void check_log(struct fsck *f, const char *dir)
+{
+	struct segment_check_report report;
+	struct err err = ERR_INIT;
+
+	f->what = dir;
+	f->logs++;
+	if (segment_check(dir, segment_line, f, &report, &err) < 0)
+		problem(f, "log", err.msg);
+	else
+		f->records += report.records;
+}
+
+static bool is_dir(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool is_log(const char *dir)
+{
+	char path[PATH_MAX + 8];
+
+	snprintf(path, sizeof(path), "%s/id", dir);
+	return access(path, F_OK) == 0;
+}
+
+/* Every folder below `dir` that is a log. */
+static void check_logs(struct fsck *f, const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+
+	while (d != NULL && (e = readdir(d)) != NULL) {
+		char path[PATH_MAX];
+
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		if (e->d_name[0] != '.' && is_dir(path) && is_log(path))
+			check_log(f, path);
+	}
+	if (d != NULL)
+		closedir(d);
+}
+
+/* ---- blocks ---- */
+
+static void block_line(void *arg, const struct block_finding *found)
+{
+	char where[96];
+
+	snprintf(where, sizeof(where), "%s at %llu", found->object,
+		 (unsigned long long)found->offset);
+	problem(arg, where, found->what);
+}
+
+static bool has_meta(struct backend *be, const char *folder)
+{
+	static const char *const names[] = { "meta.json", "meta.compacted.json" };
+	char key[BACKEND_KEY_MAX + 1];
+	uint64_t size;
+
+	for (size_t i = 0; i < COUNT_OF(names); i++)
+		if (backend_key(key, NULL, "%s/%s", folder, names[i]) == 0 &&
+		    backend_size(be, key, &size, NULL) == 0)
+			return true;
+	return false;
+}
+
+struct block_walk {
+	struct fsck *fsck;
+	struct backend *be;
+};
+
+/* `folder` is TENANT/UUID. */
+static void check_one_block(struct block_walk *w, const char *folder)
+{
+	const char *id = strrchr(folder, '/') + 1;
+	char tenant[BACKEND_KEY_MAX + 1];
+	struct block_check_result result;
+	struct err err = ERR_INIT;
+
+	w->fsck->what = folder;
+	if (!has_meta(w->be, folder)) {
+		w->fsck->orphans++;
+		return;
+	}
+	snprintf(tenant, sizeof(tenant), "%.*s", (int)(id - 1 - folder), folder);
+	w->fsck->blocks++;
+	if (block_check(w->be, tenant, id, NULL, block_line, w->fsck, &result, &err) < 0)
+		problem(w->fsck, "block", err.msg);
+	else
+		w->fsck->traces += result.traces;
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\r%llu blocks, %llu traces ",
+			(unsigned long long)w->fsck->blocks, (unsigned long long)w->fsck->traces);
+}
+
+static int visit_block(void *arg, const struct backend_entry *e, struct err *err)
+{
+	(void)err;
+	if (e->is_prefix)
+		check_one_block(arg, e->key);
+	return 0;
+}
+
+static int visit_tenant(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct block_walk *w = arg;
+
+	if (!e->is_prefix || strcmp(e->key, "_spanmill") == 0)
+		return 0;
+	return backend_list(w->be, e->key, BACKEND_ONE_LEVEL, visit_block, w, err);
+}
+
+/* Open the folder as a backend; NULL, counted, when it cannot be. */
+static struct backend *open_backend(struct fsck *f, const char *path)
+{
+	struct err err = ERR_INIT;
+	struct backend *be = NULL;
+
+	f->what = path;
+	if (!is_dir(path))
+		problem(f, "folder", "no such folder");
+	else if ((be = backend_local_open(&(struct backend_local_options){ .path = path }, &err)) ==
+		 NULL)
+		problem(f, "folder", err.msg);
+	return be;
+}
+
+static void check_data(struct fsck *f, const char *path)
+{
+	struct block_walk w = { f, open_backend(f, path) };
+	struct err err = ERR_INIT;
+	char logs[PATH_MAX];
+
+	if (w.be == NULL)
+		return;
+	snprintf(logs, sizeof(logs), "%s/_spanmill/log", path);
+	check_logs(f, logs);
+	if (backend_list(w.be, "", BACKEND_ONE_LEVEL, visit_tenant, &w, &err) < 0) {
+		f->what = path;
+		problem(f, "list", err.msg);
+	}
+	backend_free(w.be);
+}
+
+static void check_block_dir(struct fsck *f, const char *dir)
+{
+	char root[PATH_MAX], *id, *tenant;
+	struct block_walk w;
+	char folder[BACKEND_KEY_MAX + 1];
+
+	snprintf(root, sizeof(root), "%s", dir);
+	while (strlen(root) > 1 && root[strlen(root) - 1] == '/')
+		root[strlen(root) - 1] = '\0';
+	id = strrchr(root, '/');
+	if (id != NULL)
+		*id++ = '\0';
+	tenant = id != NULL ? strrchr(root, '/') : NULL;
+	if (tenant == NULL) {
+		f->what = dir;
+		problem(f, "block", "name it as PATH/TENANT/UUID");
+		return;
+	}
+	*tenant++ = '\0';
+	snprintf(folder, sizeof(folder), "%.200s/%.200s", tenant, id);
+	w = (struct block_walk){ f, open_backend(f, root) };
+	if (w.be == NULL)
+		return;
+	check_one_block(&w, folder);
+	if (f->orphans > 0)
+		problem(f, "block", "has no meta.json: nobody sees it");
+	backend_free(w.be);
+}
+
+static int report(const struct fsck *f)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\r");
+	printf("%llu blocks, %llu traces, %llu orphans, %llu logs, %llu log records, %llu "
+	       "problems\n",
+	       (unsigned long long)f->blocks, (unsigned long long)f->traces,
+	       (unsigned long long)f->orphans, (unsigned long long)f->logs,
+	       (unsigned long long)f->records, (unsigned long long)f->problems);
+	return f->problems ? EXIT_PROBLEMS : EXIT_CLEAN;
+}
+
+int cmd_fsck(int argc, char **argv)
+{
+	static const struct flag_command command = {
+		.name = "fsck",
+		.usage = "[PATH] | queue DIR | block DIR",
+		.about = "Looks at the logs and blocks of a data folder (./data), at the logs of a\n"
+			 "file_storage folder, or at one block, and changes nothing. The process "
+			 "that owns\na log must be stopped. Exit status 0 clean, 3 problems found.",
+	};
+	struct fsck f = { .what = "" };
+	const char *words[2];
+	size_t n;
+
+	switch (flags_parse(&command, argc, argv, words, COUNT_OF(words), &n)) {
+	case FLAG_HELP:
+		return EXIT_CLEAN;
+	case FLAG_BAD:
+		return EXIT_USAGE;
+	case FLAG_RUN:
+		break;
+	}
+	if (n == 2 && strcmp(words[0], "queue") == 0) {
+		if (is_log(words[1]))
+			check_log(&f, words[1]);
+		else
+			check_logs(&f, words[1]);
+	} else if (n == 2 && strcmp(words[0], "block") == 0) {
+		check_block_dir(&f, words[1]);
+	} else if (n < 2) {
+		check_data(&f, n == 1 ? words[0] : "./data");
+	} else {
+		return cmd_usage("fsck", words[0], "spanmill fsck [PATH] | queue DIR | block DIR");
+	}
+	return report(&f);
+}

@@ -243,9 +243,9 @@ int cmd_fsck(int argc, char **argv)
 	static const struct flag_command command = {
 		.name = "fsck",
 		.usage = "[PATH] | queue DIR | block DIR",
-		.about = "Looks at the logs and blocks of a data folder (./data), at the logs of a\n"
-			 "file_storage folder, or at one block, and changes nothing. The process "
-			 "that owns\na log must be stopped. Exit status 0 clean, 3 problems found.",
+		.about = "Looks at the logs and blocks of a data folder (./data), at the logs of\n"
+			 "a file_storage folder, or at one block, and changes nothing. Whoever\n"
+			 "owns a log must be stopped. Exit status 0 clean, 3 problems found.",
 	};
 	struct fsck f = { .what = "" };
 	const char *words[2];

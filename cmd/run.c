@@ -9,6 +9,7 @@
 #include "cmd/run.h"
 #include "pipeline/service.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -81,6 +82,16 @@ static void *watch_second_signal(void *arg)
 	return NULL;
 }
 
+/* Large blocks go back to the system when they are freed. glibc would raise its threshold to the
+ * largest block it saw freed and keep such memory in its heaps: after a burst of 8 MiB requests the
+ * process stood at more than twice its budget (measured: 213 MiB at 96 MiB; with this it
+ * stays below). */
+static void tune_malloc(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+}
+
 static int run_service(const struct service_config *conf)
 {
 	struct err err = ERR_INIT;
@@ -91,6 +102,7 @@ static int run_service(const struct service_config *conf)
 	int status;
 
 	block_signals(&signals);
+	tune_malloc();
 	log_configure((enum log_level)conf->telemetry.log_level,
 		      (enum log_encoding)conf->telemetry.log_encoding);
 	log_info("Starting spanmill...", "version", SPANMILL_VERSION);

@@ -263,7 +263,7 @@ static const struct {
 	  "mean \"endpoint\"? for "
 	  "example `endpoint: localhost:4317`\n" },
 	{ "receivers: {otlp: [a]}\nexporters: {debug: }\n" PIPE,
-	  "yaml:1:19: receivers.otlp: expected a map, got 'list': "
+	  "yaml:1:13: receivers.otlp: expected a map, got 'list': "
 	  "put the keys below it, indented, or write {}\n" },
 	{ OK "processors: {batch: {timeout: 1s}}",
 	  "yaml:4:22: processors.batch.timeout: has invalid keys: timeout: this "

@@ -14,5 +14,7 @@ int cmd_gen(int argc, char **argv);
 int cmd_get(int argc, char **argv);
 /* fsck [PATH] | queue DIR | block DIR: look at logs and blocks, change nothing. */
 int cmd_fsck(int argc, char **argv);
+/* bench: what the core steps cost a span on this machine. */
+int cmd_bench(int argc, char **argv);
 
 #endif

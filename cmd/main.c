@@ -31,6 +31,7 @@ static const struct command {
 	{ "gen", cmd_gen, "send made-up traces and say what became of them" },
 	{ "get", cmd_get, "print a trace as a tree" },
 	{ "fsck", cmd_fsck, "look at the logs and blocks of a data folder" },
+	{ "bench", cmd_bench, "what the core steps cost a span on this machine" },
 	{ "--version", print_version, "print the version" },
 	{ "-v", print_version, NULL },
 	{ "--help", print_help, "print this" },

@@ -57,13 +57,13 @@ static void memory_limiter_validate(void *config, const struct conf_node *node,
 }
 
 /* What budget a process limited to `limit` bytes can give away: the program and its libraries are
- * there already, and 25 % covers what allocators and stacks lose. */
+ * there already, and 40 % covers what allocators and stacks lose. */
 static int64_t budget_of(uint64_t limit)
 {
 	uint64_t base = system_memory_rss();
 	uint64_t room = limit > base ? limit - base : 0;
 
-	return (int64_t)MAX((uint64_t)(room * 0.75), limit / 4);
+	return (int64_t)MAX((uint64_t)(room * 0.6), limit / 4);
 }
 
 static int memory_limiter_start(struct component *c, struct err *err)

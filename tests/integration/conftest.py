@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import kafka_bed
 import mill as mill_module
 from mill import Mill
 from nexthop import NextHop
@@ -90,3 +91,33 @@ def next_hop():
     yield make
     for hop in hops:
         hop.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_installed():
+    """Kafka is there: installed on the first test that wants it."""
+    return kafka_bed.installed()
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_installed, tmp_path_factory):
+    """One broker for all tests that only read and write topics of their own (create_topic() names
+    them)."""
+    with kafka_bed.Kafka(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def make_kafka(kafka_installed, tmp_path):
+    """make_kafka(n=1, config=None, secure=None, start=True) -> Kafka: brokers that this test may
+    kill, freeze and restart."""
+    made = []
+
+    def make(n=1, start=True, **keys):
+        cluster = kafka_bed.Kafka(tmp_path / f"kafka{len(made)}", n, **keys)
+        made.append(cluster)
+        return cluster.start() if start else cluster
+
+    yield make
+    for cluster in made:
+        cluster.kill()

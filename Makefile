@@ -12,6 +12,8 @@ T ?=
 SAN ?=
 
 PKGS := libuv libnghttp2 libmicrohttpd yaml-0.1 libprotobuf-c openssl libdeflate zlib libzstd liblz4 libxxhash
+# Loaded when first used: only their headers are needed here.
+LOADED := libcurl rdkafka
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpedantic -Werror
 CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE -DSPANMILL_VERSION='"$(VERSION)"'
 CFLAGS ?= -O2 -g
@@ -66,7 +68,7 @@ $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: %.proto
 
 .PHONY: deps-check
 deps-check:
-	@pkg-config --exists $(PKGS) || { echo "missing libraries: run 'make deps' first"; exit 1; }
+	@pkg-config --exists $(PKGS) $(LOADED) || { echo "missing libraries: run 'make deps' first"; exit 1; }
 
 deps:				## install system packages (idempotent; root or sudo)
 	@tests/tools/install-deps build

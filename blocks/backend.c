@@ -143,6 +143,38 @@ int backend_list(struct backend *be, const char *folder, enum backend_list_mode 
 		     folder[0] ? folder : "the root", err);
 }
 
+struct members {
+	const char *folder, *name;
+	backend_list_fn *fn;
+	void *arg;
+};
+
+/* Hand on what is called <folder>/<one segment>/<name>. */
+static int pick_member(void *arg, const struct backend_entry *e, struct err *err)
+{
+	const struct members *m = arg;
+	const char *segment = e->key + strlen(m->folder) + 1;
+	const char *slash = strchr(segment, '/');
+
+	if (e->is_prefix || slash == NULL || strcmp(slash + 1, m->name) != 0)
+		return 0;
+	return m->fn(m->arg, e, err);
+}
+
+int backend_list_members(struct backend *be, const char *folder, const char *name,
+			 backend_list_fn *fn, void *arg, struct err *err)
+{
+	struct members m = { folder, name, fn, arg };
+	int ret;
+
+	if (backend_key_check(folder, err) < 0 || backend_key_check(name, err) < 0)
+		return -1;
+	ret = be->ops->list_members != NULL
+		      ? be->ops->list_members(be, folder, name, fn, arg, err)
+		      : be->ops->list(be, folder, BACKEND_RECURSIVE, pick_member, &m, err);
+	return ended(ret, "list", folder, err);
+}
+
 int backend_delete(struct backend *be, const char *key, struct err *err)
 {
 	if (backend_key_check(key, err) < 0)

@@ -70,6 +70,9 @@ struct backend_ops {
 	int (*size)(struct backend *be, const char *key, uint64_t *size, struct err *err);
 	int (*list)(struct backend *be, const char *folder, enum backend_list_mode mode,
 		    backend_list_fn *fn, void *arg, struct err *err);
+	/* NULL: made of a recursive list. */
+	int (*list_members)(struct backend *be, const char *folder, const char *name,
+			    backend_list_fn *fn, void *arg, struct err *err);
 	int (*remove)(struct backend *be, const char *key, struct err *err);
 	int (*rename)(struct backend *be, const char *from, const char *to, struct err *err);
 	void (*free)(struct backend *be);
@@ -111,6 +114,10 @@ int backend_size(struct backend *be, const char *key, uint64_t *size, struct err
  * level by level. A folder that is not there is empty. */
 int backend_list(struct backend *be, const char *folder, enum backend_list_mode mode,
 		 backend_list_fn *fn, void *arg, struct err *err);
+/* Call fn for each object <folder>/<any one segment>/<name>, in byte order; folder is not the root.
+ * What it costs is the backend's cheapest way: a look at each sub-folder, or a list of all keys. */
+int backend_list_members(struct backend *be, const char *folder, const char *name,
+			 backend_list_fn *fn, void *arg, struct err *err);
 /* Missing is fine. */
 int backend_delete(struct backend *be, const char *key, struct err *err);
 /* Give an object another key without replacing: EXISTS when `to` is taken, NOT_FOUND when `from` is

@@ -451,6 +451,45 @@ static int local_list(struct backend *be, const char *folder, enum backend_list_
 	return ret < 0 ? -1 : 0;
 }
 
+/* Show <folder>/<sub>/<name> if it is there. 1 = stop, 0, -1. */
+static int list_member(const struct listing *l, const char *folder, const char *sub,
+		       const char *name, struct err *err)
+{
+	struct backend_entry e = { NULL, false, 0, 0 };
+	char key[BACKEND_KEY_MAX + 1];
+	struct stat st;
+
+	if (snprintf(key, sizeof(key), "%s/%s/%s", folder, sub, name) > BACKEND_KEY_MAX ||
+	    backend_key_check(key, NULL) < 0)
+		return 0;
+	e.key = key;
+	/* What is there and cannot be looked at is for the reader to find out. */
+	if (fstatat(l->root, key, &st, 0) < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : l->fn(l->arg, &e, err);
+	if (!S_ISREG(st.st_mode))
+		return 0;
+	e.size = (uint64_t)st.st_size;
+	e.mtime_ns = (uint64_t)st.st_mtim.tv_sec * NS_PER_S + (uint64_t)st.st_mtim.tv_nsec;
+	return l->fn(l->arg, &e, err);
+}
+
+static int local_list_members(struct backend *be, const char *folder, const char *name,
+			      backend_list_fn *fn, void *arg, struct err *err)
+{
+	const struct listing l = { local_of(be)->root, BACKEND_ONE_LEVEL, fn, arg };
+	struct names names = { NULL, 0, 0 };
+	int ret = 0;
+
+	if (is_hidden(folder))
+		return 0;
+	if (read_folder(l.root, folder, &names, err) < 0)
+		ret = -1;
+	for (size_t i = 0; i < names.n && ret == 0; i++)
+		ret = list_member(&l, folder, names.p[i], name, err);
+	names_fini(&names);
+	return ret < 0 ? -1 : 0;
+}
+
 /* ---- delete, rename ---- */
 
 static int local_remove(struct backend *be, const char *key, struct err *err)
@@ -537,6 +576,7 @@ static const struct backend_ops local_ops = {
 	.read_range = local_read_range,
 	.size = local_size,
 	.list = local_list,
+	.list_members = local_list_members,
 	.remove = local_remove,
 	.rename = local_rename,
 	.free = local_free,

@@ -6,6 +6,7 @@
 #include "blocks/block_meta.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/str.h"
 #include "blocks/block_index.h"
 
@@ -497,6 +498,18 @@ void block_meta_encode(const struct block_meta *m, struct json_writer *w)
 }
 
 /* ---- checks ---- */
+
+/* murmur2: the partition that a Java producer chooses for the key, which is the id as 32 lower-case
+ * hex digits. */
+bool block_shard_may_hold(const struct block_shard *s, const uint8_t id[PAGE_ID])
+{
+	char hex[2 * PAGE_ID + 1];
+
+	if (s->count == 0 || strcmp(s->hasher, "murmur2") != 0)
+		return true;
+	str_hex(id, PAGE_ID, hex);
+	return (hash_murmur2(hex, 2 * PAGE_ID) & INT32_MAX) % s->count == s->index;
+}
 
 uint32_t block_meta_bloom_shards(const struct block_meta *m)
 {

@@ -78,6 +78,9 @@ int block_meta_decode(struct json_reader *r, struct block_meta *m, struct err *e
  * only when set. */
 void block_meta_encode(const struct block_meta *m, struct json_writer *w);
 
+/* Can a trace with this id be in a block of this shard? True when there is no claim, or one by a
+ * hasher that is not known. */
+bool block_shard_may_hold(const struct block_shard *s, const uint8_t id[PAGE_ID]);
 /* How many bloom-N objects there are. */
 uint32_t block_meta_bloom_shards(const struct block_meta *m);
 /* Fail unless this is a v2 block with an index page size that can be: UNIMPLEMENTED names another

@@ -16,20 +16,31 @@ enum { BLOOM_MAX = 64 * 1024 * 1024 };
 struct block_reader *block_reader_new(struct backend *be, const struct block_meta *m,
 				      const struct block_reader_options *o, struct err *err)
 {
-	struct block_reader *r = NULL;
+	struct block_reader *r = xcalloc(1, sizeof(*r));
 
-	if (block_meta_check_v2(m, err) < 0) {
-		err_wrap(err, "block %s", m->id);
-		return NULL;
-	}
-	r = xcalloc(1, sizeof(*r));
 	r->be = be;
-	r->meta = *m;
 	r->max_page_bytes = o && o->max_page_bytes ? o->max_page_bytes : 64 * MIB;
 	r->read_ahead_bytes = o && o->read_ahead_bytes ? o->read_ahead_bytes : 4 * MIB;
-	r->codec = codec_new(m->encoding, 0);
+	r->cache = o ? o->cache : NULL;
+	if (block_reader_open(r, m, o ? o->number : 0, err) == 0)
+		return r;
+	block_reader_free(r);
+	return NULL;
+}
+
+int block_reader_open(struct block_reader *r, const struct block_meta *m, uint64_t number,
+		      struct err *err)
+{
+	if (block_meta_check_v2(m, err) < 0)
+		return err_wrap(err, "block %s", m->id);
+	r->meta = *m;
+	r->number = number;
+	if (r->codec == NULL || codec_id(r->codec) != m->encoding) {
+		codec_free(r->codec);
+		r->codec = codec_new(m->encoding, 0);
+	}
 	r->index_page = UINT32_MAX;
-	return r;
+	return 0;
 }
 
 void block_reader_free(struct block_reader *r)
@@ -39,7 +50,8 @@ void block_reader_free(struct block_reader *r)
 	codec_free(r->codec);
 	buf_fini(&r->raw);
 	buf_fini(&r->page);
-	buf_fini(&r->index);
+	buf_fini(&r->index_read);
+	block_cache_unref(r->index_kept);
 	free(r);
 }
 
@@ -115,15 +127,42 @@ int block_reader_read_index_page(struct block_reader *r, uint32_t page, struct b
 	return 0;
 }
 
+/* ---- with a cache ---- */
+
+static struct block_cache_key key_of(const struct block_reader *r, enum block_cache_kind kind,
+				     uint32_t number)
+{
+	return (struct block_cache_key){ r->number, kind, number };
+}
+
+/* The page's head and records; what follows them is zeros, and not needed any more. */
+static struct bytes index_records(const struct block_reader *r, struct bytes page, uint32_t number)
+{
+	uint32_t n = block_index_on_page(r->meta.records, r->meta.index_page_size, number);
+
+	return (struct bytes){ page.p, BLOCK_INDEX_HEAD + (size_t)n * BLOCK_INDEX_RECORD };
+}
+
 /* Index page `page` in r->index; kept for the next lookup. */
 static int load_index_page(struct block_reader *r, uint32_t page, struct err *err)
 {
+	struct block_cache_key key = key_of(r, BLOCK_CACHE_INDEX, page);
+
 	if (r->index_page == page)
 		return 0;
 	r->index_page = UINT32_MAX;
-	buf_reset(&r->index);
-	if (block_reader_read_index_page(r, page, &r->index, err) < 0)
-		return -1;
+	block_cache_unref(r->index_kept);
+	r->index_kept = block_cache_find(r->cache, key);
+	if (r->index_kept != NULL) {
+		r->index = r->index_kept->bytes;
+	} else {
+		buf_reset(&r->index_read);
+		if (block_reader_read_index_page(r, page, &r->index_read, err) < 0)
+			return -1;
+		r->index = index_records(r, buf_bytes(&r->index_read), page);
+		if (block_cache_wants(r->cache, r->index.n))
+			block_cache_add(r->cache, key, r->index);
+	}
 	r->index_page = page;
 	return 0;
 }
@@ -141,7 +180,7 @@ int block_reader_locate(struct block_reader *r, const uint8_t id[PAGE_ID],
 		if (load_index_page(r, mid, err) < 0)
 			return -1;
 		on = block_index_on_page(n, size, mid);
-		block_index_page_record(buf_bytes(&r->index), on - 1, rec);
+		block_index_page_record(r->index, on - 1, rec);
 		if (memcmp(rec->id, id, PAGE_ID) >= 0)
 			hi = mid;
 		else
@@ -152,7 +191,7 @@ int block_reader_locate(struct block_reader *r, const uint8_t id[PAGE_ID],
 	if (load_index_page(r, lo, err) < 0)
 		return -1;
 	on = block_index_on_page(n, size, lo);
-	return block_index_page_search(buf_bytes(&r->index), on, id, rec);
+	return block_index_page_search(r->index, on, id, rec);
 }
 
 int block_reader_page(struct block_reader *r, const struct block_index_record *rec,
@@ -175,14 +214,34 @@ int block_reader_page(struct block_reader *r, const struct block_index_record *r
 	return 0;
 }
 
+static void keep_bloom(struct block_reader *r, uint32_t shard, struct bytes bloom)
+{
+	struct buf folded = BUF_INIT;
+
+	if (!block_cache_wants(r->cache, bloom.n))
+		return;
+	bloom_fold(bloom, &folded);
+	block_cache_add(r->cache, key_of(r, BLOCK_CACHE_BLOOM, shard), buf_bytes(&folded));
+	buf_fini(&folded);
+}
+
 /* 1 = maybe here, 0 = not, -1. Uses r->raw. */
 static int ask_bloom(struct block_reader *r, const uint8_t id[PAGE_ID], struct err *err)
 {
 	uint32_t shard = bloom_shard_of(id, block_meta_bloom_shards(&r->meta));
+	struct block_cache_piece *kept =
+		block_cache_find(r->cache, key_of(r, BLOCK_CACHE_BLOOM, shard));
+	int ret;
 
+	if (kept != NULL) {
+		ret = bloom_folded_test(kept->bytes, id);
+		block_cache_unref(kept);
+		return ret;
+	}
 	buf_reset(&r->raw);
 	if (block_reader_read_bloom(r, shard, &r->raw, err) < 0)
 		return -1;
+	keep_bloom(r, shard, buf_bytes(&r->raw));
 	return bloom_test(buf_bytes(&r->raw), id, err);
 }
 

@@ -6,9 +6,8 @@
  *
  * Nothing is believed: index checksums, page and object lengths, order, contiguity, last ids and
  * counts are checked, and what is wrong is CORRUPT with block, page offset and what. Codecs other
- * than none check the bytes themselves. A cache may sit between: the block_reader_read_* functions
- * give whole checked bloom shards and index pages, which bloom_test and block_index_page_search
- * then work on, and block_reader_page the decompressed page.
+ * than none check the bytes themselves. A cache (block_cache.h) may keep checked bloom shards and
+ * index pages from one look-up to the next.
  * OWNERSHIP, THREADS: a reader has scratch buffers: one thread at a time; any number of readers per
  * block.
  * LIMITS: max_page_bytes for a page's plain and (plus an eighth) stored size; bloom shards of 64
@@ -21,14 +20,17 @@
 #define BLOCKS_BLOCK_READER_H
 
 #include "blocks/backend.h"
+#include "blocks/block_cache.h"
 #include "blocks/block_index.h"
 #include "blocks/block_meta.h"
 #include "blocks/page.h"
 
 /* Zero means the default. */
 struct block_reader_options {
-	size_t max_page_bytes;   /* plain size of a page: 64 MiB */
-	size_t read_ahead_bytes; /* of an iterator: 4 MiB */
+	size_t max_page_bytes;     /* plain size of a page: 64 MiB */
+	size_t read_ahead_bytes;   /* of an iterator: 4 MiB */
+	struct block_cache *cache; /* borrowed; NULL: none */
+	uint64_t number;           /* of the block in the cache */
 };
 
 struct block_reader;
@@ -37,6 +39,11 @@ struct block_reader;
  * that is not v2, INVALID for a meta that cannot be. */
 struct block_reader *block_reader_new(struct backend *be, const struct block_meta *m,
 				      const struct block_reader_options *o, struct err *err);
+/* Turn to another block of the same backend: cheaper than another reader. -1 as block_reader_new's
+ * NULL; then only block_reader_open and _free may follow. */
+int block_reader_open(struct block_reader *r, const struct block_meta *m, uint64_t number,
+		      struct err *err);
+/* NULL is fine. */
 void block_reader_free(struct block_reader *r);
 const struct block_meta *block_reader_meta(const struct block_reader *r);
 
@@ -44,7 +51,7 @@ const struct block_meta *block_reader_meta(const struct block_reader *r);
 int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct buf *out,
 		      struct err *err);
 
-/* The steps of find, for a cache. Each appends whole checked bytes to out.
+/* The steps of find, past the cache. Each appends whole checked bytes to out:
  * bloom shard i; index page i (with block_index_on_page records). */
 int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *out,
 			    struct err *err);

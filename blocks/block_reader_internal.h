@@ -13,9 +13,13 @@ struct block_reader {
 	struct block_meta meta;
 	size_t max_page_bytes, read_ahead_bytes;
 	struct codec *codec;
-	struct buf raw;      /* stored bytes of a page, or a bloom shard */
-	struct buf page;     /* plain bytes of a page */
-	struct buf index;    /* index page number index_page, checked */
+	struct buf raw;                       /* stored bytes of a page, or a bloom shard */
+	struct buf page;                      /* plain bytes of a page */
+	struct block_cache *cache;            /* NULL: none */
+	uint64_t number;                      /* the block's key in the cache */
+	struct buf index_read;                /* an index page that was read */
+	struct block_cache_piece *index_kept; /* or one of the cache */
+	struct bytes index; /* head and records of index page index_page, checked; in one of them */
 	uint32_t index_page; /* UINT32_MAX: none */
 };
 

@@ -2,7 +2,10 @@
  *
  * blocklist.c - see blocklist.h.
  *
- *   entries: map "<tenant>/<id>" -> {block, last poll that saw it}; a snapshot walks it.
+ *   tenants: map name -> {entries: map id -> {block, last poll that saw it}, array of the blocks}
+ *
+ * A snapshot is a reference to the tenant's array, which is made anew after a change: a look-up
+ * pays for one reference, however many blocks there are.
  */
 #include "blocks/blocklist.h"
 
@@ -16,23 +19,38 @@
 
 enum { POLLS_TO_FORGET = 2 };
 
+/* A meta.json: of a listed block, or one that cannot be read (block NULL). */
 struct entry {
 	struct listed_block *block;
-	uint64_t seen;	/* number of the last poll that saw its meta.json */
+	uint64_t seen;           /* number of the last poll that saw it */
+	bool is_final;           /* unreadable, and will be until the file changes */
+	uint64_t size, mtime_ns; /* of the file that was unreadable */
+};
+
+/* Immutable, shared by snapshots. */
+struct block_array {
+	_Atomic uint32_t refs;
+	size_t n;
+	struct listed_block *v[];
+};
+
+struct tenant {
+	struct map entries;
+	struct block_array *array; /* NULL: to be made */
+	size_t n_blocks;
+	size_t n_damaged; /* of the last poll */
 };
 
 struct blocklist {
 	struct backend *be;
-	pthread_mutex_t polling;	/* one poll at a time */
+	pthread_mutex_t polling; /* one poll at a time */
 	pthread_mutex_t lock;
-	struct map entries;
-	struct map damaged;		/* tenant -> struct count, of the last poll */
+	struct map tenants;
+	uint64_t next_number;
+	void (*gone)(void *arg, uint64_t number);
+	void *gone_arg;
 	_Atomic uint64_t polls;
-	_Atomic size_t n_damaged;
-};
-
-struct count {
-	size_t n;
+	_Atomic size_t n_blocks, n_damaged;
 };
 
 struct blocklist *blocklist_new(struct backend *be)
@@ -40,26 +58,53 @@ struct blocklist *blocklist_new(struct backend *be)
 	struct blocklist *l = xcalloc(1, sizeof(*l));
 
 	l->be = be;
+	l->next_number = 1;
 	pthread_mutex_init(&l->polling, NULL);
 	pthread_mutex_init(&l->lock, NULL);
 	return l;
 }
 
-static void block_unref(struct listed_block *b)
+void blocklist_on_gone(struct blocklist *l, void (*fn)(void *arg, uint64_t number), void *arg)
 {
-	if (atomic_fetch_sub(&b->refs, 1) == 1)
-		free(b);
+	l->gone = fn;
+	l->gone_arg = arg;
 }
 
-static void free_counts(struct map *counts)
+static void block_unref(struct listed_block *b)
+{
+	if (b == NULL || atomic_fetch_sub(&b->refs, 1) != 1)
+		return;
+	if (b->list->gone != NULL)
+		b->list->gone(b->list->gone_arg, b->number);
+	free(b);
+}
+
+static void array_unref(struct block_array *a)
+{
+	if (a == NULL || atomic_fetch_sub(&a->refs, 1) != 1)
+		return;
+	for (size_t i = 0; i < a->n; i++)
+		block_unref(a->v[i]);
+	free(a);
+}
+
+static void free_entry(struct entry *e)
+{
+	block_unref(e->block);
+	free(e);
+}
+
+static void free_tenant(struct tenant *t)
 {
 	struct bytes key;
 	void *value;
 	size_t pos = 0;
 
-	while (map_next(counts, &pos, &key, &value))
-		free(value);
-	map_fini(counts);
+	while (map_next(&t->entries, &pos, &key, &value))
+		free_entry(value);
+	map_fini(&t->entries);
+	array_unref(t->array);
+	free(t);
 }
 
 void blocklist_free(struct blocklist *l)
@@ -70,52 +115,81 @@ void blocklist_free(struct blocklist *l)
 
 	if (l == NULL)
 		return;
-	while (map_next(&l->entries, &pos, &key, &value)) {
-		block_unref(((struct entry *)value)->block);
-		free(value);
-	}
-	map_fini(&l->entries);
-	free_counts(&l->damaged);
+	l->gone = NULL;
+	while (map_next(&l->tenants, &pos, &key, &value))
+		free_tenant(value);
+	map_fini(&l->tenants);
 	pthread_mutex_destroy(&l->polling);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
 
-static void key_of(char out[256], const char *tenant, const char *id)
+/* ---- entries; under the lock ---- */
+
+static struct tenant *tenant_of(struct blocklist *l, const char *name)
 {
-	snprintf(out, 256, "%s/%s", tenant, id);
+	struct tenant *t = map_find(&l->tenants, bytes_str(name));
+
+	if (t == NULL) {
+		t = xcalloc(1, sizeof(*t));
+		map_set(&l->tenants, bytes_str(name), t);
+	}
+	return t;
 }
 
-/* True when the block is listed; then also mark it as seen by this poll (0: do not). */
-static bool is_listed(struct blocklist *l, const char *key, uint64_t poll)
+static void changed(struct tenant *t)
 {
-	struct entry *e;
+	array_unref(t->array);
+	t->array = NULL;
+}
 
-	pthread_mutex_lock(&l->lock);
-	e = map_find(&l->entries, bytes_str(key));
-	if (e != NULL && poll > 0)
-		e->seen = poll;
-	pthread_mutex_unlock(&l->lock);
-	return e != NULL;
+static struct entry *entry_of(struct tenant *t, const char *id)
+{
+	struct entry *e = map_find(&t->entries, bytes_str(id));
+
+	if (e == NULL) {
+		e = xcalloc(1, sizeof(*e));
+		map_set(&t->entries, bytes_str(id), e);
+	}
+	return e;
+}
+
+static void set_block(struct blocklist *l, struct tenant *t, struct entry *e,
+		      struct listed_block *b)
+{
+	size_t before = e->block != NULL, now = b != NULL;
+
+	if (before + now > 0)
+		changed(t);
+	block_unref(e->block);
+	e->block = b;
+	t->n_blocks += now - before;
+	l->n_blocks += now - before;
+}
+
+static struct listed_block *block_new(struct blocklist *l, const struct block_meta *m)
+{
+	struct listed_block *b = xmalloc(sizeof(*b));
+
+	atomic_init(&b->refs, 1);
+	b->list = l;
+	b->number = l->next_number++;
+	b->meta = *m;
+	return b;
 }
 
 static void add_block(struct blocklist *l, const struct block_meta *m, uint64_t poll)
 {
-	struct entry *e = xcalloc(1, sizeof(*e)), *old;
-	char key[256];
+	struct tenant *t;
+	struct entry *e;
 
-	e->block = xmalloc(sizeof(*e->block));
-	atomic_init(&e->block->refs, 1);
-	e->block->meta = *m;
-	e->seen = poll;
-	key_of(key, m->tenant, m->id);
 	pthread_mutex_lock(&l->lock);
-	old = map_set(&l->entries, bytes_str(key), e);
+	t = tenant_of(l, m->tenant);
+	e = entry_of(t, m->id);
+	if (e->block == NULL)
+		set_block(l, t, e, block_new(l, m));
+	e->seen = MAX(e->seen, poll);
 	pthread_mutex_unlock(&l->lock);
-	if (old != NULL) {
-		block_unref(old->block);
-		free(old);
-	}
 }
 
 void blocklist_add(struct blocklist *l, const struct block_meta *m)
@@ -123,66 +197,83 @@ void blocklist_add(struct blocklist *l, const struct block_meta *m)
 	add_block(l, m, l->polls);
 }
 
+/* ---- polling ---- */
+
 struct poll {
 	struct blocklist *l;
 	uint64_t number;
-	const char *tenant;	/* being listed */
-	struct map damaged;	/* tenant -> struct count */
-	size_t n_damaged;
+	const char *tenant; /* being listed */
 };
 
-static void note_damaged(struct poll *p, const char *folder, const struct err *err)
+/* True when there is nothing to read: the block is listed, or its meta.json is as unreadable as it
+ * was. Then it is also marked as seen. */
+static bool is_known(struct poll *p, const char *id, const struct backend_entry *file)
 {
-	struct count *c = map_find(&p->damaged, bytes_str(p->tenant));
+	struct blocklist *l = p->l;
+	struct tenant *t;
+	struct entry *e;
+	bool known;
 
-	if (c == NULL) {
-		c = xcalloc(1, sizeof(*c));
-		map_set(&p->damaged, bytes_str(p->tenant), c);
-	}
-	c->n++;
-	p->n_damaged++;
-	log_warn("meta.json is unreadable, block skipped", "block", folder, "error", err->msg);
+	pthread_mutex_lock(&l->lock);
+	t = map_find(&l->tenants, bytes_str(p->tenant));
+	e = t != NULL ? map_find(&t->entries, bytes_str(id)) : NULL;
+	known = e != NULL && (e->block != NULL || (e->is_final && e->size == file->size &&
+						   e->mtime_ns == file->mtime_ns));
+	if (known)
+		e->seen = p->number;
+	pthread_mutex_unlock(&l->lock);
+	return known;
 }
 
-/* folder: "<tenant>/<id>". -1 only when the backend is away. */
-static int read_meta(struct poll *p, const char *folder, struct err *err)
+static void note_damaged(struct poll *p, const char *id, const struct backend_entry *file,
+			 const struct err *err)
 {
-	struct block_meta m;
-	struct err local = ERR_INIT;
+	struct blocklist *l = p->l;
+	struct tenant *t;
+	struct entry *e;
+	bool is_news;
 
-	if (block_read_meta(p->l->be, p->tenant, strrchr(folder, '/') + 1, "meta.json", &m,
-			    &local) == 0) {
+	pthread_mutex_lock(&l->lock);
+	t = tenant_of(l, p->tenant);
+	e = entry_of(t, id);
+	is_news = e->seen == 0;
+	set_block(l, t, e, NULL);
+	e->seen = p->number;
+	e->is_final = err->kind == ERR_INVALID;
+	e->size = file->size;
+	e->mtime_ns = file->mtime_ns;
+	pthread_mutex_unlock(&l->lock);
+	if (is_news)
+		log_warn("meta.json is unreadable, block skipped", "file", file->key, "error",
+			 err->msg);
+}
+
+/* e: "<tenant>/<id>/meta.json". -1 only when the backend is away. */
+static int visit_meta(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct poll *p = arg;
+	struct err local = ERR_INIT;
+	struct block_meta m;
+	char id[BACKEND_SEGMENT_MAX + 1];
+
+	snprintf(id, sizeof(id), "%s", e->key + strlen(p->tenant) + 1);
+	id[strcspn(id, "/")] = '\0';
+	if (is_known(p, id, e))
+		return 0;
+	if (block_read_meta(p->l->be, p->tenant, id, "meta.json", &m, &local) == 0) {
 		add_block(p->l, &m, p->number);
 		return 0;
 	}
-	/* Not published yet, or compacted, or removed since the listing. */
+	/* Compacted, or removed since the listing. */
 	if (local.kind == ERR_NOT_FOUND)
 		return 0;
 	if (!local.retryable) {
-		note_damaged(p, folder, &local);
+		note_damaged(p, id, e, &local);
 		return 0;
 	}
 	if (err != NULL)
 		*err = local;
 	return -1;
-}
-
-static int visit_block(void *arg, const struct backend_entry *e, struct err *err)
-{
-	struct poll *p = arg;
-	char key[BACKEND_KEY_MAX + 1];
-	struct err local = ERR_INIT;
-	uint64_t size;
-
-	if (!e->is_prefix || backend_key(key, NULL, "%s/meta.json", e->key) < 0)
-		return 0;
-	/* A listed block costs one look whether its meta.json is still there, not a read. */
-	if (is_listed(p->l, e->key, 0) &&
-	    (backend_size(p->l->be, key, &size, &local) == 0 || local.kind != ERR_NOT_FOUND)) {
-		is_listed(p->l, e->key, p->number);
-		return 0;
-	}
-	return read_meta(p, e->key, err);
 }
 
 static int visit_tenant(void *arg, const struct backend_entry *e, struct err *err)
@@ -192,92 +283,126 @@ static int visit_tenant(void *arg, const struct backend_entry *e, struct err *er
 	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
 		return 0;
 	p->tenant = e->key;
-	return backend_list(p->l->be, e->key, BACKEND_ONE_LEVEL, visit_block, p, err);
+	return backend_list_members(p->l->be, e->key, "meta.json", visit_meta, p, err);
 }
 
-/* Take out what two polls in a row did not see. */
-static void forget_missing(struct blocklist *l, uint64_t poll)
+/* Take out what was not seen: a block after two polls in a row, a damaged meta.json at once. */
+static void forget_missing(struct blocklist *l, struct tenant *t, uint64_t poll)
 {
 	struct bytes key;
 	void *value;
 	size_t pos = 0;
 
-	pthread_mutex_lock(&l->lock);
-	while (map_next(&l->entries, &pos, &key, &value)) {
+	t->n_damaged = 0;
+	while (map_next(&t->entries, &pos, &key, &value)) {
 		struct entry *e = value;
+		uint64_t polls = e->block != NULL ? POLLS_TO_FORGET : 1;
 
-		if (e->seen + POLLS_TO_FORGET > poll)
+		if (e->seen + polls > poll) {
+			t->n_damaged += e->block == NULL;
 			continue;
-		map_remove(&l->entries, key);
-		block_unref(e->block);
-		free(e);
+		}
+		set_block(l, t, e, NULL);
+		map_remove(&t->entries, key);
+		free_entry(e);
 	}
+}
+
+static void end_poll(struct blocklist *l, uint64_t poll)
+{
+	struct bytes key;
+	void *value;
+	size_t pos = 0, n_damaged = 0;
+
+	pthread_mutex_lock(&l->lock);
+	while (map_next(&l->tenants, &pos, &key, &value)) {
+		struct tenant *t = value;
+
+		forget_missing(l, t, poll);
+		n_damaged += t->n_damaged;
+		if (t->n_blocks + t->n_damaged > 0)
+			continue;
+		map_remove(&l->tenants, key);
+		free_tenant(t);
+	}
+	l->n_damaged = n_damaged;
+	l->polls = poll;
 	pthread_mutex_unlock(&l->lock);
 }
 
 int blocklist_poll(struct blocklist *l, struct err *err)
 {
 	struct poll p = { .l = l };
-	struct map old;
 	int ret;
 
 	pthread_mutex_lock(&l->polling);
 	p.number = l->polls + 1;
 	ret = backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &p, err);
-	if (ret == 0) {
-		pthread_mutex_lock(&l->lock);
-		old = l->damaged;
-		l->damaged = p.damaged;
-		p.damaged = old;
-		pthread_mutex_unlock(&l->lock);
-		l->polls = p.number;
-		l->n_damaged = p.n_damaged;
-		forget_missing(l, p.number);
-	}
-	free_counts(&p.damaged);
+	if (ret == 0)
+		end_poll(l, p.number);
 	pthread_mutex_unlock(&l->polling);
 	return ret;
 }
 
-void blocklist_snapshot(struct blocklist *l, const char *tenant, struct blocklist_snapshot *out)
+/* ---- snapshots ---- */
+
+static int by_id(const void *a, const void *b)
 {
-	const struct count *damaged;
-	size_t pos = 0, cap = 0;
+	return strcmp((*(struct listed_block *const *)a)->meta.id,
+		      (*(struct listed_block *const *)b)->meta.id);
+}
+
+/* In the order of their ids, so that equal lists give equal answers. */
+static struct block_array *make_array(const struct tenant *t)
+{
+	struct block_array *a = xmalloc(sizeof(*a) + t->n_blocks * sizeof(a->v[0]));
 	struct bytes key;
 	void *value;
+	size_t pos = 0;
 
-	*out = (struct blocklist_snapshot){ NULL, 0, 0 };
-	pthread_mutex_lock(&l->lock);
-	damaged = map_find(&l->damaged, bytes_str(tenant));
-	out->n_damaged = damaged != NULL ? damaged->n : 0;
-	while (map_next(&l->entries, &pos, &key, &value)) {
+	atomic_init(&a->refs, 1);
+	a->n = 0;
+	while (map_next(&t->entries, &pos, &key, &value)) {
 		struct listed_block *b = ((struct entry *)value)->block;
 
-		if (strcmp(b->meta.tenant, tenant) != 0)
+		if (b == NULL)
 			continue;
-		out->v = xgrow(out->v, &cap, out->n + 1, sizeof(*out->v));
-		out->v[out->n++] = b;
 		atomic_fetch_add(&b->refs, 1);
+		a->v[a->n++] = b;
+	}
+	assert(a->n == t->n_blocks);
+	qsort(a->v, a->n, sizeof(a->v[0]), by_id);
+	return a;
+}
+
+void blocklist_snapshot(struct blocklist *l, const char *tenant, struct blocklist_snapshot *out)
+{
+	struct tenant *t;
+
+	*out = (struct blocklist_snapshot){ .v = NULL };
+	pthread_mutex_lock(&l->lock);
+	t = map_find(&l->tenants, bytes_str(tenant));
+	if (t != NULL) {
+		if (t->array == NULL)
+			t->array = make_array(t);
+		atomic_fetch_add(&t->array->refs, 1);
+		out->array = t->array;
+		out->v = t->array->v;
+		out->n = t->array->n;
+		out->n_damaged = t->n_damaged;
 	}
 	pthread_mutex_unlock(&l->lock);
 }
 
 void blocklist_snapshot_fini(struct blocklist_snapshot *s)
 {
-	for (size_t i = 0; i < s->n; i++)
-		block_unref(s->v[i]);
-	free(s->v);
-	*s = (struct blocklist_snapshot){ NULL, 0, 0 };
+	array_unref(s->array);
+	*s = (struct blocklist_snapshot){ .v = NULL };
 }
 
 size_t blocklist_count(struct blocklist *l)
 {
-	size_t n;
-
-	pthread_mutex_lock(&l->lock);
-	n = l->entries.n;
-	pthread_mutex_unlock(&l->lock);
-	return n;
+	return l->n_blocks;
 }
 
 size_t blocklist_damaged(struct blocklist *l)

@@ -7,10 +7,12 @@
  * gone; a compacted block stays for two more polls, so that a lookup in between finds either the
  * inputs or the output.
  *
- * A meta.json that cannot be read is counted, logged and skipped, never fatal; a snapshot says how
- * many the tenant has, because a trace may be in one of those blocks.
+ * A meta.json is read once: blocks never change. One that cannot be read is counted, logged and
+ * skipped, never fatal, and read again when it has changed; a snapshot says how many the tenant
+ * has, because a trace may be in one of those blocks.
  *
- * THREADS: any; one mutex, held for copies of pointers only. A snapshot keeps its metas alive.
+ * THREADS: any; one mutex, held for looks at tables. A snapshot keeps its metas alive; the list
+ * outlives its snapshots.
  * LIMITS: metas are 1 KiB each.
  */
 #ifndef BLOCKS_BLOCKLIST_H
@@ -26,17 +28,26 @@ struct blocklist;
 /* A listed block, reference counted and immutable. */
 struct listed_block {
 	_Atomic uint32_t refs;
+	struct blocklist *list;
+	uint64_t number; /* its key in caches: never given twice, also when a block comes back */
 	struct block_meta meta;
 };
 
+struct block_array;
+
 struct blocklist_snapshot {
-	struct listed_block **v;
+	struct listed_block *const *v; /* by id */
 	size_t n;
 	size_t n_damaged; /* blocks of the tenant whose meta.json could not be read */
+	struct block_array *array;
 };
 
 struct blocklist *blocklist_new(struct backend *be);
 void blocklist_free(struct blocklist *l);
+/* fn is told the number of each block that nobody can see any more: off the list, and in no
+ * snapshot. Any thread, perhaps under the list's lock: it must not call back. Set before the first
+ * poll. */
+void blocklist_on_gone(struct blocklist *l, void (*fn)(void *arg, uint64_t number), void *arg);
 /* Ask the backend for everything: tenants, blocks, new meta.json files. On error (the backend
  * cannot list, or is away) the old list stays. One poll at a time; others wait. */
 int blocklist_poll(struct blocklist *l, struct err *err);

@@ -140,3 +140,70 @@ int bloom_test(struct bytes shard, const uint8_t id[16], struct err *err)
 	}
 	return 1;
 }
+
+/* ---- folded ----
+ *
+ *   object   [word 0][word 1][word 2][word 3]         bit x mod m
+ *   folded   [0 or 2][1 or 3]                         bit x mod m/2: m/2 divides m
+ */
+
+struct folded {
+	uint64_t m; /* bits, after folding */
+	uint64_t k;
+	uint64_t words[];
+};
+
+/* Set bits, from one word in SAMPLE of a large filter: hashes spread evenly, and a count that is
+ * off costs a few needless reads at worst. */
+static uint64_t estimate_bits(struct bytes shard)
+{
+	enum { SAMPLE = 8, SMALL = 4096 };
+	size_t step = shard.n > SMALL ? SAMPLE : 1;
+	uint64_t n = 0;
+
+	for (size_t i = BLOOM_HEAD; i < shard.n; i += 8 * step)
+		n += (uint64_t)__builtin_popcountll(load_be64(shard.p + i));
+	return n * step;
+}
+
+/* Half as many bits as long as whole words fold onto whole words and so many of the bits stay clear
+ * that an id passes by chance no more often than FOLDED_FALSE_POSITIVE. */
+static uint64_t folded_bits(uint64_t m, uint64_t k, uint64_t n_set)
+{
+	while (m % 128 == 0 &&
+	       pow((double)n_set / (double)(m / 2), (double)k) <= BLOOM_FOLDED_FALSE_POSITIVE)
+		m /= 2;
+	return m;
+}
+
+void bloom_fold(struct bytes shard, struct buf *out)
+{
+	uint64_t m = load_be64(shard.p), k = load_be64(shard.p + 8);
+	uint64_t to = folded_bits(m, k, estimate_bits(shard));
+	size_t n = words(to), at = 0, size = sizeof(struct folded) + n * sizeof(uint64_t);
+	struct folded *f = xcalloc(1, size);
+
+	f->m = to;
+	f->k = k;
+	for (size_t i = BLOOM_HEAD; i < shard.n; i += 8) {
+		f->words[at] |= load_be64(shard.p + i);
+		at = at + 1 == n ? 0 : at + 1;
+	}
+	buf_add(out, f, size);
+	free(f);
+}
+
+bool bloom_folded_test(struct bytes folded, const uint8_t id[16])
+{
+	const struct folded *f = (const struct folded *)(const void *)folded.p;
+	uint64_t h[4];
+
+	base_hashes(id, h);
+	for (uint32_t i = 0; i < f->k; i++) {
+		uint64_t bit = location(h, i, f->m);
+
+		if (!(f->words[bit / 64] >> bit % 64 & 1))
+			return false;
+	}
+	return true;
+}

@@ -14,6 +14,7 @@
 #define BLOCKS_BLOOM_H
 
 #include "base/base.h"
+#include "base/buf.h"
 #include "base/err.h"
 
 enum {
@@ -23,6 +24,7 @@ enum {
 	BLOOM_K_MAX = 64,
 };
 #define BLOOM_FALSE_POSITIVE_DEFAULT 0.01
+#define BLOOM_FOLDED_FALSE_POSITIVE 1e-4
 
 struct bloom_shape {
 	uint32_t shards; /* 1..1000 */
@@ -50,5 +52,13 @@ uint32_t bloom_shard_of(const uint8_t id[16], uint32_t shards);
 int bloom_check(struct bytes shard, struct err *err);
 /* 1 = maybe in the block, 0 = certainly not, -1 = CORRUPT (bloom_check). */
 int bloom_test(struct bytes shard, const uint8_t id[16], struct err *err);
+
+/* A filter as a cache keeps it. One whose block is far from full has few bits set, and is folded to
+ * a fraction of its size: 1,000 ids in 6 KiB instead of 100. Append it to out; the shard must have
+ * passed bloom_check. Folded bytes never leave the process. */
+void bloom_fold(struct bytes shard, struct buf *out);
+/* May the id be in the block? `folded`, 8-byte aligned, is what bloom_fold made. Never false where
+ * bloom_test says maybe; true for at most BLOOM_FOLDED_FALSE_POSITIVE more of the other ids. */
+bool bloom_folded_test(struct bytes folded, const uint8_t id[16]);
 
 #endif

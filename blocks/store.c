@@ -20,6 +20,7 @@ struct store {
 	uint64_t poll_ns;
 	struct block_reader_options reader;
 	struct blocklist *list;
+	struct block_cache *cache;
 	pthread_mutex_t live_lock; /* the list and its counts of users */
 	pthread_cond_t live_idle;  /* a source has no users */
 	struct live_source *live;
@@ -30,6 +31,11 @@ struct store {
 	bool stopping;
 };
 
+static void forget_block(void *cache, uint64_t number)
+{
+	block_cache_drop(cache, number);
+}
+
 struct store *store_new(const struct store_options *o)
 {
 	struct store *s = xcalloc(1, sizeof(*s));
@@ -38,8 +44,11 @@ struct store *store_new(const struct store_options *o)
 	s->be = o->backend;
 	s->local_path = xstrdup(o->local_path);
 	s->poll_ns = o->poll_ns;
+	s->cache = block_cache_new(o->budget, o->cache_bytes);
 	s->reader.max_page_bytes = o->max_page_bytes;
+	s->reader.cache = s->cache;
 	s->list = blocklist_new(s->be);
+	blocklist_on_gone(s->list, forget_block, s->cache);
 	pthread_mutex_init(&s->live_lock, NULL);
 	pthread_cond_init(&s->live_idle, NULL);
 	pthread_mutex_init(&s->stop_lock, NULL);
@@ -98,6 +107,7 @@ void store_free(struct store *s)
 		pthread_join(s->poller, NULL);
 	}
 	blocklist_free(s->list);
+	block_cache_free(s->cache);
 	backend_free(s->be);
 	free(s->local_path);
 	pthread_mutex_destroy(&s->live_lock);
@@ -125,6 +135,11 @@ uint64_t store_poll_ns(struct store *s)
 struct blocklist *store_blocklist(struct store *s)
 {
 	return s->list;
+}
+
+struct block_cache *store_cache(struct store *s)
+{
+	return s->cache;
 }
 
 void store_add_live(struct store *s, struct live_source *live)
@@ -205,7 +220,9 @@ struct finder {
 	store_piece_fn *piece;
 	void *arg;
 	struct store_find_result *result;
-	bool stopped; /* the caller's callback said -1 */
+	bool stopped;           /* the caller's callback said -1 */
+	struct block_reader *r; /* turned from block to block; NULL: none yet */
+	struct buf object;      /* what it found */
 };
 
 static int count_piece(void *arg, struct bytes traces_data, struct err *err)
@@ -264,23 +281,29 @@ static int give_segments(const struct block_meta *m, struct bytes object, struct
 	return got;
 }
 
-static int find_in_block(struct store *s, const struct block_meta *m, const uint8_t id[16],
+static int turn_reader(struct store *s, const struct listed_block *b, struct finder *f,
+		       struct err *err)
+{
+	struct block_reader_options o = s->reader;
+
+	if (f->r != NULL)
+		return block_reader_open(f->r, &b->meta, b->number, err);
+	o.number = b->number;
+	f->r = block_reader_new(s->be, &b->meta, &o, err);
+	return f->r != NULL ? 0 : -1;
+}
+
+static int find_in_block(struct store *s, const struct listed_block *b, const uint8_t id[16],
 			 struct finder *f, struct err *err)
 {
-	struct block_reader *r = block_reader_new(s->be, m, &s->reader, err);
-	struct buf object = BUF_INIT;
-	int ret = -1, found;
+	int found = turn_reader(s, b, f, err);
 
-	if (r == NULL)
-		return -1;
-	found = block_reader_find(r, id, &object, err);
+	buf_reset(&f->object);
 	if (found == 0)
-		ret = 0;
-	else if (found > 0)
-		ret = give_segments(m, buf_bytes(&object), f, err);
-	buf_fini(&object);
-	block_reader_free(r);
-	return ret;
+		found = block_reader_find(f->r, id, &f->object, err);
+	if (found == 1)
+		return give_segments(&b->meta, buf_bytes(&f->object), f, err);
+	return found;
 }
 
 /* A block that went away since the list was read was compacted or is past its retention: its data
@@ -297,46 +320,59 @@ static bool is_gone(struct store *s, const struct block_meta *m, const struct er
 }
 
 /* Ask one block. -1 only when the caller's callback stopped. */
-static int ask_block(struct store *s, const struct block_meta *m, const uint8_t id[16],
+static int ask_block(struct store *s, const struct listed_block *b, const uint8_t id[16],
 		     struct finder *f, struct err *err)
 {
 	struct err local = ERR_INIT;
 
 	f->result->blocks_asked++;
-	if (find_in_block(s, m, id, f, &local) == 0)
+	if (find_in_block(s, b, id, f, &local) == 0)
 		return 0;
 	if (f->stopped) {
 		if (err != NULL)
 			*err = local;
 		return -1;
 	}
-	if (!is_gone(s, m, &local)) {
+	if (!is_gone(s, &b->meta, &local)) {
 		f->result->blocks_failed++;
 		note_failure(f->result, &local);
 	}
 	return 0;
 }
 
+static int find_in_blocks(struct store *s, const char *tenant, const uint8_t id[16],
+			  struct finder *f, struct err *err)
+{
+	struct blocklist_snapshot blocks;
+	struct err damaged = ERR_INIT;
+	int ret = 0;
+
+	blocklist_snapshot(s->list, tenant, &blocks);
+	for (size_t i = 0; ret == 0 && i < blocks.n; i++)
+		if (block_shard_may_hold(&blocks.v[i]->meta.shard, id))
+			ret = ask_block(s, blocks.v[i], id, f, err);
+	if (blocks.n_damaged > 0) {
+		f->result->blocks_asked += blocks.n_damaged;
+		f->result->blocks_failed += blocks.n_damaged;
+		err_set(&damaged, ERR_CORRUPT, "%zu blocks have an unreadable meta.json",
+			blocks.n_damaged);
+		note_failure(f->result, &damaged);
+	}
+	blocklist_snapshot_fini(&blocks);
+	return ret;
+}
+
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err)
 {
-	struct finder f = { piece, arg, result, false };
-	struct blocklist_snapshot blocks;
-	struct err damaged = ERR_INIT;
+	struct finder f = { .piece = piece, .arg = arg, .result = result };
 	int ret;
 
 	memset(result, 0, sizeof(*result));
 	ret = find_live(s, tenant, id, &f, err);
-	blocklist_snapshot(s->list, tenant, &blocks);
-	for (size_t i = 0; ret == 0 && i < blocks.n; i++)
-		ret = ask_block(s, &blocks.v[i]->meta, id, &f, err);
-	if (blocks.n_damaged > 0) {
-		result->blocks_asked += blocks.n_damaged;
-		result->blocks_failed += blocks.n_damaged;
-		err_set(&damaged, ERR_CORRUPT, "%zu blocks have an unreadable meta.json",
-			blocks.n_damaged);
-		note_failure(result, &damaged);
-	}
-	blocklist_snapshot_fini(&blocks);
+	if (ret == 0)
+		ret = find_in_blocks(s, tenant, id, &f, err);
+	block_reader_free(f.r);
+	buf_fini(&f.object);
 	return ret;
 }

@@ -19,6 +19,7 @@
 #define BLOCKS_STORE_H
 
 #include "blocks/backend.h"
+#include "blocks/block_cache.h"
 #include "blocks/block_meta.h"
 #include "blocks/blocklist.h"
 
@@ -43,6 +44,8 @@ struct store_options {
 	const char *local_path;  /* where logs and scratch go, below "<path>/_spanmill"; copied */
 	uint64_t poll_ns;        /* between two polls of the backend */
 	uint64_t max_page_bytes; /* a page may inflate to this; 0: the reader's default */
+	struct budget *budget;   /* of the cache; borrowed; NULL: none */
+	uint64_t cache_bytes;    /* what the cache may hold; 0: see block_cache_new */
 };
 
 struct store *store_new(const struct store_options *o);
@@ -55,6 +58,7 @@ struct backend *store_backend(struct store *s);
 const char *store_local_path(struct store *s);
 uint64_t store_poll_ns(struct store *s);
 struct blocklist *store_blocklist(struct store *s);
+struct block_cache *store_cache(struct store *s);
 
 void store_add_live(struct store *s, struct live_source *live);
 /* Returns when no call of find or flush is under way: tell a waiting flush to end first. */
@@ -68,7 +72,8 @@ int store_flush(struct store *s, struct err *err);
 
 struct store_find_result {
 	size_t pieces; /* given to the callback */
-	/* Failed blocks include those of the tenant whose meta.json could not be read. */
+	/* Failed blocks include those of the tenant whose meta.json could not be read; blocks whose
+	 * shard cannot hold the trace are not asked. */
 	size_t blocks_asked, blocks_failed, live_failed;
 	uint64_t inspected_bytes;
 	char first_failure[256];

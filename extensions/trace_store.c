@@ -18,6 +18,7 @@ struct trace_store_config {
 	const char *path;
 	int64_t blocklist_poll_ns;
 	uint64_t max_page_bytes;
+	uint64_t cache_bytes;
 };
 
 struct trace_store_state {
@@ -40,6 +41,9 @@ static const struct option trace_store_options[] = {
 		     "How often the backend is asked for new blocks."),
 	OPT_BYTES(C, "max_page_bytes", max_page_bytes, "1GiB", 1 << 20, INT64_C(4) << 30,
 		  "What one page of a block may inflate to."),
+	OPT_BYTES(C, "cache_bytes", cache_bytes, "0", 0, INT64_C(1) << 40,
+		  "Blooms and index pages kept in memory for look-ups; 0: an eighth of the memory "
+		  "budget, which they are charged to either way."),
 	OPT_UNSUPPORTED("s3", "The S3 backend is not in this version yet; use backend: local."),
 	OPT_END
 };
@@ -70,7 +74,9 @@ static int trace_store_start(struct component *c, struct err *err)
 	st->store = store_new(&(struct store_options){ .backend = be,
 						       .local_path = conf->path,
 						       .poll_ns = (uint64_t)conf->blocklist_poll_ns,
-						       .max_page_bytes = conf->max_page_bytes });
+						       .max_page_bytes = conf->max_page_bytes,
+						       .budget = component_budget(c),
+						       .cache_bytes = conf->cache_bytes });
 	return store_start(st->store, err);
 }
 
@@ -87,6 +93,30 @@ static void *trace_store_lend(struct component *c)
 	return COMPONENT_STATE(c, struct trace_store_state)->store;
 }
 
+static void cache_metrics(struct component *c, struct store *s, struct buf *out)
+{
+	static const char lookups[] = "spanmill_blocks_cache_lookups";
+	struct block_cache_stats st;
+
+	block_cache_stats(store_cache(s), &st);
+	telemetry_head(out, lookups, "counter",
+		       "Bloom filters and index pages that look-ups asked the cache for.");
+	for (unsigned i = 0; i < BLOCK_CACHE_KINDS; i++) {
+		telemetry_sample(out, lookups, (double)st.hits[i], "extension", c->id, "kind",
+				 block_cache_kind_name(i), "result", "hit", NULL);
+		telemetry_sample(out, lookups, (double)st.misses[i], "extension", c->id, "kind",
+				 block_cache_kind_name(i), "result", "miss", NULL);
+	}
+	telemetry_head(out, "spanmill_blocks_cache_bytes", "gauge",
+		       "Memory that cached blooms and index pages take.");
+	telemetry_sample(out, "spanmill_blocks_cache_bytes", (double)st.bytes, "extension", c->id,
+			 NULL);
+	telemetry_head(out, "spanmill_blocks_cache_evicted", "counter",
+		       "Cached pieces that went to make room for others.");
+	telemetry_sample(out, "spanmill_blocks_cache_evicted", (double)st.evicted, "extension",
+			 c->id, NULL);
+}
+
 static void trace_store_metrics(struct component *c, struct buf *out)
 {
 	struct store *s = COMPONENT_STATE(c, struct trace_store_state)->store;
@@ -101,6 +131,7 @@ static void trace_store_metrics(struct component *c, struct buf *out)
 		       "meta.json files that the last poll could not read.");
 	telemetry_sample(out, "spanmill_blocks_unreadable",
 			 (double)blocklist_damaged(store_blocklist(s)), "extension", c->id, NULL);
+	cache_metrics(c, s, out);
 }
 
 const struct component_type extension_trace_store = {

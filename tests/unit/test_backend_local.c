@@ -274,6 +274,54 @@ static void listings_are_sorted_and_complete(void **state)
 	buf_fini(&b);
 }
 
+/* The backend's own way and the one made of a recursive list say the same. */
+static void members_are_listed(void **state)
+{
+	static const struct {
+		const char *folder, *want;
+	} cases[] = {
+		{ "t1", "t1/b1/meta.json:2 t1/b3/meta.json:0 " },
+		{ "t2", "" },
+		{ "none", "" },
+		{ "_spanmill/tmp", "" },
+	};
+	struct backend *be = ((struct fixture *)*state)->be;
+	const struct backend_ops *own = be->ops;
+	struct backend_ops plain = *own;
+	struct buf b = BUF_INIT;
+	struct err err = ERR_INIT;
+
+	assert_non_null(own->list_members);
+	plain.list_members = NULL;
+	backend_put(be, "t1/b1/meta.json", BYTES_LIT("{}"), BACKEND_REPLACE, NULL);
+	backend_put(be, "t1/b1/meta.json2", BYTES_LIT("{}"), BACKEND_REPLACE, NULL);
+	backend_put(be, "t1/b2/data", BYTES_LIT("abcd"), BACKEND_REPLACE, NULL);
+	backend_put(be, "t1/b3/meta.json", BYTES_EMPTY, BACKEND_REPLACE, NULL);
+	backend_put(be, "t1/meta.json", BYTES_LIT("{}"), BACKEND_REPLACE, NULL);
+	backend_put(be, "t1/b4/x/meta.json", BYTES_LIT("{}"), BACKEND_REPLACE, NULL);
+	backend_put(be, "t1/b5/meta.json/x", BYTES_LIT("{}"), BACKEND_REPLACE, NULL);
+	backend_put(be, "t2/b1/data", BYTES_LIT("x"), BACKEND_REPLACE, NULL);
+	for (size_t i = 0; i < 2 * COUNT_OF(cases); i++) {
+		be->ops = i % 2 ? &plain : own;
+		buf_reset(&b);
+		assert_int_equal(backend_list_members(be, cases[i / 2].folder, "meta.json",
+						      join_entry, &b, NULL),
+				 0);
+		assert_string_equal(buf_cstr(&b), cases[i / 2].want);
+		buf_reset(&b);
+		assert_int_equal(backend_list_members(be, "t1", "meta.json", stop_entry, &b, NULL),
+				 0);
+		assert_string_equal(buf_cstr(&b), "t1/b1/meta.json ");
+		assert_int_equal(
+			backend_list_members(be, "t1", "meta.json", fail_entry, NULL, &err), -1);
+		assert_string_equal(err.msg, "list t1: no t1/b1/meta.json");
+		assert_int_equal(
+			backend_list_members(be, "t1/..", "meta.json", join_entry, &b, &err), -1);
+	}
+	be->ops = own;
+	buf_fini(&b);
+}
+
 static void rename_never_replaces(void **state)
 {
 	struct backend *be = ((struct fixture *)*state)->be;
@@ -427,6 +475,7 @@ int main(void)
 		TEST(ranges_are_whole_or_errors),
 		TEST(keys_are_checked),
 		TEST(listings_are_sorted_and_complete),
+		TEST(members_are_listed),
 		TEST(rename_never_replaces),
 		TEST(rename_sets_the_time),
 		TEST(unfinished_files_are_swept_when_old),

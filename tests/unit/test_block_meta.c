@@ -220,9 +220,36 @@ static void every_day_of_eight_centuries_comes_back(void **state)
 	}
 }
 
+/* The id as a Java producer's key, in the default partitioner: toPositive(murmur2(key)) % count. */
+static void shards_are_kafka_partitions(void **state)
+{
+	static const struct {
+		uint8_t id[16];
+		uint32_t count, index;
+	} cases[] = {
+		{ { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 }, 64, 38 },
+		{ { 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 }, 12, 1 },
+		{ { 0xab, 0xcd, 0xef, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 }, 7, 3 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++)
+		for (uint32_t k = 0; k < cases[i].count; k++) {
+			struct block_shard s = { "murmur2", cases[i].count, k };
+
+			assert_int_equal(block_shard_may_hold(&s, cases[i].id),
+					 k == cases[i].index);
+			memcpy(s.hasher, "fnv", 4);
+			assert_true(block_shard_may_hold(&s, cases[i].id));
+			s = (struct block_shard){ "", 0, 0 };
+			assert_true(block_shard_may_hold(&s, cases[i].id));
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(shards_are_kafka_partitions),
 		cmocka_unit_test(texts_come_back_byte_for_byte),
 		cmocka_unit_test(smallest_meta_and_defaults),
 		cmocka_unit_test(bad_values_are_named),

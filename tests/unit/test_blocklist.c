@@ -188,6 +188,117 @@ static void test_store_away(void **state)
 	faulty_set(f->be, (struct faulty_rule){ 0 });
 }
 
+static unsigned reads(struct fixture *f)
+{
+	return faulty_of(f->be)->calls[FAULTY_READ];
+}
+
+/* A known meta.json is not read again, a bad one only when it has changed. */
+static void test_metas_are_read_once(void **state)
+{
+	static const char bad[] = "a/00000000-0000-4000-8000-000000000001/meta.json";
+	struct fixture *f = *state;
+	struct block_meta good = publish(f, "a");
+	char key[BACKEND_KEY_MAX + 1];
+	struct buf json = BUF_INIT;
+	unsigned before;
+
+	publish(f, "a");
+	publish(f, "b");
+	put(f, bad, "{");
+	poll_ok(f);
+	before = reads(f);
+	for (int i = 0; i < 5; i++)
+		poll_ok(f);
+	assert_int_equal(reads(f), before);
+	assert_int_equal(listed(f, "a"), 2);
+	assert_int_equal(damaged(f, "a"), 1);
+	put(f, bad, "{ ");
+	poll_ok(f);
+	assert_int_equal(reads(f), before + 1);
+	assert_int_equal(damaged(f, "a"), 1);
+	/* Repaired. */
+	assert_int_equal(block_key(key, "a", good.id, "meta.json", NULL), 0);
+	assert_int_equal(backend_read(f->be, key, BLOCK_META_MAX, &json, NULL), 0);
+	memcpy(strstr(buf_cstr(&json), good.id), "00000000-0000-4000-8000-000000000001", 36);
+	put(f, bad, buf_cstr(&json));
+	poll_ok(f);
+	assert_int_equal(damaged(f, "a"), 0);
+	assert_int_equal(listed(f, "a"), 3);
+	/* One that could not be read for another reason is tried again. */
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_READ, .times = 1, .kind = ERR_IO });
+	publish(f, "b");
+	poll_ok(f);
+	assert_int_equal(damaged(f, "b"), 1);
+	poll_ok(f);
+	assert_int_equal(damaged(f, "b"), 0);
+	assert_int_equal(listed(f, "b"), 2);
+	buf_fini(&json);
+}
+
+struct gone {
+	uint64_t numbers[8];
+	size_t n;
+};
+
+static void note_gone(void *arg, uint64_t number)
+{
+	struct gone *g = arg;
+
+	g->numbers[g->n++] = number;
+}
+
+/* Whoever keeps something of a block is told when nobody can see it any more, and a block that
+ * comes back under its id has another number. */
+static void test_gone_is_told_last(void **state)
+{
+	struct fixture *f = *state;
+	struct gone gone = { { 0 }, 0 };
+	struct blocklist_snapshot held, again;
+	struct block_meta m = publish(f, "a");
+	uint64_t number;
+
+	blocklist_on_gone(f->list, note_gone, &gone);
+	poll_ok(f);
+	blocklist_snapshot(f->list, "a", &held);
+	number = held.v[0]->number;
+	assert_int_equal(block_mark_compacted(f->be, "a", m.id, NULL), 0);
+	for (int i = 0; i < 3; i++)
+		poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 0);
+	assert_int_equal(gone.n, 0);
+	blocklist_snapshot_fini(&held);
+	assert_int_equal(gone.n, 1);
+	assert_int_equal(gone.numbers[0], number);
+	blocklist_add(f->list, &m);
+	blocklist_snapshot(f->list, "a", &again);
+	assert_true(again.v[0]->number != number);
+	number = again.v[0]->number;
+	blocklist_snapshot_fini(&again);
+	/* Added again by a poll or by hand: the same block. */
+	blocklist_add(f->list, &m);
+	blocklist_snapshot(f->list, "a", &again);
+	assert_true(again.v[0]->number == number);
+	blocklist_snapshot_fini(&again);
+	assert_int_equal(gone.n, 1);
+}
+
+/* Equal lists give equal orders. */
+static void test_snapshots_are_sorted(void **state)
+{
+	struct fixture *f = *state;
+	struct blocklist_snapshot s;
+
+	for (int i = 0; i < 20; i++)
+		publish(f, "a");
+	poll_ok(f);
+	blocklist_snapshot(f->list, "a", &s);
+	assert_int_equal(s.n, 20);
+	for (size_t i = 1; i < s.n; i++)
+		assert_true(strcmp(s.v[i - 1]->meta.id, s.v[i]->meta.id) < 0);
+	blocklist_snapshot_fini(&s);
+}
+
 static void *poll_often(void *arg)
 {
 	struct fixture *f = arg;
@@ -222,8 +333,10 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_appear_and_go), TEST(test_own_block_at_once), TEST(test_damaged_metas),
-		TEST(test_store_away),    TEST(test_threads),
+		TEST(test_appear_and_go),        TEST(test_own_block_at_once),
+		TEST(test_damaged_metas),        TEST(test_store_away),
+		TEST(test_metas_are_read_once),  TEST(test_gone_is_told_last),
+		TEST(test_snapshots_are_sorted), TEST(test_threads),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

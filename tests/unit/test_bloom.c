@@ -2,6 +2,7 @@
  *
  * test_bloom.c - sizes, shards and bits against values Tempo gives.
  */
+#include "base/rng.h"
 #include "base/str.h"
 #include "blocks/bloom.h"
 
@@ -139,6 +140,70 @@ static void false_positives_are_as_rare_as_asked(void **state)
 	bloom_free(b);
 }
 
+static void random_id(struct rng *rng, uint8_t id[16])
+{
+	store_be64(id, rng_next(rng));
+	store_be64(id + 8, rng_next(rng));
+}
+
+/* Whatever the fold, an id that is in is never missed, and few others pass. */
+static void folded_filters_miss_nothing(void **state)
+{
+	static const struct {
+		uint32_t n, shard_bytes;
+		double fp;
+		size_t at_most; /* bytes when folded */
+	} cases[] = {
+		{ 1, 102400, 0.01, 256 },        { 100, 102400, 0.01, 1700 },
+		{ 1000, 102400, 0.01, 13000 },   { 20000, 102400, 0.01, 102416 },
+		{ 85462, 102400, 0.01, 102416 }, { 10, 20, 0.01, 40 },
+		{ 1000, 256000, 0.05, 16016 },   { 5, 1024, 0.5, 1040 },
+	};
+	enum { OTHERS = 100000 };
+
+	(void)state;
+	for (size_t c = 0; c < COUNT_OF(cases); c++) {
+		struct bloom_shape shape =
+			bloom_shape_for(cases[c].n, cases[c].fp, cases[c].shard_bytes);
+		struct bloom *b;
+		struct bytes shard;
+		struct buf folded = BUF_INIT;
+		struct rng rng;
+		uint8_t id[16];
+		size_t more = 0;
+
+		shape.shards = 1;
+		b = bloom_new(shape);
+		rng_seed(&rng, c);
+		for (uint32_t i = 0; i < cases[c].n; i++) {
+			random_id(&rng, id);
+			bloom_add(b, id);
+		}
+		shard = bloom_shard_bytes(b, 0);
+		bloom_fold(shard, &folded);
+		if (folded.n > cases[c].at_most)
+			fail_msg("case %zu: %zu bytes", c, folded.n);
+		rng_seed(&rng, c);
+		for (uint32_t i = 0; i < cases[c].n; i++) {
+			random_id(&rng, id);
+			if (!bloom_folded_test(buf_bytes(&folded), id))
+				fail_msg("case %zu: id %u is missed", c, i);
+		}
+		for (size_t i = 0; i < OTHERS; i++) {
+			int whole;
+
+			random_id(&rng, id);
+			whole = bloom_test(shard, id, NULL);
+			if (whole == 1 && !bloom_folded_test(buf_bytes(&folded), id))
+				fail_msg("case %zu: the whole filter says maybe", c);
+			more += whole == 0 && bloom_folded_test(buf_bytes(&folded), id);
+		}
+		assert_in_range(more, 0, OTHERS * 3 / 10000);
+		buf_fini(&folded);
+		bloom_free(b);
+	}
+}
+
 static void damaged_shards_are_refused(void **state)
 {
 	uint8_t ok[32] = { 0 }, s[33];
@@ -170,6 +235,7 @@ int main(void)
 		cmocka_unit_test(bits_are_tempos),
 		cmocka_unit_test(tiny_shards_byte_for_byte),
 		cmocka_unit_test(false_positives_are_as_rare_as_asked),
+		cmocka_unit_test(folded_filters_miss_nothing),
 		cmocka_unit_test(damaged_shards_are_refused),
 	};
 

@@ -10,7 +10,7 @@
 
 struct fixture {
 	char *dir;
-	struct backend *be;	/* owned by the store */
+	struct backend *be; /* owned by the store */
 	struct store *store;
 };
 
@@ -228,7 +228,8 @@ static void test_unreadable_meta(void **state)
 
 	add_block(f, "t", &a);
 	assert_int_equal(backend_put(f->be, "t/00000000-0000-4000-8000-000000000001/meta.json",
-				     BYTES_LIT("{"), BACKEND_REPLACE, NULL), 0);
+				     BYTES_LIT("{"), BACKEND_REPLACE, NULL),
+			 0);
 	assert_int_equal(store_refresh(f->store, NULL), 0);
 	r = find(f, "t", &a, &found);
 	assert_int_equal(r.blocks_failed, 1);
@@ -236,6 +237,99 @@ static void test_unreadable_meta(void **state)
 	assert_int_equal(found.n, 1);
 	r = find(f, "u", &a, &found);
 	assert_int_equal(r.blocks_failed, 0);
+	found_reset(&found);
+}
+
+static unsigned reads(struct fixture *f)
+{
+	return faulty_of(f->be)->calls[FAULTY_READ];
+}
+
+/* What a block's filter and index said once is not read again; what the block had is forgotten with
+ * it. */
+static void test_second_look_reads_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct test_span a = plain_span(1, 1), absent = plain_span(2, 1);
+	struct found_spans found = { NULL, 0, 0, NULL };
+	struct block_cache_stats st;
+	struct block_meta m = add_block(f, "t", &a);
+	unsigned before;
+
+	for (int i = 0; i < 9; i++)
+		add_block(f, "t", &a);
+	assert_int_equal(find(f, "t", &absent, &found).blocks_asked, 10);
+	before = reads(f);
+	assert_int_equal(find(f, "t", &absent, &found).blocks_asked, 10);
+	assert_int_equal(reads(f), before);
+	/* Found: index and data, then only data. */
+	assert_int_equal(find(f, "t", &a, &found).pieces, 10);
+	assert_int_equal(reads(f), before + 20);
+	assert_int_equal(find(f, "t", &a, &found).pieces, 10);
+	assert_int_equal(reads(f), before + 30);
+	block_cache_stats(store_cache(f->store), &st);
+	assert_int_equal(st.pieces, 20);
+	assert_int_equal(st.misses[BLOCK_CACHE_BLOOM], 10);
+	assert_int_equal(st.misses[BLOCK_CACHE_INDEX], 10);
+	assert_int_equal(block_delete(f->be, "t", m.id, NULL), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(store_refresh(f->store, NULL), 0);
+	block_cache_stats(store_cache(f->store), &st);
+	assert_int_equal(st.pieces, 18);
+	assert_int_equal(find(f, "t", &a, &found).pieces, 9);
+	found_reset(&found);
+}
+
+/* A damaged filter or index is never kept: repaired, it answers. */
+static void test_damage_is_not_kept(void **state)
+{
+	static const char *const parts[] = { "index", "bloom-0" };
+	struct fixture *f = *state;
+	struct found_spans found = { NULL, 0, 0, NULL };
+
+	for (uint64_t i = 0; i < COUNT_OF(parts); i++) {
+		struct test_span a = plain_span(i + 1, 1);
+		struct block_meta m = add_block(f, "t", &a);
+		struct buf good = BUF_INIT;
+		char key[BACKEND_KEY_MAX + 1];
+
+		assert_int_equal(block_key(key, m.tenant, m.id, parts[i], NULL), 0);
+		assert_int_equal(backend_read(f->be, key, MIB, &good, NULL), 0);
+		damage(f, &m, parts[i]);
+		assert_int_equal(find(f, "t", &a, &found).blocks_failed, 1);
+		assert_int_equal(find(f, "t", &a, &found).blocks_failed, 1);
+		assert_int_equal(backend_put(f->be, key, buf_bytes(&good), BACKEND_REPLACE, NULL),
+				 0);
+		assert_int_equal(find(f, "t", &a, &found).pieces, 1);
+		buf_fini(&good);
+	}
+	found_reset(&found);
+}
+
+/* A block whose ids all hash to another partition is not asked; one of an unknown hasher is. */
+static void test_other_shards_are_not_asked(void **state)
+{
+	struct fixture *f = *state;
+	struct test_span a = plain_span(1, 1);
+	struct found_spans found = { NULL, 0, 0, NULL };
+	size_t asked = 0;
+	uint8_t id[16];
+
+	trace_id_of(&a, id);
+	for (uint32_t i = 0; i < 4; i++) {
+		struct block_meta m;
+		struct store_find_result r;
+
+		m = add_block(f, "u", &a); /* for its bytes; listed again as another tenant's */
+		assert_int_equal(block_delete(f->be, "u", m.id, NULL), 0);
+		memcpy(m.tenant, "t", 2);
+		m.shard = (struct block_shard){ "murmur2", 4, i };
+		rng_uuid(m.id);
+		store_add_block(f->store, &m);
+		r = find(f, "t", &a, &found);
+		asked = r.blocks_asked;
+	}
+	assert_int_equal(asked, 1);
 	found_reset(&found);
 }
 
@@ -318,9 +412,15 @@ static void test_flush_holds_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_live_and_blocks), TEST(test_failures_are_incomplete),
-		TEST(test_gone_blocks),	    TEST(test_unreadable_meta),
-		TEST(test_caller_stops),    TEST(test_flush_holds_nothing),
+		TEST(test_live_and_blocks),
+		TEST(test_failures_are_incomplete),
+		TEST(test_gone_blocks),
+		TEST(test_unreadable_meta),
+		TEST(test_second_look_reads_nothing),
+		TEST(test_damage_is_not_kept),
+		TEST(test_other_shards_are_not_asked),
+		TEST(test_caller_stops),
+		TEST(test_flush_holds_nothing),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

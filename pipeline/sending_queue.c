@@ -20,7 +20,10 @@ enum { SWEEP_MS = 50, DRAIN_PAUSE_MS = 1000, JOIN_BYTES = 1 << 20 };
 
 static void measure(struct send_request *r)
 {
-	batch_encode(r->batch, &r->arena, &r->encoding);
+	if (!r->queue->o.takes_spans)
+		batch_encode(r->batch, &r->arena, &r->encoding);
+	else
+		r->encoding.n_bytes = batch_encoded_size(r->batch);
 	switch (r->queue->o.queue->sizer) {
 	case QUEUE_SIZER_ITEMS:
 		r->size = r->batch->tables.n_spans;
@@ -251,7 +254,7 @@ static bool shed_withdrawn(struct send_request *r)
 		keep[i] = !origin_is_withdrawn(b->origins[b->tables.spans[i].origin].origin);
 	r->batch = batch_filter(b, keep, DROP_SHUTDOWN);
 	free(keep);
-	if (r->batch != NULL) {
+	if (r->batch != NULL && !r->queue->o.takes_spans) {
 		arena_reset(&r->arena);
 		batch_encode(r->batch, &r->arena, &r->encoding);
 	}
@@ -400,6 +403,10 @@ void sending_queue_done(struct send_request *r, enum send_result result, uint32_
 		break;
 	case SEND_PERMANENT:
 		drop(r, DROP_PERMANENT, err);
+		break;
+	case SEND_TAKEN:
+		atomic_store(&q->last_failed, false);
+		close_request(r);
 		break;
 	}
 	pump(q);
@@ -589,7 +596,7 @@ struct sending_queue *sending_queue_new(const struct sending_queue_settings *s, 
 	q->task = (struct loop_task){ .fn = pump_task, .arg = q };
 	q->sweeper = (struct loop_timer){ .fn = sweep, .arg = q };
 	/* Without a queue everything is sent as it comes; the receivers' budget bounds it. */
-	q->n_consumers = o->enabled ? o->num_consumers : UINT64_MAX;
+	q->n_consumers = s->takes_spans ? 1 : o->enabled ? o->num_consumers : UINT64_MAX;
 	pthread_mutex_init(&q->lock, NULL);
 	rng_seed(&q->rng, clock_mono_ns() ^ (uint64_t)(uintptr_t)q);
 	atomic_store(&s->component->count->queue_capacity, o->enabled ? (int64_t)o->queue_size : 0);

@@ -35,6 +35,7 @@ enum send_result {
 	SEND_RETRYABLE,
 	SEND_PERMANENT,
 	SEND_TOO_LARGE, /* permanent as it is, but each half may be taken */
+	SEND_TAKEN,     /* the exporter settles the batch's spans itself (`takes_spans`) */
 };
 
 /* What an extension of the type SENDING_QUEUE_STORAGE_TYPE lends (component_type.lend). */
@@ -68,6 +69,10 @@ struct sending_queue_settings {
 	const struct retry_options *retry;
 	int64_t timeout_ns;         /* of one attempt; 0: none */
 	uint64_t max_request_bytes; /* larger batches are split between spans; 0: never */
+	/* The exporter regroups spans over requests. `send` is given one request at a time,
+	 * without its encoding, and keeps it until it has room; SEND_TAKEN then closes it without a
+	 * verdict, since the duty to settle its spans has gone to the exporter. */
+	bool takes_spans;
 	/* Start sending; sending_queue_done follows exactly once, now or later. */
 	void (*send)(struct component *c, struct send_request *r);
 	/* Give up the attempt: sending_queue_done follows before this returns. */

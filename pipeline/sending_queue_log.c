@@ -474,7 +474,7 @@ static bool may_feed_locked(struct sending_queue *q)
 	const struct sending_queue_log *l = q->log;
 
 	if ((!has_more_locked(l) && l->carry == NULL) ||
-	    q->n_open >= 2 * q->o.queue->num_consumers || clock_mono_ns() < l->pause_until_ns)
+	    q->n_open >= 2 * q->n_consumers || clock_mono_ns() < l->pause_until_ns)
 		return false;
 	if (atomic_load(&q->draining) && atomic_load(&q->last_failed))
 		return false;

@@ -6,15 +6,24 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/mem.h"
 
+#include "base/str.h"
+
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-enum { LINES_PER_SECOND = 10, THEREAFTER = 100 };
+enum { OUTPUTS_MAX = 16 };
 
 static enum log_level lowest = LOG_INFO;
 static enum log_encoding line_encoding = LOG_CONSOLE;
+static struct log_sampling limits = { true, INT64_C(10000000000), 10, 100 };
+static int outputs[OUTPUTS_MAX] = { STDERR_FILENO };
+static size_t n_outputs = 1;
+static char *fields_text; /* of every line, in the encoding; NULL: none */
 
 static const char *const level_names[] = { "debug", "info", "warn", "error" };
 
@@ -38,13 +47,16 @@ const char *log_num(char out[24], int64_t v)
 /* True when this line may pass; races between threads cost a line more or less, never a crash. */
 static bool site_admits(struct log_site *site, uint32_t *suppressed)
 {
-	uint64_t now_s = clock_mono_ns() / NS_PER_S + 1;
+	uint64_t now, every = limits.thereafter;
 	uint32_t n;
 
-	if (atomic_exchange_explicit(&site->window_s, now_s, memory_order_relaxed) != now_s)
+	if (!limits.enabled || limits.tick_ns <= 0)
+		return true;
+	now = clock_mono_ns() / (uint64_t)limits.tick_ns + 1;
+	if (atomic_exchange_explicit(&site->window, now, memory_order_relaxed) != now)
 		atomic_store_explicit(&site->in_window, 0, memory_order_relaxed);
 	n = atomic_fetch_add_explicit(&site->in_window, 1, memory_order_relaxed);
-	if (n >= LINES_PER_SECOND && (n - LINES_PER_SECOND) % THEREAFTER != THEREAFTER - 1) {
+	if (n >= limits.initial && (every == 0 || (n - limits.initial) % every != every - 1)) {
 		atomic_fetch_add_explicit(&site->suppressed, 1, memory_order_relaxed);
 		return false;
 	}
@@ -109,6 +121,64 @@ static void add_head(struct buf *b, enum log_level level, const char *sentence)
 	}
 }
 
+/* Fields of every line, formatted once. */
+static void keep_fields(const struct log_settings *s)
+{
+	struct buf b = BUF_INIT;
+
+	for (size_t i = 0; i < s->n_fields; i++) {
+		const struct log_field *f = &s->fields[i];
+
+		if (f->is_text || line_encoding == LOG_CONSOLE) {
+			add_pair(&b, f->key, f->value);
+			continue;
+		}
+		buf_add_char(&b, ',');
+		add_quoted(&b, f->key);
+		buf_printf(&b, ":%s", f->value);
+	}
+	free(fields_text);
+	fields_text = b.n > 0 ? xstrdup(buf_cstr(&b)) : NULL;
+	buf_fini(&b);
+}
+
+static int open_output(const char *path, struct err *err)
+{
+	int fd;
+
+	if (strcmp(path, "stderr") == 0)
+		return STDERR_FILENO;
+	if (strcmp(path, "stdout") == 0)
+		return STDOUT_FILENO;
+	if (str_has_prefix(path, "file://"))
+		path += strlen("file://");
+	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+	return fd >= 0 ? fd : err_errno(err, "open the log file %s", path);
+}
+
+int log_open(const struct log_settings *s, struct err *err)
+{
+	int fds[OUTPUTS_MAX] = { STDERR_FILENO };
+
+	if (s->n_paths > OUTPUTS_MAX)
+		return err_set(err, ERR_CONFIG, "more than %d log outputs", OUTPUTS_MAX);
+	for (size_t i = 0; i < s->n_paths; i++) {
+		fds[i] = open_output(s->paths[i], err);
+		if (fds[i] >= 0)
+			continue;
+		while (i-- > 0)
+			if (fds[i] > STDERR_FILENO)
+				close(fds[i]);
+		return -1;
+	}
+	memcpy(outputs, fds, sizeof(fds));
+	n_outputs = MAX(s->n_paths, (size_t)1);
+	log_configure((enum log_level)s->level, (enum log_encoding)s->encoding);
+	limits = s->sampling;
+	keep_fields(s);
+	return 0;
+}
+
 void log_write(struct log_site *site, enum log_level level, const char *sentence, ...)
 {
 	struct buf line = BUF_INIT_MAX(16384);
@@ -119,17 +189,23 @@ void log_write(struct log_site *site, enum log_level level, const char *sentence
 	if (!site_admits(site, &suppressed))
 		return;
 	add_head(&line, level, sentence);
+	if (fields_text != NULL && line_encoding == LOG_JSON)
+		buf_add_str(&line, fields_text);
 	va_start(ap, sentence);
 	while ((key = va_arg(ap, const char *)) != NULL)
 		add_pair(&line, key, va_arg(ap, const char *));
 	va_end(ap);
 	if (suppressed)
 		add_pair(&line, "suppressed", log_num((char[24]){ 0 }, suppressed));
+	if (fields_text != NULL && line_encoding == LOG_CONSOLE)
+		buf_add_str(&line, fields_text);
 	if (line_encoding == LOG_JSON)
 		buf_add_char(&line, '}');
 	buf_add_char(&line, '\n');
-	/* A full or closed stderr must never stop the data path. */
-	if (write(STDERR_FILENO, line.p, line.n) < 0) {
+	/* A full or closed output must never stop the data path. */
+	for (size_t i = 0; i < n_outputs; i++) {
+		if (write(outputs[i], line.p, line.n) < 0) {
+		}
 	}
 	buf_fini(&line);
 }

@@ -8,6 +8,7 @@
 #ifndef CMD_CMD_H
 #define CMD_CMD_H
 
+#include "cmd/flags.h"
 #include "pipeline/conf_check.h"
 
 /* validate --config SOURCE... [--set K=V...]: silent and 0, or every error on stderr and 1. */
@@ -16,27 +17,37 @@ int cmd_validate(int argc, char **argv);
  * each type. */
 int cmd_components(int argc, char **argv);
 /* print-config --config SOURCE... [--set K=V...] [--format yaml|json] [--mode redacted|unredacted]
- */
+ * [--validate=false] */
 int cmd_print_config(int argc, char **argv);
 
-/* --config and --set as collected from a command line. */
+/* --config, --set and --feature-gates as collected from a command line. */
 struct cmd_config {
-	struct conf_request request;
-	const char **configs, **sets; /* behind request; room for argc each */
+	struct flag_list configs, sets, gates;
 };
 
+/* The rows of a flag table that fill `c`. */
+#define CMD_CONFIG_FLAGS(c)                                                                        \
+	FLAG_LIST("--config", &(c)->configs, "SOURCE",                                             \
+		  "a file, file:PATH, env:NAME or yaml:TEXT; later ones are merged over earlier"), \
+		FLAG_LIST("--set", &(c)->sets, "KEY=VALUE",                                        \
+			  "a.b.c=value, merged after every --config; the value is YAML"),          \
+		FLAG_LIST("--feature-gates", &(c)->gates, "LIST",                                  \
+			  "taken for the Collector's sake: there are no gates")
+#define CMD_CONFIG_USAGE "--config SOURCE [--config SOURCE] [--set a.b.c=value]"
+
+/* Room for every argument. Free with cmd_config_fini. */
 void cmd_config_init(struct cmd_config *c, int argc);
 void cmd_config_fini(struct cmd_config *c);
-/* Take argv[*i] when it is --config, --set or --feature-gates (`--flag value` or `--flag=value`);
- * moves *i to the last argument taken. 1 taken, 0 not one of ours, -1 the value is missing (said on
- * stderr). */
-int cmd_config_take(struct cmd_config *c, int argc, char **argv, int *i);
-/* The same for any `flag` that takes a value. */
-int cmd_flag_take(const char *flag, int argc, char **argv, int *i, const char **value);
+/* flags_parse for a command that takes no words: -1 go on, else the exit status. Says which feature
+ * gates are ignored. */
+int cmd_config_parse(const struct flag_command *command, const struct cmd_config *c, int argc,
+		     char **argv);
+/* What conf_load and conf_check_load want; borrows c. */
+struct conf_request cmd_config_request(const struct cmd_config *c);
 /* Load and check; errors and warnings go to stderr. NULL after an error. Free with conf_check_free.
  */
 struct service_config *cmd_config_load(const struct cmd_config *c);
-/* "spanmill <name>: unknown argument ..." on stderr; returns 1, the exit status. */
-int cmd_usage(const char *name, const char *arg, const char *usage);
+/* Print the lines of `errors` on stderr and empty it. */
+void cmd_config_print_errors(struct conf_errors *errors);
 
 #endif

@@ -12,76 +12,64 @@ void cmd_config_init(struct cmd_config *c, int argc)
 {
 	size_t n = (size_t)MAX(argc, 1);
 
-	*c = (struct cmd_config){ .configs = xcalloc(n, sizeof(char *)),
-				  .sets = xcalloc(n, sizeof(char *)) };
-	c->request.configs = c->configs;
-	c->request.sets = c->sets;
+	*c = (struct cmd_config){ .configs = { xcalloc(n, sizeof(char *)), 0 },
+				  .sets = { xcalloc(n, sizeof(char *)), 0 },
+				  .gates = { xcalloc(n, sizeof(char *)), 0 } };
 }
 
 void cmd_config_fini(struct cmd_config *c)
 {
-	free(c->configs);
-	free(c->sets);
-	*c = (struct cmd_config){ .configs = NULL };
+	free(c->configs.items);
+	free(c->sets.items);
+	free(c->gates.items);
+	*c = (struct cmd_config){ .configs = { NULL, 0 } };
 }
 
-int cmd_flag_take(const char *flag, int argc, char **argv, int *i, const char **value)
+int cmd_config_parse(const struct flag_command *command, const struct cmd_config *c, int argc,
+		     char **argv)
 {
-	size_t n = strlen(flag);
-	const char *arg = argv[*i];
+	size_t n_words = 0;
 
-	if (strncmp(arg, flag, n) != 0 || (arg[n] != '\0' && arg[n] != '='))
+	switch (flags_parse(command, argc, argv, NULL, 0, &n_words)) {
+	case FLAG_HELP:
 		return 0;
-	if (arg[n] == '=') {
-		*value = arg + n + 1;
+	case FLAG_BAD:
 		return 1;
+	case FLAG_RUN:
+	default:
+		break;
 	}
-	if (*i + 1 >= argc) {
-		fprintf(stderr, "spanmill: %s: needs a value\n", flag);
-		return -1;
-	}
-	*value = argv[++*i];
-	return 1;
+	for (size_t i = 0; i < c->gates.n; i++)
+		fprintf(stderr,
+			"warning: --feature-gates: %s: Spanmill has no feature gates: ignored\n",
+			c->gates.items[i]);
+	return -1;
 }
 
-int cmd_config_take(struct cmd_config *c, int argc, char **argv, int *i)
+struct conf_request cmd_config_request(const struct cmd_config *c)
 {
-	const char *value = NULL;
-	int got = cmd_flag_take("--config", argc, argv, i, &value);
+	return (struct conf_request){ .configs = c->configs.items,
+				      .n_configs = c->configs.n,
+				      .sets = c->sets.items,
+				      .n_sets = c->sets.n };
+}
 
-	if (got > 0)
-		c->configs[c->request.n_configs++] = value;
-	if (got != 0)
-		return got;
-	got = cmd_flag_take("--set", argc, argv, i, &value);
-	if (got > 0)
-		c->sets[c->request.n_sets++] = value;
-	if (got != 0)
-		return got;
-	got = cmd_flag_take("--feature-gates", argc, argv, i, &value);
-	if (got > 0)
-		fprintf(stderr,
-			"warning: --feature-gates: %s: Spanmill has no feature gates; ignored\n",
-			value);
-	return got;
+void cmd_config_print_errors(struct conf_errors *errors)
+{
+	struct buf text = BUF_INIT;
+
+	conf_error_print(errors, &text);
+	fputs(buf_cstr(&text), stderr);
+	buf_fini(&text);
+	conf_error_fini(errors);
 }
 
 struct service_config *cmd_config_load(const struct cmd_config *c)
 {
+	struct conf_request request = cmd_config_request(c);
 	struct conf_errors errors = CONF_ERRORS_INIT;
-	struct service_config *config = conf_check_load(&c->request, &errors);
-	struct buf text = BUF_INIT;
+	struct service_config *config = conf_check_load(&request, &errors);
 
-	conf_error_print(&errors, &text);
-	fputs(buf_cstr(&text), stderr);
-	buf_fini(&text);
-	conf_error_fini(&errors);
+	cmd_config_print_errors(&errors);
 	return config;
-}
-
-int cmd_usage(const char *name, const char *arg, const char *usage)
-{
-	fprintf(stderr, "spanmill %s: unknown argument \"%s\": usage: spanmill %s %s\n", name, arg,
-		name, usage);
-	return 1;
 }

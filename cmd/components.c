@@ -16,26 +16,48 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-static const char *const stabilities[] = { "development", "alpha", "beta", "stable" };
+static const char *const stabilities[] = { "Development", "Alpha", "Beta", "Stable" };
+
+/* The Collector's name of a connector's way: what it takes to what it gives. */
+static void print_stability(const struct component_type *t, struct buf *out)
+{
+	static const struct {
+		enum signals signal;
+		const char *name;
+	} signals[] = { { SIGNAL_LOGS, "logs" },
+			{ SIGNAL_METRICS, "metrics" },
+			{ SIGNAL_TRACES, "traces" } };
+
+	buf_add_str(out, "    stability:\n");
+	if (t->kind == KIND_EXTENSION)
+		buf_printf(out, "      extension: %s\n", stabilities[t->stability]);
+	for (size_t i = 0; t->kind != KIND_EXTENSION && i < COUNT_OF(signals); i++) {
+		const char *name = signals[i].name;
+
+		if (!(t->signals & signals[i].signal))
+			continue;
+		buf_printf(out, "      %s%s%s: %s\n", name, t->kind == KIND_CONNECTOR ? "-to-" : "",
+			   t->kind == KIND_CONNECTOR ? name : "", stabilities[t->stability]);
+	}
+}
 
 static void print_kind(enum component_kind kind, struct buf *out)
 {
+	const char *section = registry_section_name(kind);
 	const struct component_type *t;
 	bool any = false;
 
-	buf_printf(out, "%s:", registry_section_name(kind));
+	buf_printf(out, "%s:", section);
 	for (size_t i = 0; (t = registry_at(i)) != NULL; i++) {
 		if (t->kind != kind)
 			continue;
 		buf_printf(out, "%s  - name: %s\n", any ? "" : "\n", t->name);
 		if (t->alias != NULL)
 			buf_printf(out, "    alias: %s\n", t->alias);
+		buf_printf(out, "    module: spanmill/%s/%s v%s\n", section, t->name,
+			   SPANMILL_VERSION);
 		buf_printf(out, "    summary: \"%s\"\n", t->summary ? t->summary : "");
-		if (kind == KIND_EXTENSION)
-			buf_printf(out, "    stability: {extension: %s}\n",
-				   stabilities[t->stability]);
-		else
-			buf_printf(out, "    stability: {traces: %s}\n", stabilities[t->stability]);
+		print_stability(t, out);
 		any = true;
 	}
 	if (!any)
@@ -44,11 +66,17 @@ static void print_kind(enum component_kind kind, struct buf *out)
 
 static void print_all(struct buf *out)
 {
+	static const char *const schemes[] = { "env", "file", "yaml" };
+
 	buf_printf(out, "buildinfo:\n  command: spanmill\n  description: Spanmill\n  version: %s\n",
 		   SPANMILL_VERSION);
 	for (int kind = 0; kind < KIND_MAX; kind++)
 		print_kind((enum component_kind)kind, out);
-	buf_add_str(out, "providers:\n  - name: file\n  - name: env\n  - name: yaml\n");
+	buf_add_str(out, "providers:\n");
+	for (size_t i = 0; i < COUNT_OF(schemes); i++)
+		buf_printf(out, "  - scheme: %s\n    module: spanmill/providers/%s v%s\n",
+			   schemes[i], schemes[i], SPANMILL_VERSION);
+	buf_add_str(out, "converters: []\n");
 }
 
 static void document(const struct component_type *t, struct buf *out)
@@ -129,15 +157,27 @@ static int write_docs(const char *dir)
 int cmd_components(int argc, char **argv)
 {
 	const char *docs = NULL;
+	const struct flag flags[] = {
+		FLAG_STR("--docs", &docs, "DIR", "write DIR/TYPE.md for each type instead"),
+	};
+	const struct flag_command command = {
+		"components", "[--docs DIR]",
+		"Prints what is compiled in as YAML: name, other spelling, summary and stability "
+		"of\n"
+		"every component, and where configurations can come from.",
+		flags, COUNT_OF(flags)
+	};
 	struct buf out = BUF_INIT;
+	size_t n_words = 0;
 
-	for (int i = 1; i < argc; i++) {
-		int got = cmd_flag_take("--docs", argc, argv, &i, &docs);
-
-		if (got == 0)
-			return cmd_usage("components", argv[i], "[--docs DIR]");
-		if (got < 0)
-			return 1;
+	switch (flags_parse(&command, argc, argv, NULL, 0, &n_words)) {
+	case FLAG_HELP:
+		return 0;
+	case FLAG_BAD:
+		return 1;
+	case FLAG_RUN:
+	default:
+		break;
 	}
 	if (docs != NULL)
 		return write_docs(docs);

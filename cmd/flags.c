@@ -20,7 +20,8 @@ int flags_usage(const struct flag_command *c, const char *fmt, ...)
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, " (see spanmill %s --help)\n", c->name);
+	fprintf(stderr, "\nusage: spanmill %s%s%s (spanmill %s --help says more)\n", c->name,
+		c->usage[0] != '\0' ? " " : "", c->usage, c->name);
 	return 1;
 }
 
@@ -35,7 +36,8 @@ static void print_flag(const struct flag *f)
 
 static void print_help(const struct flag_command *c)
 {
-	printf("usage: spanmill %s %s\n\n%s\n\n", c->name, c->usage, c->about);
+	printf("usage: spanmill %s%s%s\n\n%s\n\n", c->name, c->usage[0] != '\0' ? " " : "",
+	       c->usage, c->about);
 	for (size_t i = 0; i < c->n_flags; i++)
 		print_flag(&c->flags[i]);
 	printf("  %-*s%s\n", COLUMN - 2, "--help", "print this");
@@ -107,6 +109,9 @@ static int set(const struct flag_command *c, const struct flag *f, const char *t
 		return set_time(c, f, text);
 	case FLAG_KIND_CHOICE:
 		return set_choice(c, f, text);
+	case FLAG_KIND_LIST:
+		f->to.list->items[f->to.list->n++] = text;
+		return 0;
 	case FLAG_KIND_STR:
 	default:
 		*f->to.s = text;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * flags.h - command line flags of the tools (gen, get, fsck): a table says name, type, bounds and
+ * flags.h - command line flags of the subcommands: a table says name, type, bounds and
  * help; parsing, --help and messages come from it.
  *
  * `--name value`, `--name=value`, and `--name` or `--name=true|false` for booleans; `--` ends
@@ -12,7 +12,20 @@
 
 #include "base/base.h"
 
-enum flag_kind { FLAG_KIND_BOOL, FLAG_KIND_STR, FLAG_KIND_UINT, FLAG_KIND_TIME, FLAG_KIND_CHOICE };
+enum flag_kind {
+	FLAG_KIND_BOOL,
+	FLAG_KIND_STR,
+	FLAG_KIND_UINT,
+	FLAG_KIND_TIME,
+	FLAG_KIND_CHOICE,
+	FLAG_KIND_LIST
+};
+
+/* What a flag that may stand several times collected; the caller brings room for argc items. */
+struct flag_list {
+	const char **items;
+	size_t n;
+};
 
 struct flag {
 	const char *name; /* with its dashes */
@@ -22,6 +35,7 @@ struct flag {
 		const char **s;
 		uint64_t *u; /* UINT; TIME: nanoseconds */
 		int *choice; /* index into choices */
+		struct flag_list *list;
 	} to;
 	const char *const *choices; /* ends with NULL */
 	uint64_t min, max;
@@ -51,6 +65,10 @@ struct flag {
 	{                                                                                          \
 		.name = n, .kind = FLAG_KIND_CHOICE, .to.choice = at, .choices = list,             \
 		.value = what, .help = text                                                        \
+	}
+#define FLAG_LIST(n, at, what, text)                                                               \
+	{                                                                                          \
+		.name = n, .kind = FLAG_KIND_LIST, .to.list = at, .value = what, .help = text      \
 	}
 
 struct flag_command {

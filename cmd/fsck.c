@@ -144,8 +144,8 @@ static void check_one_block(struct block_walk *w, const char *folder)
 	else
 		w->fsck->traces += result.traces;
 	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\r%llu blocks, %llu traces ",
-			(unsigned long long)w->fsck->blocks, (unsigned long long)w->fsck->traces);
+		fprintf(stderr, "\r%llu blocks, %llu traces ", (unsigned long long)w->fsck->blocks,
+			(unsigned long long)w->fsck->traces);
 }
 
 static int visit_block(void *arg, const struct backend_entry *e, struct err *err)
@@ -269,7 +269,7 @@ int cmd_fsck(int argc, char **argv)
 	} else if (n < 2) {
 		check_data(&f, n == 1 ? words[0] : "./data");
 	} else {
-		return cmd_usage("fsck", words[0], "spanmill fsck [PATH] | queue DIR | block DIR");
+		return flags_usage(&command, "unexpected argument \"%.80s\"", words[0]);
 	}
 	return report(&f);
 }

@@ -5,69 +5,85 @@
  */
 #include "cmd/cmd.h"
 
-#include "base/str.h"
-
 #include <stdio.h>
 
-#define USAGE                                                                                      \
-	"--config SOURCE [--set a.b.c=value] [--format yaml|json] [--mode redacted|unredacted]"
+static const char *const formats[] = { "yaml", "json", NULL };
+static const char *const modes[] = { "redacted", "unredacted", NULL };
+enum { FORMAT_YAML, FORMAT_JSON };
+enum { MODE_REDACTED, MODE_UNREDACTED };
 
-struct print_args {
-	struct cmd_config config;
-	const char *format, *mode;
-};
-
-static int parse(struct print_args *a, int argc, char **argv)
+static void print_tree(const struct conf_node *tree, int format, struct buf *out)
 {
-	for (int i = 1; i < argc; i++) {
-		int got = cmd_config_take(&a->config, argc, argv, &i);
+	if (format == FORMAT_JSON)
+		conf_tree_print_json(tree, out);
+	else
+		conf_tree_print_yaml(tree, out);
+}
 
-		if (got == 0)
-			got = cmd_flag_take("--format", argc, argv, &i, &a->format);
-		if (got == 0)
-			got = cmd_flag_take("--mode", argc, argv, &i, &a->mode);
-		if (got == 0)
-			cmd_usage("print-config", argv[i], USAGE);
-		if (got <= 0)
-			return -1;
-	}
-	if (strcmp(a->format, "yaml") != 0 && strcmp(a->format, "json") != 0) {
-		cmd_usage("print-config", a->format, USAGE);
-		return -1;
-	}
-	if (strcmp(a->mode, "redacted") != 0 && strcmp(a->mode, "unredacted") != 0) {
-		cmd_usage("print-config", a->mode, USAGE);
-		return -1;
-	}
+/* The checked configuration with its defaults; 0, or 1 with the errors on stderr. */
+static int print_checked(const struct cmd_config *args, int format, int mode, struct buf *out)
+{
+	struct service_config *config = cmd_config_load(args);
+	struct arena arena = ARENA_INIT;
+
+	if (config == NULL)
+		return 1;
+	print_tree(conf_check_print(config, &arena, mode == MODE_REDACTED), format, out);
+	arena_fini(&arena);
+	conf_check_free(config);
 	return 0;
+}
+
+/* --validate=false: what the sources give, merged and expanded, whatever a check would say. Only
+ * for mode unredacted: no table tells which values are secrets. */
+static int print_merged(const struct cmd_config *args, int format, struct buf *out)
+{
+	struct conf_request request = cmd_config_request(args);
+	struct conf_errors errors = CONF_ERRORS_INIT;
+	struct arena arena = ARENA_INIT;
+	const struct conf_node *root = conf_load(&request, &arena, &errors);
+	int ret = errors.n_errors > 0 || root == NULL;
+
+	cmd_config_print_errors(&errors);
+	if (ret == 0)
+		print_tree(root, format, out);
+	arena_fini(&arena);
+	return ret;
 }
 
 int cmd_print_config(int argc, char **argv)
 {
-	struct print_args a = { .format = "yaml", .mode = "redacted" };
-	struct service_config *config = NULL;
-	struct arena arena = ARENA_INIT;
+	struct cmd_config args;
+	int format = FORMAT_YAML, mode = MODE_REDACTED, ret;
+	bool validate = true;
+	const struct flag flags[] = {
+		CMD_CONFIG_FLAGS(&args),
+		FLAG_CHOICE("--format", &format, formats, "NAME", "yaml or json (yaml)"),
+		FLAG_CHOICE("--mode", &mode, modes, "NAME",
+			    "redacted or unredacted: what becomes of secrets (redacted)"),
+		FLAG_BOOL("--validate", &validate,
+			  "false: as merged, without defaults and checks; needs --mode unredacted"),
+	};
+	const struct flag_command command = {
+		"print-config",
+		CMD_CONFIG_USAGE " [--format yaml|json] [--mode redacted|unredacted]",
+		"Prints the effective configuration: sources merged, ${...} expanded, defaults\n"
+		"filled in. What it prints is a configuration that means the same.",
+		flags, COUNT_OF(flags)
+	};
 	struct buf out = BUF_INIT;
-	struct conf_node *tree;
-	int ret = 1;
 
-	cmd_config_init(&a.config, argc);
-	if (parse(&a, argc, argv) < 0)
-		goto out;
-	config = cmd_config_load(&a.config);
-	if (config == NULL)
-		goto out;
-	tree = conf_check_print(config, &arena, strcmp(a.mode, "redacted") == 0);
-	if (strcmp(a.format, "json") == 0)
-		conf_tree_print_json(tree, &out);
-	else
-		conf_tree_print_yaml(tree, &out);
+	cmd_config_init(&args, argc);
+	ret = cmd_config_parse(&command, &args, argc, argv);
+	if (ret < 0 && !validate && mode == MODE_REDACTED)
+		ret = flags_usage(&command, "--validate=false: needs --mode unredacted");
+	else if (ret < 0)
+		ret = validate ? print_checked(&args, format, mode, &out)
+			       : print_merged(&args, format, &out);
 	fputs(buf_cstr(&out), stdout);
-	ret = fflush(stdout) != 0;
-out:
+	if (fflush(stdout) != 0)
+		ret = 1;
 	buf_fini(&out);
-	arena_fini(&arena);
-	conf_check_free(config);
-	cmd_config_fini(&a.config);
+	cmd_config_fini(&args);
 	return ret;
 }

@@ -2,6 +2,9 @@
  *
  * run.c - the subcommand that is the program: load, start, wait for signals, drain, balance.
  *
+ * DESIGN: the signals we act upon are blocked in every thread from the beginning and taken by one
+ * thread with sigwait, which tells the main thread what came and can still end the process while
+ * that one starts or drains.
  * Exit status: 0 done, 1 bad configuration or usage, 2 could not start, 3 stopped with something
  * undelivered that no log holds. SPEC: INTERFACE "The program".
  */
@@ -17,32 +20,6 @@
 #include <unistd.h>
 
 enum { EXIT_DONE = 0, EXIT_CONFIG = 1, EXIT_START = 2, EXIT_UNDELIVERED = 3 };
-
-static const char usage[] = "spanmill [run] --config SOURCE [--config SOURCE] [--set a.b.c=value]";
-
-/* All signals we act upon are taken with sigwait by the main thread; every other thread has them
- * blocked. */
-static void block_signals(sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-}
-
-static void wait_for_stop(const sigset_t *set)
-{
-	int sig;
-
-	while (sigwait(set, &sig) == 0) {
-		if (sig != SIGHUP)
-			return;
-		log_warn("SIGHUP: reloading is not in this version yet; the configuration stays as "
-			 "it is");
-	}
-}
 
 static unsigned long long dropped_spans(void)
 {
@@ -66,21 +43,164 @@ static int balance(void)
 										: EXIT_DONE;
 }
 
-/* While the process drains: a second SIGTERM or SIGINT ends it at once, whatever it waits for. What
- * was acknowledged lies in logs. */
-static void *watch_second_signal(void *arg)
+/* ---- what the main thread waits for ---- */
+
+enum event { EVENT_STOP = 1, EVENT_RELOAD = 2 };
+
+/* One process, one of it: static, so that a late signal finds it whatever was freed. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	unsigned events; /* enum event, or-ed */
+	bool stop_asked; /* by a signal; the signal thread's own */
+} waiting = { .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER };
+
+static void post(unsigned event)
+{
+	pthread_mutex_lock(&waiting.lock);
+	waiting.events |= event;
+	pthread_cond_signal(&waiting.wake);
+	pthread_mutex_unlock(&waiting.lock);
+}
+
+/* The events that came; with `block`, at least one. A stop stays. */
+static unsigned take_events(bool block)
+{
+	unsigned events;
+
+	pthread_mutex_lock(&waiting.lock);
+	while (block && waiting.events == 0)
+		pthread_cond_wait(&waiting.wake, &waiting.lock);
+	events = waiting.events;
+	waiting.events &= EVENT_STOP;
+	pthread_mutex_unlock(&waiting.lock);
+	return events;
+}
+
+static bool stop_is_wanted(void *arg)
+{
+	(void)arg;
+	return (take_events(false) & EVENT_STOP) != 0;
+}
+
+static void component_failed(void *arg)
+{
+	(void)arg;
+	post(EVENT_STOP);
+}
+
+static void signal_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+}
+
+/* A second SIGTERM or SIGINT ends the process at once, whatever the main thread waits for. What was
+ * acknowledged lies in logs. */
+static void *take_signals(void *arg)
 {
 	sigset_t set;
 	int sig;
 
 	(void)arg;
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	if (sigwait(&set, &sig) == 0)
-		_exit(balance());
+	signal_set(&set);
+	while (sigwait(&set, &sig) == 0) {
+		if (sig == SIGHUP) {
+			post(EVENT_RELOAD);
+			continue;
+		}
+		if (waiting.stop_asked)
+			_exit(balance());
+		waiting.stop_asked = true;
+		post(EVENT_STOP);
+	}
 	return NULL;
 }
+
+static void block_signals(void)
+{
+	sigset_t set;
+
+	signal_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int start_signal_thread(struct err *err)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, take_signals, NULL) != 0)
+		return err_set(err, ERR_INTERNAL, "cannot start the thread that takes signals");
+	pthread_detach(thread);
+	return 0;
+}
+
+/* ---- SIGHUP ---- */
+
+static void add_changed(const struct conf_node *a, const struct conf_node *b, const char *section,
+			struct buf *names)
+{
+	struct buf left = BUF_INIT, right = BUF_INIT;
+
+	for (const struct conf_node *c = a ? a->first : NULL; c != NULL; c = c->next) {
+		const struct conf_node *twin = conf_tree_find(b, c->key);
+
+		buf_reset(&left);
+		buf_reset(&right);
+		conf_tree_print_yaml(c, &left);
+		if (twin != NULL)
+			conf_tree_print_yaml(twin, &right);
+		if (twin == NULL || strcmp(buf_cstr(&left), buf_cstr(&right)) != 0)
+			buf_printf(names, "%s%s.%s", names->n ? ", " : "", section, c->key);
+	}
+	for (const struct conf_node *c = b ? b->first : NULL; c != NULL; c = c->next)
+		if (conf_tree_find(a, c->key) == NULL)
+			buf_printf(names, "%s%s.%s", names->n ? ", " : "", section, c->key);
+	buf_fini(&left);
+	buf_fini(&right);
+}
+
+/* "receivers.otlp, service.pipelines": what differs. */
+static void name_changes(const struct service_config *old, const struct service_config *new,
+			 struct buf *names)
+{
+	static const char *const sections[] = { "receivers",  "processors", "exporters",
+						"connectors", "extensions", "service" };
+	struct arena arena = ARENA_INIT;
+	const struct conf_node *a = conf_check_print(old, &arena, false),
+			       *b = conf_check_print(new, &arena, false);
+
+	for (size_t i = 0; i < COUNT_OF(sections); i++)
+		add_changed(conf_tree_find(a, sections[i]), conf_tree_find(b, sections[i]),
+			    sections[i], names);
+	arena_fini(&arena);
+}
+
+/* Read the sources again and say what a restart would find; the running configuration stays. */
+static void check_again(const struct cmd_config *args, const struct service_config *running)
+{
+	struct service_config *found = cmd_config_load(args);
+	struct buf names = BUF_INIT;
+
+	if (found == NULL) {
+		log_error("SIGHUP: the configuration has mistakes, the running one stays");
+		return;
+	}
+	name_changes(running, found, &names);
+	if (names.n == 0)
+		log_info("SIGHUP: the configuration has not changed");
+	else
+		log_warn("SIGHUP: the configuration is good, but needs a restart to apply: this "
+			 "version does not reload",
+			 "changed", buf_cstr(&names));
+	buf_fini(&names);
+	conf_check_free(found);
+}
+
+/* ---- the run ---- */
 
 /* Large blocks go back to the system when they are freed. glibc would raise its threshold to the
  * largest block it saw freed and keep such memory in its heaps: after a burst of 8 MiB requests the
@@ -92,62 +212,77 @@ static void tune_malloc(void)
 	mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 }
 
-static int run_service(const struct service_config *conf)
+static int start(struct service *s, struct err *err)
+{
+	s->stop_is_wanted = stop_is_wanted;
+	s->component_failed = component_failed;
+	return start_signal_thread(err) < 0 ? -1 : service_start(s, err);
+}
+
+static int run_service(const struct cmd_config *args, const struct service_config *conf)
 {
 	struct err err = ERR_INIT;
 	struct service *s;
-	sigset_t signals;
-	pthread_t watcher;
 	bool failed;
 	int status;
 
-	block_signals(&signals);
 	tune_malloc();
-	log_configure((enum log_level)conf->telemetry.log_level,
-		      (enum log_encoding)conf->telemetry.log_encoding);
-	log_info("Starting spanmill...", "version", SPANMILL_VERSION);
-	s = service_new(conf, &err);
-	if (s == NULL || service_start(s, &err) < 0) {
-		log_error("cannot start", "error", err.msg);
-		service_free(s);
+	if (log_open(&conf->telemetry.log, &err) < 0) {
+		fprintf(stderr, "spanmill: %s\n", err.msg);
 		return EXIT_START;
 	}
+	log_info("Starting spanmill...", "version", SPANMILL_VERSION);
+	s = service_new(conf, &err);
+	if (s == NULL || start(s, &err) < 0) {
+		bool stopped = s != NULL && stop_is_wanted(NULL) && !atomic_load(&s->failed);
+
+		if (!stopped)
+			log_error("cannot start", "error", err.msg);
+		service_free(s);
+		return stopped ? balance() : EXIT_START;
+	}
 	log_info("Everything is ready. Begin running and processing data.");
-	wait_for_stop(&signals);
+	while (!(take_events(true) & EVENT_STOP))
+		check_again(args, conf);
 	log_info("Starting shutdown...");
-	if (pthread_create(&watcher, NULL, watch_second_signal, NULL) == 0)
-		pthread_detach(watcher);
 	service_stop(s);
 	failed = atomic_load(&s->failed);
 	if (failed)
 		log_error("a component failed", "error", s->failure);
-	status = balance();
 	service_free(s);
+	log_info("Shutdown complete.");
+	status = balance();
 	return failed && status == EXIT_DONE ? EXIT_START : status;
 }
 
 int cmd_run(int argc, char **argv)
 {
 	struct service_config *conf;
-	struct cmd_config c;
-	int status = EXIT_CONFIG;
+	struct cmd_config args;
+	const struct flag flags[] = { CMD_CONFIG_FLAGS(&args) };
+	const struct flag_command command = {
+		"run", CMD_CONFIG_USAGE,
+		"Runs a configuration in the foreground; logs go to stderr. The word run may be "
+		"left\n"
+		"out. SIGTERM or SIGINT stops it in good order within service.drain_timeout, a "
+		"second\n"
+		"one at once; SIGHUP reads the configuration again and says what it finds. The "
+		"last\n"
+		"line balances: accepted = delivered + dropped + held, in spans.",
+		flags, COUNT_OF(flags)
+	};
+	int status;
 
-	cmd_config_init(&c, argc);
-	for (int i = 1; i < argc; i++) {
-		int taken = cmd_config_take(&c, argc, argv, &i);
-
-		if (taken > 0)
-			continue;
-		if (taken == 0)
-			cmd_usage("run", argv[i], usage);
-		goto out;
-	}
-	conf = cmd_config_load(&c);
-	if (conf != NULL) {
-		status = run_service(conf);
+	block_signals();
+	cmd_config_init(&args, argc);
+	status = cmd_config_parse(&command, &args, argc, argv);
+	if (status < 0) {
+		status = EXIT_CONFIG;
+		conf = cmd_config_load(&args);
+		if (conf != NULL)
+			status = run_service(&args, conf);
 		conf_check_free(conf);
 	}
-out:
-	cmd_config_fini(&c);
+	cmd_config_fini(&args);
 	return status;
 }

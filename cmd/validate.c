@@ -6,24 +6,25 @@
 
 int cmd_validate(int argc, char **argv)
 {
-	struct service_config *config = NULL;
+	struct service_config *config;
 	struct cmd_config args;
-	int ret = 0;
+	const struct flag flags[] = { CMD_CONFIG_FLAGS(&args) };
+	const struct flag_command command = {
+		"validate", CMD_CONFIG_USAGE,
+		"Checks a configuration and starts nothing. Silent and exit status 0 when it is\n"
+		"good; else one line per mistake on stderr, all at once, and exit status 1:\n"
+		"<source>:<line>:<column>: <yaml.path>: <what>: <hint>",
+		flags, COUNT_OF(flags)
+	};
+	int ret;
 
 	cmd_config_init(&args, argc);
-	for (int i = 1; i < argc && ret == 0; i++) {
-		int got = cmd_config_take(&args, argc, argv, &i);
-
-		if (got == 0)
-			cmd_usage("validate", argv[i],
-				  "--config SOURCE [--config SOURCE] [--set a.b.c=value]");
-		ret = got <= 0;
-	}
-	if (ret == 0) {
+	ret = cmd_config_parse(&command, &args, argc, argv);
+	if (ret < 0) {
 		config = cmd_config_load(&args);
 		ret = config == NULL;
+		conf_check_free(config);
 	}
-	conf_check_free(config);
 	cmd_config_fini(&args);
 	return ret;
 }

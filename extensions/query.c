@@ -159,6 +159,7 @@ const struct component_type extension_query = {
 	.kind = KIND_EXTENSION,
 	.summary = "Serves traces by id in Tempo's API.",
 	.stability = STABILITY_ALPHA,
+	.needs = "trace_store",
 	.config_size = sizeof(struct query_config),
 	.state_size = sizeof(struct query_state),
 	.options = query_options,

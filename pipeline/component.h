@@ -60,6 +60,10 @@ struct component_type {
 	enum stability stability;
 	unsigned signals; /* enum signals, or-ed; 0 for extensions */
 	bool best_effort; /* exporters: the default of the best_effort option */
+	/* Why start may take long, said to who asks meanwhile: ": replaying its log". */
+	const char *start_takes;
+	/* The type of an extension it borrows from (component_borrow): one must run. */
+	const char *needs;
 	size_t config_size;
 	size_t state_size; /* zeroed memory at component_state() */
 	const struct option *options;

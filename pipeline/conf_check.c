@@ -92,13 +92,21 @@ const char *conf_check_nearest_type(enum component_kind kind, const char *type)
 	const struct component_type *t;
 	const char *best = NULL;
 	unsigned distance = (unsigned)MAX(2, strlen(type) / 3) + 1;
+	char low[TYPE_MAX + 1];
+	size_t n = 0;
+
+	for (; type[n] != '\0' && n < TYPE_MAX; n++)
+		low[n] = type[n] >= 'A' && type[n] <= 'Z' ? (char)(type[n] - 'A' + 'a') : type[n];
+	low[n] = '\0';
 
 	for (size_t i = 0; (t = registry_at(i)) != NULL; i++) {
 		const char *const names[] = { t->name, t->alias };
 
 		for (size_t j = 0; t->kind == kind && j < COUNT_OF(names); j++) {
-			if (names[j] != NULL && str_distance(names[j], type) < distance) {
-				distance = str_distance(names[j], type);
+			unsigned d = names[j] != NULL ? str_distance(names[j], low) : UINT32_MAX;
+
+			if (d < distance) {
+				distance = d;
 				best = names[j];
 			}
 		}
@@ -116,6 +124,12 @@ static void unknown_type(struct conf_check *k, enum component_kind kind, const s
 	if (instead != NULL)
 		conf_error_add(k->errors, n->key_pos, path, instead,
 			       "the Collector's %s \"%s\" was removed", kind_name, type);
+	else if (conf_known_is_planned(kind, type))
+		conf_error_add(
+			k->errors, n->key_pos, path,
+			has_types ? arena_printf(k->arena, "remove it, or use one of %s", names)
+				  : "remove it",
+			"the %s \"%s\" is not in this version of Spanmill yet", kind_name, type);
 	else if (conf_known_is_collector(kind, type))
 		conf_error_add(
 			k->errors, n->key_pos, path,
@@ -151,6 +165,25 @@ static struct conf_node *subset(struct conf_check *k, const struct conf_node *fr
 
 static const struct option no_options[] = { OPT_END };
 
+static bool is_written(const struct conf_node *map, const char *key)
+{
+	const struct conf_node *n = conf_tree_find(map, key);
+
+	return n != NULL && n->kind != CONF_NULL;
+}
+
+/* What every receiver's own keys must hold. */
+static void check_receiver(struct conf_check *k, const struct service_component *c)
+{
+	if (!tenant_is_valid(bytes_str(c->receiver.tenant)))
+		conf_error_at(k->errors, c->node, c->yaml_path, "tenant",
+			      "1 to 150 of letters, digits and !_.*'()-; not ., .. or _spanmill",
+			      "\"%.160s\" is no tenant name", c->receiver.tenant);
+	if (c->receiver.ack_timeout_ns <= 0)
+		conf_error_at(k->errors, c->node, c->yaml_path, "ack_timeout", "for example 5s",
+			      "must be above 0");
+}
+
 /* The keys every component of a kind has, then the type's own; then what the type checks itself. */
 static void parse_component(struct conf_check *k, struct service_component *c)
 {
@@ -172,8 +205,10 @@ static void parse_component(struct conf_check *k, struct service_component *c)
 
 		option_parse(common, shared->kind == CONF_MAP ? shared : NULL, into, k->arena,
 			     k->errors, c->yaml_path);
-		if (c->kind == KIND_EXPORTER && conf_tree_find(shared, "best_effort") == NULL)
+		if (c->kind == KIND_EXPORTER && !is_written(shared, "best_effort"))
 			c->exporter.best_effort = c->type->best_effort;
+		if (c->kind == KIND_RECEIVER)
+			check_receiver(k, c);
 		node = subset(k, node, common, false);
 	}
 	option_parse(own, node, c->config, k->arena, k->errors, c->yaml_path);
@@ -246,6 +281,7 @@ static void check_sections(struct conf_check *k, const struct conf_node *root)
 		if (s == NULL || s->kind == CONF_NULL)
 			continue;
 		if (s->kind != CONF_MAP) {
+			k->broken[kind] = true;
 			conf_error_add(k->errors, s->pos, name,
 				       "write one `type/name:` a line below it",
 				       "expected a map, got '%s'", conf_tree_type_name(s));
@@ -285,134 +321,45 @@ static void check_top_level(struct conf_check *k, const struct conf_node *root)
 
 /* ---- service ---- */
 
-struct reader {
-	const char *host;
-	uint64_t port;
-	bool without_type_suffix;
-};
-
-#define C struct reader
-#define PULL "pull.exporter.prometheus."
-static const struct option reader_table[] = {
-	OPT_STR(C, PULL "host", host, "localhost", "Address of /metrics."),
-	OPT_UINT(C, PULL "port", port, "8888", 0, 65535, "Port of /metrics."),
-	OPT_BOOL(C, PULL "without_type_suffix", without_type_suffix, "true", "Leave _total off."),
-	OPT_IGNORED(PULL "without_scope_info", "scope information is never written"),
-	OPT_IGNORED(PULL "without_units", "units are never part of our names"),
-	OPT_IGNORED(PULL "with_resource_constant_labels", "resource attributes are in target_info"),
-	OPT_UNSUPPORTED("periodic", "let Prometheus scrape /metrics"),
-	OPT_END
-};
-#undef C
-
 struct service_section {
 	const struct conf_node *extensions, *pipelines;
 	int64_t drain_timeout_ns;
-	bool has_guard, has_readers;
+	bool has_guard;
 	double exemplar_guard;
-	const char *address;
-	struct option_list readers;
-	struct service_telemetry telemetry;
-};
-
-static const struct option_choice metric_levels[] = {
-	{ "none", TELEMETRY_NONE },
-	{ "basic", TELEMETRY_BASIC },
-	{ "normal", TELEMETRY_NORMAL },
-	{ "detailed", TELEMETRY_DETAILED },
-	{ NULL, 0 },
-};
-static const struct option_choice log_levels[] = {
-	{ "debug", LOG_DEBUG },  { "info", LOG_INFO },
-	{ "warn", LOG_WARN },    { "error", LOG_ERROR },
-	{ "dpanic", LOG_ERROR }, { "panic", LOG_ERROR },
-	{ "fatal", LOG_ERROR },  { NULL, 0 },
-};
-static const struct option_choice log_encodings[] = {
-	{ "console", LOG_CONSOLE },
-	{ "json", LOG_JSON },
-	{ NULL, 0 },
+	struct telemetry_section telemetry;
 };
 
 #define C struct service_section
-#define T "telemetry."
 static const struct option service_table[] = {
-	OPT_NODE(C, "extensions", extensions, "Extensions to start, in order."),
-	OPT_NODE(C, "pipelines", pipelines, "Pipelines by traces[/name]."),
+	OPT_NODE(C, "extensions", extensions, "[health_check]", "Extensions to start."),
+	OPT_NODE(C, "pipelines", pipelines, "{traces: {receivers: [a], exporters: [b]}}",
+		 "Pipelines by traces[/name]."),
 	OPT_DURATION(C, "drain_timeout", drain_timeout_ns, "15s",
 		     "After SIGTERM: time to finish what is held."),
 	OPT_DOUBLE(
 		C, "exemplar_guard", exemplar_guard, NULL, 0, 1,
 		"Lowest keep rate an exemplar must survive; default: the lowest in the process."),
 	OPT_PRESENT(C, "exemplar_guard", has_guard),
-	OPT_ENUM(C, T "metrics.level", telemetry.metrics_level, metric_levels, "normal",
-		 "How much is measured."),
-	OPT_STR(C, T "metrics.address", address, NULL, "host:port of /metrics (older spelling)."),
-	OPT_LIST(C, T "metrics.readers", readers, struct reader, reader_table,
-		 "Where metrics are read."),
-	OPT_PRESENT(C, T "metrics.readers", has_readers),
-	OPT_IGNORED(T "metrics.views", "views are not applied"),
-	OPT_ENUM(C, T "logs.level", telemetry.log_level, log_levels, "info",
-		 "Lowest level that is written."),
-	OPT_ENUM(C, T "logs.encoding", telemetry.log_encoding, log_encodings, "console",
-		 "key=value or JSON."),
-	OPT_IGNORED(T "logs.development", "it changes nothing here"),
-	OPT_IGNORED(T "logs.disable_caller", "callers are never written"),
-	OPT_IGNORED(T "logs.disable_stacktrace", "stack traces are never written"),
-	OPT_IGNORED(T "logs.disable_zap_resource", "the resource is never part of a line"),
-	OPT_IGNORED(T "logs.output_paths", "logs go to stderr"),
-	OPT_IGNORED(T "logs.error_output_paths", "logs go to stderr"),
-	OPT_IGNORED(T "logs.initial_fields", "set labels where logs are collected"),
-	OPT_IGNORED(T "logs.sampling",
-		    "every call site is limited to 10 lines a second, then one in 100"),
-	OPT_IGNORED(T "logs.processors", "logs go to stderr"),
-	OPT_IGNORED(T "traces", "the program does not trace itself"),
-	OPT_NODE(C, T "resource", telemetry.resource, "Attributes of the program's own telemetry."),
+	OPT_TABLE(C, "telemetry", telemetry, struct telemetry_section, telemetry_option_table,
+		  "What the process says of itself."),
 	OPT_END
 };
 #undef C
-#undef T
-
-static void check_telemetry(struct conf_check *k, const struct conf_node *node,
-			    const struct service_section *s)
-{
-	struct service_telemetry *t = &k->config->telemetry;
-	const struct reader *r = s->readers.items;
-
-	*t = s->telemetry;
-	t->metrics_endpoint = s->address[0] ? s->address : "localhost:8888";
-	if (s->has_readers && s->readers.n == 0)
-		t->metrics_endpoint = "";
-	if (s->readers.n > 0) {
-		t->metrics_endpoint =
-			arena_printf(k->arena, strchr(r->host, ':') ? "[%s]:%u" : "%s:%u", r->host,
-				     (unsigned)r->port);
-		t->type_suffix = !r->without_type_suffix;
-	}
-	if (s->readers.n > 1)
-		conf_error_warn(k->errors, conf_tree_pos(node, "telemetry.metrics.readers"),
-				"service.telemetry.metrics.readers", "keep one",
-				"only the first reader is used");
-	if (t->metrics_level == TELEMETRY_NONE)
-		t->metrics_endpoint = "";
-	if (t->metrics_endpoint[0] != '\0')
-		option_blocks_check_endpoint(t->metrics_endpoint, true, node,
-					     "telemetry.metrics.address", k->errors, "service");
-}
 
 static void check_service(struct conf_check *k, const struct conf_node *root)
 {
 	const struct conf_node *node = conf_tree_find(root, "service");
-	struct service_section s = { 0 };
+	struct service_section *s = arena_zalloc(k->arena, sizeof(*s));
 
-	option_parse(service_table, node, &s, k->arena, k->errors, "service");
-	k->config->drain_timeout_ns = s.drain_timeout_ns;
-	k->config->has_exemplar_guard = s.has_guard;
-	k->config->exemplar_guard = s.exemplar_guard;
+	option_parse(service_table, node, s, k->arena, k->errors, "service");
+	k->config->service = s;
+	k->config->drain_timeout_ns = s->drain_timeout_ns;
+	k->config->has_exemplar_guard = s->has_guard;
+	k->config->exemplar_guard = s->exemplar_guard;
 	if (node != NULL && (node->kind == CONF_SCALAR || node->kind == CONF_LIST))
 		return; /* said already */
-	check_telemetry(k, node, &s);
-	conf_pipelines_check(k, root, s.extensions, s.pipelines);
+	conf_telemetry_check(&s->telemetry, node, &k->config->telemetry, k->arena, k->errors);
+	conf_pipelines_check(k, root, s->extensions, s->pipelines);
 }
 
 struct service_config *conf_check_load(const struct conf_request *r, struct conf_errors *errors)
@@ -420,7 +367,7 @@ struct service_config *conf_check_load(const struct conf_request *r, struct conf
 	struct arena arena = ARENA_INIT;
 	unsigned before = errors->n_errors;
 	struct service_config *config = arena_zalloc(&arena, sizeof(*config));
-	struct conf_check k = { &arena, errors, config };
+	struct conf_check k = { .arena = &arena, .errors = errors, .config = config };
 	struct conf_node *root = conf_load(r, &arena, errors);
 
 	if (root != NULL) {
@@ -487,7 +434,6 @@ struct conf_node *conf_check_print(const struct service_config *c, struct arena 
 	struct conf_build b = { .arena = arena, .errors = &errors };
 	struct conf_node *root = conf_tree_node(&b, CONF_MAP, (struct conf_pos){ NULL, 0, 0 }),
 			 *service;
-	const struct conf_node *from = conf_tree_find(c->root, "service");
 
 	for (int kind = 0; kind < KIND_MAX; kind++) {
 		struct conf_node *section = NULL;
@@ -500,10 +446,9 @@ struct conf_node *conf_check_print(const struct service_config *c, struct arena 
 			print_component(&b, &c->components[i], section, redact);
 		}
 	}
-	if (from != NULL) {
-		service = arena_dup(arena, from, sizeof(*from));
-		conf_tree_append(root, service);
-	}
+	service = option_print(service_table, c->service, arena, redact);
+	conf_tree_name(&b, service, "service", service->pos);
+	conf_tree_append(root, service);
 	conf_error_fini(&errors);
 	return root;
 }

@@ -13,6 +13,7 @@
 
 #include "pipeline/component.h"
 #include "pipeline/conf_load.h"
+#include "pipeline/conf_telemetry.h"
 #include "pipeline/option_blocks.h"
 
 /* One entry of receivers:, processors:, exporters:, connectors: or extensions:. Configured but
@@ -45,17 +46,6 @@ struct service_pipeline {
 	const char *yaml_path;
 };
 
-enum telemetry_level { TELEMETRY_NONE, TELEMETRY_BASIC, TELEMETRY_NORMAL, TELEMETRY_DETAILED };
-
-struct service_telemetry {
-	int metrics_level;            /* enum telemetry_level */
-	const char *metrics_endpoint; /* host:port of /metrics; "": none */
-	bool type_suffix; /* counters end in _total (a reader's without_type_suffix: false) */
-	int log_level;    /* enum log_level */
-	int log_encoding; /* enum log_encoding */
-	const struct conf_node *resource; /* attributes of our own telemetry, or NULL */
-};
-
 struct service_config {
 	struct arena arena;
 	struct service_component
@@ -69,6 +59,7 @@ struct service_config {
 	bool has_exemplar_guard; /* false: the lowest keep rate of the process decides */
 	double exemplar_guard;
 	const struct conf_node *root; /* merged and expanded */
+	const void *service;          /* the section as parsed, for conf_check_print */
 };
 
 /* Load, expand and check. NULL when errors were added (warnings alone do not count). The caller

@@ -75,11 +75,11 @@ int conf_expand_file(struct arena *arena, const char *path, struct bytes *out, s
 		err_errno(err, "cannot be read");
 		goto out;
 	}
-	if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode)) {
+	if (S_ISDIR(st.st_mode)) {
 		err_set(err, ERR_INVALID, "cannot be read: not a regular file");
 		goto out;
 	}
-	if (S_ISFIFO(st.st_mode)) /* <(process substitution): wait for the writer */
+	if (!S_ISREG(st.st_mode)) /* <(process substitution), /dev/stdin: wait for the writer */
 		fcntl(fd, F_SETFL, 0);
 	while (got > 0 && b.n <= CONF_BYTES_MAX) {
 		got = read(fd, buf_reserve(&b, 65536), 65536);
@@ -277,6 +277,7 @@ static int expand_scalar(struct expand *x, const struct place *at, struct conf_n
 		}
 		n->text = replace(x, n->text, start, end, by ? by : "");
 		n->plain = false;
+		n->joined = true;
 		n->raw = NULL;
 		if (n->text == NULL) {
 			return fail(x, at, "shorten it", "${...} expands to too much text");

@@ -17,7 +17,7 @@
 static int load_text(struct conf_build *b, const struct conf_source *source, struct bytes text,
 		     struct conf_node **root)
 {
-	/* A byte order mark is no part of the first key. */
+	/* A byte order mark is no part of the first key. (libyaml reads UTF-16 by its mark.) */
 	if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
 		text = (struct bytes){ text.p + 3, text.n - 3 };
 	return conf_tree_parse(b, text, source, root);
@@ -69,6 +69,13 @@ static int load_source(struct conf_build *b, const char *uri, bool no_files,
 	const char *colon = strchr(uri, ':');
 	size_t n = colon ? (size_t)(colon - uri) : 0;
 
+	if (uri[0] == '\0') {
+		const struct conf_source *source = conf_tree_source(b, "--config");
+
+		conf_error_add(b->errors, (struct conf_pos){ source, 1, 1 }, NULL,
+			       "use a path, file:, env: or yaml:", "an empty source");
+		return -1;
+	}
 	if (str_has_prefix(uri, "file:"))
 		return load_file(b, uri + 5, no_files, root);
 	if (str_has_prefix(uri, "env:"))
@@ -88,40 +95,57 @@ static int load_source(struct conf_build *b, const char *uri, bool no_files,
 	return load_file(b, uri, no_files, root);
 }
 
+/* The length of the next piece of a --set key, which ends at `.`, `::` or the key's end. */
+static size_t piece_length(const char *key, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (key[i] == '.' || (key[i] == ':' && i + 1 < n && key[i + 1] == ':'))
+			return i;
+	return n;
+}
+
+static int bad_set(struct conf_build *b, struct conf_pos pos, const char *what, const char *arg)
+{
+	conf_error_add(b->errors, pos, NULL, "write --set a.b.c=value", what, arg);
+	return -1;
+}
+
+/* The named value at the end of the key; `path` is the key's, for errors. */
+static struct conf_node *set_value(struct conf_build *b, const char *arg, const char *eq,
+				   struct conf_pos pos, const char *path, unsigned depth)
+{
+	const char *value = eq + 1 + strspn(eq + 1, " \t");
+
+	pos.column = (unsigned)(value - arg) + 1;
+	return conf_tree_value(b, bytes_str(value), pos, path, depth);
+}
+
 /* a.b.c=v: the maps a and b around the YAML value v, each with its own column in the argument. */
 static int load_set(struct conf_build *b, const char *arg, struct conf_node **root)
 {
 	const struct conf_source *source = conf_tree_source(b, "--set");
 	struct conf_pos pos = { source, 1, 1 };
-	const char *eq = strchr(arg, '='), *key = arg;
+	const char *eq = strchr(arg, '='), *key = arg + strspn(arg, " \t"), *end = eq, *path = "";
 	struct conf_node *at = conf_tree_node(b, CONF_MAP, pos), *n;
 
 	if (at == NULL)
 		return -1;
 	*root = at;
-	if (eq == NULL || eq == arg) {
-		conf_error_add(b->errors, pos, NULL, "write --set a.b.c=value",
-			       "\"%.100s\" has no key and `=`", arg);
-		return -1;
-	}
+	while (end != NULL && end > key && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	if (eq == NULL || end <= key)
+		return bad_set(b, pos, "\"%.100s\" has no key and `=`", arg);
 	for (unsigned depth = 1;; depth++) {
-		size_t len = strcspn(key, ".=");
-		bool last = key[len] == '=';
-		struct conf_pos value_pos = { source, 1, (unsigned)(eq - arg) + 2 };
+		size_t len = piece_length(key, (size_t)(end - key));
+		bool last = key + len == end;
 
 		pos.column = (unsigned)(key - arg) + 1;
-		if (len == 0 || len > CONF_KEY_BYTES_MAX || depth >= CONF_DEPTH_MAX) {
-			conf_error_add(b->errors, pos, NULL, "write --set a.b.c=value",
-				       "\"%.100s\" has an empty, too long or too deep key", arg);
-			return -1;
-		}
-		if (last) {
-			n = conf_tree_fragment(b, bytes_str(eq + 1), value_pos, depth);
-			if (n == NULL)
-				n = conf_tree_scalar(b, eq + 1, false, value_pos);
-		} else {
-			n = conf_tree_node(b, CONF_MAP, pos);
-		}
+		if (len == 0 || len > CONF_KEY_BYTES_MAX || depth >= CONF_DEPTH_MAX)
+			return bad_set(b, pos, "\"%.100s\" has an empty, too long or too deep key",
+				       arg);
+		path = arena_printf(b->arena, "%s%s%.*s", path, path[0] ? "." : "", (int)len, key);
+		n = last ? set_value(b, arg, eq, pos, path, depth)
+			 : conf_tree_node(b, CONF_MAP, pos);
 		if (n == NULL)
 			return -1;
 		conf_tree_name(b, n, arena_strndup(b->arena, key, len), pos);
@@ -129,7 +153,9 @@ static int load_set(struct conf_build *b, const char *arg, struct conf_node **ro
 		if (last)
 			return 0;
 		at = n;
-		key += len + 1;
+		key += len + (key[len] == '.' ? 1 : 2);
+		if (key > end)
+			key = end;
 	}
 }
 
@@ -153,7 +179,7 @@ struct conf_node *conf_load(const struct conf_request *r, struct arena *arena,
 		conf_error_add(errors, nowhere, NULL,
 			       "for example --config configs/all-in-one.yaml",
 			       "at least one config flag must be provided");
-		return NULL;
+		ok = false;
 	}
 	for (size_t i = 0; i < r->n_configs; i++) {
 		one = NULL;

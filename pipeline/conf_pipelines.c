@@ -27,6 +27,14 @@ static bool matches(const struct service_component *c, enum component_kind kind)
 	return c->kind == kind || (ends && c->kind == KIND_CONNECTOR);
 }
 
+/* Was the section that would hold this kind said to be unreadable? */
+static bool is_broken(const struct conf_check *k, enum component_kind kind)
+{
+	bool ends = kind == KIND_RECEIVER || kind == KIND_EXPORTER;
+
+	return k->broken[kind] || (ends && k->broken[KIND_CONNECTOR]);
+}
+
 /* The nearest among configured ids, else among known types, else all that is configured. */
 static const char *reference_hint(struct conf_check *k, enum component_kind kind, const char *id)
 {
@@ -83,6 +91,8 @@ static long resolve(struct conf_check *k, enum component_kind kind, const struct
 		if (matches(component(k, i), kind) && strcmp(component(k, i)->id, id) == 0)
 			return (long)i;
 	}
+	if (is_broken(k, kind))
+		return -1;
 	conf_error_add(k->errors, n->pos, path, reference_hint(k, kind, id),
 		       "references %s \"%.100s\" which is not configured", registry_kind_name(kind),
 		       id);
@@ -167,14 +177,29 @@ struct pipeline_body {
 
 #define C struct pipeline_body
 static const struct option pipeline_table[] = {
-	OPT_NODE(C, "receivers", receivers, "Where spans come from."),
-	OPT_NODE(C, "processors", processors, "What is done to them, in order."),
-	OPT_NODE(C, "exporters", exporters, "Where they go."), OPT_END
+	OPT_NODE(C, "receivers", receivers, "[otlp]", "Where spans come from."),
+	OPT_NODE(C, "processors", processors, "[batch]", "What is done to them, in order."),
+	OPT_NODE(C, "exporters", exporters, "[otlp]", "Where they go."), OPT_END
 };
 #undef C
 
-/* 0 when the pipeline's signal is one we carry. */
-static int check_pipeline_id(struct conf_check *k, const struct conf_node *n, const char *path)
+/* Blanks are trimmed, so two keys may be one. 0, or -1 with an error. */
+static int check_pipeline_twin(struct conf_check *k, const struct conf_node *n, const char *path,
+			       const char *id)
+{
+	for (size_t i = 0; i < k->config->n_pipelines; i++) {
+		if (strcmp(k->config->pipelines[i].id, id) != 0)
+			continue;
+		conf_error_add(k->errors, n->key_pos, path, "rename one of them",
+			       "duplicate name \"%.100s\"", id);
+		return -1;
+	}
+	return 0;
+}
+
+/* 0 and *id, blanks trimmed, when the pipeline's signal is one we carry. */
+static int check_pipeline_id(struct conf_check *k, const struct conf_node *n, const char *path,
+			     const char **id)
 {
 	static const char *const later[] = { "metrics", "logs", "profiles" };
 	const char *type, *name, *why = conf_check_id(k, n->key, &type, &name);
@@ -184,8 +209,9 @@ static int check_pipeline_id(struct conf_check *k, const struct conf_node *n, co
 			       why);
 		return -1;
 	}
+	*id = name[0] ? arena_printf(k->arena, "%s/%s", type, name) : type;
 	if (strcmp(type, "traces") == 0)
-		return 0;
+		return check_pipeline_twin(k, n, path, *id);
 	for (size_t i = 0; i < COUNT_OF(later); i++) {
 		if (strcmp(type, later[i]) == 0) {
 			conf_error_add(k->errors, n->key_pos, path,
@@ -206,15 +232,15 @@ static void check_pipeline(struct conf_check *k, const struct conf_node *n)
 {
 	struct service_pipeline *p = &k->config->pipelines[k->config->n_pipelines];
 	struct pipeline_body body = { NULL, NULL, NULL };
-	const char *path = arena_printf(k->arena, "service.pipelines.%.200s", n->key);
+	const char *path = arena_printf(k->arena, "service.pipelines.%.200s", n->key), *id;
 
-	if (check_pipeline_id(k, n, path) < 0)
+	if (check_pipeline_id(k, n, path, &id) < 0)
 		return;
 	if (option_parse(pipeline_table, n, &body, k->arena, k->errors, path) < 0 &&
 	    n->kind != CONF_MAP)
 		return;
 	k->config->n_pipelines++;
-	p->id = n->key;
+	p->id = id;
 	p->signal = SIGNAL_TRACES;
 	p->node = n;
 	p->yaml_path = path;
@@ -316,6 +342,8 @@ static void check_kind_exists(struct conf_check *k, enum component_kind kind,
 		if (component(k, i)->kind == kind || component(k, i)->kind == KIND_CONNECTOR)
 			return;
 	}
+	if (is_broken(k, kind))
+		return;
 	conf_error_add(k->errors, conf_tree_pos(root, registry_section_name(kind)),
 		       registry_section_name(kind),
 		       kind == KIND_RECEIVER
@@ -324,14 +352,86 @@ static void check_kind_exists(struct conf_check *k, enum component_kind kind,
 		       "no %s configuration specified in config", registry_kind_name(kind));
 }
 
-void conf_pipelines_check(struct conf_check *k, const struct conf_node *root,
-			  const struct conf_node *extensions, const struct conf_node *pipelines)
+/* ---- what runs needs its extensions ---- */
+
+static bool is_listed(const struct conf_check *k, const struct service_component *ext)
+{
+	return has_ref(&k->config->extensions, (size_t)(ext - k->config->components));
+}
+
+struct user {
+	struct conf_check *k;
+	const struct service_component *component;
+};
+
+/* `storage: file_storage/queue` and the like. */
+static void check_named(void *arg, const char *key, const char *id)
+{
+	const struct user *u = arg;
+	struct conf_check *k = u->k;
+	const struct service_component *ext = conf_check_find(k, KIND_EXTENSION, id);
+
+	if (ext != NULL && is_listed(k, ext))
+		return;
+	if (ext == NULL && is_broken(k, KIND_EXTENSION))
+		return;
+	conf_error_at(k->errors, u->component->node, u->component->yaml_path, key,
+		      ext != NULL
+			      ? arena_printf(k->arena, "add \"%.80s\" to service.extensions", id)
+			      : reference_hint(k, KIND_EXTENSION, id),
+		      ext != NULL ? "references extension \"%.100s\" which is not in "
+				    "service.extensions"
+				  : "references extension \"%.100s\" which is not configured",
+		      id);
+}
+
+/* A type that borrows from another: one of that must be listed. */
+static void check_needed(struct conf_check *k, const struct service_component *c)
+{
+	const char *needs = c->type->needs;
+	bool configured = false;
+
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		const struct service_component *ext = component(k, i);
+
+		if (ext->kind != KIND_EXTENSION || ext->type == NULL ||
+		    strcmp(ext->type->name, needs) != 0)
+			continue;
+		if (is_listed(k, ext))
+			return;
+		configured = true;
+	}
+	if (is_broken(k, KIND_EXTENSION))
+		return;
+	conf_error_add(k->errors, c->node->key_pos, c->yaml_path,
+		       arena_printf(k->arena,
+				    configured ? "add it to service.extensions"
+					       : "add `%s:` under extensions, and to "
+						 "service.extensions",
+				    needs),
+		       "needs an extension \"%s\" in service.extensions", needs);
+}
+
+static void check_extensions_in_use(struct conf_check *k)
+{
+	for (size_t i = 0; i < k->config->n_components; i++) {
+		const struct service_component *c = component(k, i);
+		struct user u = { k, c };
+
+		if (!c->is_used || c->type == NULL)
+			continue;
+		if (c->type->options != NULL)
+			option_each_extension(c->type->options, c->config, check_named, &u);
+		if (c->type->needs != NULL)
+			check_needed(k, c);
+	}
+}
+
+static void check_pipelines(struct conf_check *k, const struct conf_node *root,
+			    const struct conf_node *extensions, const struct conf_node *pipelines)
 {
 	bool any = pipelines != NULL && pipelines->kind == CONF_MAP && pipelines->n > 0;
 
-	resolve_list(k, KIND_EXTENSION, extensions, "service.extensions", &k->config->extensions);
-	if (k->config->extensions.n == SIZE_MAX)
-		k->config->extensions.n = 0;
 	if (pipelines != NULL && pipelines->kind != CONF_MAP && pipelines->kind != CONF_NULL) {
 		conf_error_add(k->errors, pipelines->pos, "service.pipelines",
 			       "write `traces:` below it", "expected a map, got '%s'",
@@ -360,4 +460,16 @@ void conf_pipelines_check(struct conf_check *k, const struct conf_node *root,
 		check_pipeline(k, n);
 	check_connectors(k);
 	check_cycles(k);
+}
+
+void conf_pipelines_check(struct conf_check *k, const struct conf_node *root,
+			  const struct conf_node *extensions, const struct conf_node *pipelines)
+{
+	resolve_list(k, KIND_EXTENSION, extensions, "service.extensions", &k->config->extensions);
+	if (k->config->extensions.n == SIZE_MAX) {
+		k->config->extensions.n = 0;
+		k->broken[KIND_EXTENSION] = true;
+	}
+	check_pipelines(k, root, extensions, pipelines);
+	check_extensions_in_use(k);
 }

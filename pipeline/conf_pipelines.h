@@ -13,6 +13,7 @@ struct conf_check {
 	struct arena *arena;
 	struct conf_errors *errors;
 	struct service_config *config;
+	bool broken[KIND_MAX]; /* the section is no map, which was said already */
 };
 
 /* Split "type/name" with blanks trimmed. NULL, or what is wrong with it in the Collector's words.

@@ -79,8 +79,11 @@ static bool has_dollars(const char *s)
 	return strstr(s, "${") != NULL || strstr(s, "$$") != NULL;
 }
 
-static void add_scalar(struct buf *out, const struct conf_node *n, bool json)
+enum style { STYLE_YAML, STYLE_JSON, STYLE_LINE };
+
+static void add_scalar(struct buf *out, const struct conf_node *n, enum style style)
 {
+	bool json = style != STYLE_YAML;
 	enum conf_type t = n->plain ? conf_scalar_type(n->text, NULL) : CONF_TYPE_STRING;
 	struct conf_number v;
 
@@ -90,7 +93,7 @@ static void add_scalar(struct buf *out, const struct conf_node *n, bool json)
 		if (!json && is_plain_safe(n->text))
 			buf_add_str(out, n->text);
 		else
-			add_quoted(out, n->text, !json && has_dollars(n->text));
+			add_quoted(out, n->text, style != STYLE_LINE && has_dollars(n->text));
 		return;
 	}
 	if (!json) {
@@ -125,7 +128,7 @@ static void yaml_value(const struct conf_node *n, struct buf *out, unsigned dept
 	if (n->kind == CONF_NULL || n->kind == CONF_SCALAR) {
 		if (n->kind == CONF_SCALAR) {
 			buf_add_char(out, ' ');
-			add_scalar(out, n, false);
+			add_scalar(out, n, STYLE_YAML);
 		}
 		buf_add_char(out, '\n');
 		return;
@@ -164,7 +167,15 @@ void conf_tree_print_yaml(const struct conf_node *n, struct buf *out)
 	buf_fini(&b);
 }
 
-static void json_value(const struct conf_node *n, struct buf *out, unsigned depth)
+static void json_break(struct buf *out, unsigned depth, enum style style)
+{
+	if (style == STYLE_LINE)
+		return;
+	buf_add_char(out, '\n');
+	indent(out, depth);
+}
+
+static void json_value(const struct conf_node *n, struct buf *out, unsigned depth, enum style style)
 {
 	bool map = n->kind == CONF_MAP;
 
@@ -173,30 +184,32 @@ static void json_value(const struct conf_node *n, struct buf *out, unsigned dept
 		return;
 	}
 	if (n->kind == CONF_SCALAR) {
-		add_scalar(out, n, true);
+		add_scalar(out, n, style);
 		return;
 	}
 	buf_add_char(out, map ? '{' : '[');
 	for (const struct conf_node *c = n->first; c != NULL; c = c->next) {
-		buf_add_char(out, '\n');
-		indent(out, depth + 1);
+		json_break(out, depth + 1, style);
 		if (map) {
 			add_quoted(out, c->key, false);
-			buf_add_str(out, ": ");
+			buf_add_str(out, style == STYLE_LINE ? ":" : ": ");
 		}
-		json_value(c, out, depth + 1);
+		json_value(c, out, depth + 1, style);
 		if (c->next != NULL)
 			buf_add_char(out, ',');
 	}
-	if (n->n > 0) {
-		buf_add_char(out, '\n');
-		indent(out, depth);
-	}
+	if (n->n > 0)
+		json_break(out, depth, style);
 	buf_add_char(out, map ? '}' : ']');
 }
 
 void conf_tree_print_json(const struct conf_node *n, struct buf *out)
 {
-	json_value(n, out, 0);
+	json_value(n, out, 0, STYLE_JSON);
 	buf_add_char(out, '\n');
+}
+
+void conf_tree_print_json_line(const struct conf_node *n, struct buf *out)
+{
+	json_value(n, out, 0, STYLE_LINE);
 }

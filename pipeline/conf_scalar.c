@@ -169,51 +169,70 @@ static const struct {
 	{ "h", UINT64_C(3600000000000) },
 };
 
-/* One "1.5h" of a duration added to *sum. 0, -1 bad shape, -2 missing unit, -3 unknown unit. */
-static int duration_part(const char **text, uint64_t *sum)
+/* The digits at *text as a number of `unit`s: whole ones in *whole, the rest of one in *rest.
+ * -1 when there are none, or too many for 64 bits. As Go does it, digits of the fraction that no
+ * longer fit are ignored. */
+static int duration_number(const char **text, uint64_t *whole, uint64_t *frac, double *scale)
 {
 	const char *p = *text;
-	uint64_t whole = 0;
-	double frac = 0, scale = 1, total;
-	size_t n = 0;
 	bool any = false;
 
+	*whole = *frac = 0;
+	*scale = 1;
 	for (; *p >= '0' && *p <= '9'; p++, any = true) {
-		if (whole > UINT64_MAX / 10 - 10)
+		if (*whole > (UINT64_C(1) << 63) / 10)
 			return -1;
-		whole = whole * 10 + (unsigned)(*p - '0');
+		*whole = *whole * 10 + (unsigned)(*p - '0');
+		if (*whole > UINT64_C(1) << 63)
+			return -1;
 	}
 	if (*p == '.') {
 		for (p++; *p >= '0' && *p <= '9'; p++, any = true) {
-			scale /= 10;
-			frac += scale * (*p - '0');
+			if (*frac > (UINT64_C(1) << 62) / 10)
+				continue;
+			*frac = *frac * 10 + (unsigned)(*p - '0');
+			*scale *= 10;
 		}
 	}
-	if (!any)
-		return -1;
+	*text = p;
+	return any ? 0 : -1;
+}
+
+/* One "1.5h" of a duration added to *sum. NULL, or what is wrong with the whole in Go's words;
+ * *unit is then the unit concerned. */
+static const char *duration_part(const char **text, uint64_t *sum, struct bytes *unit)
+{
+	uint64_t whole, frac;
+	double scale;
+	const char *p = *text;
+	size_t n = 0;
+
+	if (duration_number(&p, &whole, &frac, &scale) < 0)
+		return "invalid";
 	while (p[n] != '\0' && p[n] != '.' && (p[n] < '0' || p[n] > '9'))
 		n++;
 	if (n == 0)
-		return -2;
+		return "missing unit in";
+	*unit = (struct bytes){ (const uint8_t *)p, n };
+	*text = p + n;
 	for (size_t i = 0; i < COUNT_OF(units); i++) {
-		if (strlen(units[i].name) != n || memcmp(units[i].name, p, n) != 0)
+		if (!bytes_eq_str(*unit, units[i].name))
 			continue;
-		total = (double)whole * (double)units[i].ns + frac * (double)units[i].ns;
-		if (total + (double)*sum > 9.2e18)
-			return -1;
-		*sum += whole * units[i].ns + (uint64_t)(frac * (double)units[i].ns + 0.5);
-		*text = p + n;
-		return 0;
+		if (whole > (UINT64_C(1) << 63) / units[i].ns)
+			return "invalid";
+		*sum += whole * units[i].ns +
+			(uint64_t)((double)frac * ((double)units[i].ns / scale));
+		return *sum > UINT64_C(1) << 63 ? "invalid" : NULL;
 	}
-	return -3;
+	return "unknown unit";
 }
 
 int conf_scalar_duration(const char *text, int64_t *ns, char *why, size_t why_size)
 {
-	const char *p = text;
+	const char *p = text, *wrong = NULL;
 	bool negative = *p == '-';
+	struct bytes unit = BYTES_EMPTY;
 	uint64_t sum = 0;
-	int got = 0;
 
 	if (*p == '-' || *p == '+')
 		p++;
@@ -222,18 +241,19 @@ int conf_scalar_duration(const char *text, int64_t *ns, char *why, size_t why_si
 		return 0;
 	}
 	if (*p == '\0')
-		got = -1;
-	while (got == 0 && *p != '\0')
-		got = duration_part(&p, &sum);
-	if (got < 0) {
-		snprintf(why, why_size, "time: %s duration \"%.80s\"",
-			 got == -2   ? "missing unit in"
-			 : got == -3 ? "unknown unit in"
-				     : "invalid",
-			 text);
+		wrong = "invalid";
+	while (wrong == NULL && *p != '\0')
+		wrong = duration_part(&p, &sum, &unit);
+	if (wrong == NULL && !negative && sum > INT64_MAX)
+		wrong = "invalid";
+	if (wrong != NULL && wrong[0] == 'u')
+		snprintf(why, why_size, "time: unknown unit \"%.*s\" in duration \"%.80s\"",
+			 (int)MIN(unit.n, (size_t)40), (const char *)unit.p, text);
+	else if (wrong != NULL)
+		snprintf(why, why_size, "time: %s duration \"%.80s\"", wrong, text);
+	if (wrong != NULL)
 		return -1;
-	}
-	*ns = negative ? -(int64_t)sum : (int64_t)sum;
+	*ns = (int64_t)(negative ? UINT64_C(0) - sum : sum);
 	return 0;
 }
 
@@ -260,8 +280,11 @@ int conf_scalar_bytes(const char *text, uint64_t *bytes)
 		memcpy(digits, text, d);
 		digits[d] = '\0';
 		t = conf_scalar_type(digits, &v);
-		if ((t != CONF_TYPE_INT && (t != CONF_TYPE_FLOAT || sizes[i].unit == 1)) ||
-		    !(v.real >= 0) || v.real * (double)sizes[i].unit > 9e18)
+		if ((t != CONF_TYPE_INT && t != CONF_TYPE_FLOAT) || !(v.real >= 0) ||
+		    v.real * (double)sizes[i].unit > 9e18)
+			return -1;
+		/* 1e6 is a whole number of bytes, 1.5 is none. */
+		if (t == CONF_TYPE_FLOAT && sizes[i].unit == 1 && v.real > (double)(uint64_t)v.real)
 			return -1;
 		*bytes = t == CONF_TYPE_INT ? v.magnitude * sizes[i].unit
 					    : (uint64_t)(v.real * (double)sizes[i].unit);

@@ -14,6 +14,7 @@
 
 #include "base/hash.h"
 #include "base/map.h"
+#include "base/str.h"
 #include "pipeline/conf_scalar.h"
 
 #include <stdio.h>
@@ -31,12 +32,15 @@ struct parse {
 	struct conf_build *b;
 	const struct conf_source *source;
 	const struct conf_pos *fixed; /* a fragment: every node is positioned here */
+	const struct conf_pos *start; /* a value: where its text begins in the source */
+	const char *outer;            /* a value: the path of its key */
 	bool quiet;                   /* a fragment: no error lines */
 	unsigned base_depth;
 	struct frame stack[CONF_DEPTH_MAX];
 	unsigned depth;
 	struct map anchors;
 	struct conf_node *root;
+	struct conf_pos second; /* where the second document begins */
 	bool done;
 };
 
@@ -185,9 +189,15 @@ const char *conf_tree_type_name(const struct conf_node *n)
 
 static struct conf_pos mark_pos(const struct parse *p, yaml_mark_t m)
 {
+	struct conf_pos pos = { p->source, (unsigned)m.line + 1, (unsigned)m.column + 1 };
+
 	if (p->fixed != NULL)
 		return *p->fixed;
-	return (struct conf_pos){ p->source, (unsigned)m.line + 1, (unsigned)m.column + 1 };
+	if (p->start != NULL) {
+		pos.line += p->start->line - 1;
+		pos.column += m.line == 0 ? p->start->column - 1 : 0;
+	}
+	return pos;
 }
 
 /* The keys that lead to the place being parsed, for an error's path. */
@@ -196,6 +206,7 @@ static const char *path_here(const struct parse *p)
 	struct buf b = BUF_INIT;
 	const char *path;
 
+	buf_add_str(&b, p->outer != NULL ? p->outer : "");
 	for (unsigned i = 0; i < p->depth; i++) {
 		const char *key = p->stack[i].key;
 
@@ -222,17 +233,20 @@ static int fail(struct parse *p, struct conf_pos pos, const char *hint, const ch
 	return -1;
 }
 
+/* An error, after which reading goes on without the second one: all mistakes are told at once. */
 static int duplicate(struct parse *p, const struct conf_node *old, const struct conf_node *n)
 {
 	char hint[160];
 
+	if (p->quiet)
+		return -1;
+
 	snprintf(hint, sizeof(hint), "it is already set at %.80s:%u:%u; remove one of them",
 		 old->key_pos.source ? old->key_pos.source->name : "?", old->key_pos.line,
 		 old->key_pos.column);
-	if (!p->quiet)
-		conf_error_add(p->b->errors, n->key_pos, path_here(p), hint,
-			       "duplicate key \"%.100s\"", n->key);
-	return -1;
+	conf_error_add(p->b->errors, n->key_pos, path_here(p), hint, "duplicate key \"%.100s\"",
+		       n->key);
+	return 0;
 }
 
 /* Put n (named) into map. Maps that stem from "::" keys grow together; anything else twice is an
@@ -426,6 +440,46 @@ static bool wants_key(const struct parse *p)
 	return f != NULL && f->node->kind == CONF_MAP && f->key == NULL;
 }
 
+/* What an explicit tag makes of a scalar: a string, or the type it names, quoted or not. */
+static int apply_tag(struct parse *p, const char *tag, const char **text, bool *plain,
+		     struct conf_pos pos)
+{
+	static const struct {
+		const char *tag;
+		enum conf_type type;
+	} types[] = { { YAML_NULL_TAG, CONF_TYPE_NULL },
+		      { YAML_BOOL_TAG, CONF_TYPE_BOOL },
+		      { YAML_INT_TAG, CONF_TYPE_INT },
+		      { YAML_FLOAT_TAG, CONF_TYPE_FLOAT } };
+	enum conf_type is = conf_scalar_type(*text, NULL);
+
+	if (strcmp(tag, YAML_STR_TAG) == 0 || strcmp(tag, "!") == 0)
+		*plain = false;
+	if (strcmp(tag, "tag:yaml.org,2002:binary") == 0) {
+		size_t n = strlen(*text);
+		uint8_t *bytes = arena_alloc(p->b->arena, 3 * (n / 4) + 4);
+		long got = str_unbase64(bytes_str(*text), bytes);
+
+		if (got < 0 || memchr(bytes, '\0', (size_t)got) != NULL)
+			return fail(p, pos, "write the text itself",
+				    "!!binary is not base64 of text");
+		bytes[got] = '\0';
+		*text = (const char *)bytes;
+		*plain = false;
+	}
+	for (size_t i = 0; i < COUNT_OF(types); i++) {
+		if (strcmp(tag, types[i].tag) != 0)
+			continue;
+		if (is != types[i].type &&
+		    !(is == CONF_TYPE_INT && types[i].type == CONF_TYPE_FLOAT))
+			return fail(p, pos, "remove the tag, or change the value",
+				    arena_printf(p->b->arena, "cannot decode \"%.80s\" as %s",
+						 *text, tag + strlen("tag:yaml.org,2002:")));
+		*plain = true;
+	}
+	return 0;
+}
+
 static int on_scalar(struct parse *p, const yaml_event_t *ev)
 {
 	const char *text = (const char *)ev->data.scalar.value;
@@ -438,8 +492,8 @@ static int on_scalar(struct parse *p, const yaml_event_t *ev)
 		return on_key(p, text, ev->data.scalar.length, pos);
 	if (strlen(text) != ev->data.scalar.length)
 		return fail(p, pos, "remove \\0", "a value holds a NUL character");
-	if (tag != NULL && (strcmp(tag, YAML_STR_TAG) == 0 || strcmp(tag, "!") == 0))
-		plain = false;
+	if (tag != NULL && apply_tag(p, tag, &text, &plain, pos) < 0)
+		return -1;
 	n = conf_tree_scalar(p->b, text, plain, pos);
 	if (n == NULL)
 		return -1;
@@ -473,23 +527,27 @@ static int on_alias(struct parse *p, const yaml_event_t *ev)
 	return add_value(p, n);
 }
 
-static int on_document(struct parse *p, const yaml_event_t *ev)
+/* After the first document: a warning, unless the second is empty too. */
+static int after_document(struct parse *p, const yaml_event_t *ev)
 {
-	if (p->root == NULL)
-		return 0;
-	if (p->quiet)
-		return -1;
-	conf_error_warn(p->b->errors, mark_pos(p, ev->start_mark), NULL,
-			"remove what follows `---`", "only the first YAML document is read");
+	if (ev->type == YAML_DOCUMENT_START_EVENT) {
+		p->second = mark_pos(p, ev->start_mark);
+		return p->quiet ? -1 : 0;
+	}
 	p->done = true;
+	if (ev->type == YAML_SCALAR_EVENT && ev->data.scalar.length == 0)
+		return 0;
+	conf_error_warn(p->b->errors, p->second, NULL, "remove what follows `---`",
+			"only the first YAML document is read");
 	return 0;
 }
 
 static int on_event(struct parse *p, const yaml_event_t *ev)
 {
+	if (p->depth == 0 && p->root != NULL && ev->type != YAML_STREAM_END_EVENT &&
+	    ev->type != YAML_DOCUMENT_END_EVENT)
+		return after_document(p, ev);
 	switch (ev->type) {
-	case YAML_DOCUMENT_START_EVENT:
-		return on_document(p, ev);
 	case YAML_ALIAS_EVENT:
 		return on_alias(p, ev);
 	case YAML_SCALAR_EVENT:
@@ -511,16 +569,44 @@ static int on_event(struct parse *p, const yaml_event_t *ev)
 	}
 }
 
-static int syntax_error(struct parse *p, const yaml_parser_t *y)
+/* The reader stops at a byte, not at a mark. */
+static yaml_mark_t mark_of_offset(struct bytes text, size_t offset)
+{
+	yaml_mark_t m = { 0, 0, 0 };
+
+	for (size_t i = 0; i < MIN(offset, text.n); i++) {
+		if (text.p[i] == '\n') {
+			m.line++;
+			m.column = 0;
+		} else if ((text.p[i] & 0xc0) != 0x80) {
+			m.column++;
+		}
+	}
+	return m;
+}
+
+static int syntax_error(struct parse *p, const yaml_parser_t *y, struct bytes text)
 {
 	char what[200];
 	char hint[120] = "check the indentation, quotes and brackets here";
+	yaml_mark_t m = y->problem_mark;
 
+	if (y->error == YAML_READER_ERROR) {
+		snprintf(what, sizeof(what), "not YAML, %.100s (0x%02x)",
+			 y->problem ? y->problem : "unreadable", (unsigned)y->problem_value);
+		return fail(p, mark_pos(p, mark_of_offset(text, y->problem_offset)),
+			    "a configuration is UTF-8 text", what);
+	}
+	if (m.index >= text.n) /* libyaml ends every text with a line end of its own */
+		m = mark_of_offset(text, text.n);
+	else if (text.p[m.index] == '\t')
+		return fail(p, mark_pos(p, m), "indent with spaces",
+			    "not YAML, a tab cannot indent");
 	if (y->context != NULL)
 		snprintf(hint, sizeof(hint), "%.60s that starts at %zu:%zu", y->context,
 			 y->context_mark.line + 1, y->context_mark.column + 1);
 	snprintf(what, sizeof(what), "not YAML, %.150s", y->problem ? y->problem : "unreadable");
-	return fail(p, mark_pos(p, y->problem_mark), hint, what);
+	return fail(p, mark_pos(p, m), hint, what);
 }
 
 static int run(struct parse *p, struct bytes text)
@@ -530,13 +616,12 @@ static int run(struct parse *p, struct bytes text)
 
 	if (!yaml_parser_initialize(&y))
 		return fail(p, (struct conf_pos){ p->source, 1, 1 }, NULL, "out of memory");
-	yaml_parser_set_encoding(&y, YAML_UTF8_ENCODING);
 	yaml_parser_set_input_string(&y, text.p, text.n);
 	while (ret == 0 && !p->done) {
 		yaml_event_t ev;
 
 		if (!yaml_parser_parse(&y, &ev)) {
-			ret = syntax_error(p, &y);
+			ret = syntax_error(p, &y, text);
 			break;
 		}
 		ret = on_event(p, &ev);
@@ -576,6 +661,21 @@ struct conf_node *conf_tree_fragment(struct conf_build *b, struct bytes text, st
 	};
 
 	if (text.n > CONF_BYTES_MAX || run(&p, text) < 0)
+		return NULL;
+	return p.root != NULL ? p.root : conf_tree_node(b, CONF_NULL, pos);
+}
+
+struct conf_node *conf_tree_value(struct conf_build *b, struct bytes text, struct conf_pos pos,
+				  const char *path, unsigned depth)
+{
+	struct parse p = { .b = b,
+			   .source = pos.source,
+			   .start = &pos,
+			   .outer = path,
+			   .base_depth = depth,
+			   .anchors = MAP_INIT };
+
+	if (run(&p, text) < 0)
 		return NULL;
 	return p.root != NULL ? p.root : conf_tree_node(b, CONF_NULL, pos);
 }

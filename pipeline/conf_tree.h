@@ -32,6 +32,7 @@ struct conf_node {
 	enum conf_kind kind;
 	bool plain;    /* SCALAR: not quoted, so YAML gives it a type by its text */
 	bool implicit; /* MAP made by splitting a key at "::" */
+	bool joined;   /* SCALAR: text beside a ${...}, so a string whatever it looks like */
 	uint32_t key_hash;
 	const char *text; /* SCALAR: NUL-terminated, holds no other NUL */
 	const char *raw;  /* text behind a whole-value ${...}, which is what a string option gets;
@@ -60,6 +61,10 @@ const struct conf_source *conf_tree_source(struct conf_build *b, const char *nam
  * reason in b->errors. Borrows text. */
 int conf_tree_parse(struct conf_build *b, struct bytes text, const struct conf_source *source,
 		    struct conf_node **root);
+/* Parse one value of any kind that stands at `pos` in its source, for a key whose path is `path`;
+ * NULL with an error line when it is not YAML. */
+struct conf_node *conf_tree_value(struct conf_build *b, struct bytes text, struct conf_pos pos,
+				  const char *path, unsigned depth);
 /* Parse one value of any kind, every node of it positioned at `pos`. Returns NULL, without an error
  * line, when the text is not YAML; `depth` is that of the place it is for. */
 struct conf_node *conf_tree_fragment(struct conf_build *b, struct bytes text, struct conf_pos pos,
@@ -96,5 +101,7 @@ void conf_tree_merge(struct conf_node *base, struct conf_node *over);
  * tree. */
 void conf_tree_print_yaml(const struct conf_node *n, struct buf *out);
 void conf_tree_print_json(const struct conf_node *n, struct buf *out);
+/* JSON on one line, without an end of line; for JSON readers: no `$` is doubled. */
+void conf_tree_print_json_line(const struct conf_node *n, struct buf *out);
 
 #endif

@@ -137,6 +137,7 @@ static void defaults(const struct option_scope *s, uint8_t *config, struct arena
 		case OPTION_DEFAULT:
 		case OPTION_REQUIRE:
 		case OPTION_IGNORED:
+		case OPTION_MOVED:
 		case OPTION_UNSUPPORTED:
 		case OPTION_END:
 			break;
@@ -184,6 +185,18 @@ struct nearest {
 	struct buf all;
 };
 
+/* Letters of either case count as equal: sendingQueue is near sending_queue. */
+static unsigned key_distance(const char *a, const char *b)
+{
+	char low[64];
+	size_t n = 0;
+
+	for (; b[n] != '\0' && n < sizeof(low) - 1; n++)
+		low[n] = b[n] >= 'A' && b[n] <= 'Z' ? (char)(b[n] - 'A' + 'a') : b[n];
+	low[n] = '\0';
+	return str_distance(a, low);
+}
+
 static void nearest_in(struct walk *w, const struct option *table, const char *prefix,
 		       const char *key, struct nearest *best)
 {
@@ -193,14 +206,15 @@ static void nearest_in(struct walk *w, const struct option *table, const char *p
 
 		if (o->kind == OPTION_INCLUDE)
 			nearest_in(w, o->table, prefix, key, best);
-		if (!has_value(o) || o->kind == OPTION_IGNORED || o->kind == OPTION_UNSUPPORTED)
+		if (!has_value(o) || o->kind == OPTION_IGNORED || o->kind == OPTION_UNSUPPORTED ||
+		    o->kind == OPTION_MOVED)
 			continue;
 		piece = next_piece(w, o->key, prefix);
 		if (piece == NULL)
 			continue;
 		if (best->all.n < 300 && strstr(buf_cstr(&best->all), piece) == NULL)
 			buf_printf(&best->all, "%s%s", best->all.n ? ", " : "", piece);
-		d = str_distance(piece, key);
+		d = key_distance(piece, key);
 		if (d < best->distance) {
 			best->distance = d;
 			best->key = piece;
@@ -331,6 +345,10 @@ static void parse_row(struct walk *w, const struct option_scope *s, const struct
 			conf_error_warn(w->errors, n->key_pos, path, o->help,
 					"accepted, but has no effect");
 		break;
+	case OPTION_MOVED:
+		conf_error_add(w->errors, n->key_pos, path, o->help, "has invalid keys: %.100s",
+			       n->key);
+		break;
 	case OPTION_UNSUPPORTED:
 		if (!is_empty(n))
 			conf_error_add(w->errors, n->key_pos, path, o->help,
@@ -418,6 +436,35 @@ int option_parse(const struct option *table, const struct conf_node *node, void 
 	if (node != NULL && node->kind != CONF_SCALAR && node->kind != CONF_LIST)
 		presence(&w, table, node, config, yaml_path);
 	return errors->n_errors > before ? -1 : 0;
+}
+
+static void each_extension(const struct option *table, const char *prefix, const uint8_t *config,
+			   option_extension_fn *fn, void *arg)
+{
+	for (const struct option *o = table; o->kind != OPTION_END; o++) {
+		const char *id = o->kind == OPTION_EXTENSION
+					 ? *(const char *const *)(const void *)(config + o->offset)
+					 : "";
+		bool on = o->kind != OPTION_SECTION ||
+			  *(const bool *)(const void *)(config + o->offset_on);
+		char key[512];
+
+		if (o->kind == OPTION_INCLUDE) {
+			each_extension(o->table, prefix, config + o->offset, fn, arg);
+			continue;
+		}
+		snprintf(key, sizeof(key), "%s%s%s", prefix, prefix[0] ? "." : "", o->key);
+		if (id[0] != '\0')
+			fn(arg, key, id);
+		else if (on && (o->kind == OPTION_TABLE || o->kind == OPTION_SECTION))
+			each_extension(o->table, key, config + o->offset, fn, arg);
+	}
+}
+
+void option_each_extension(const struct option *table, const void *config, option_extension_fn *fn,
+			   void *arg)
+{
+	each_extension(table, "", config, fn, arg);
 }
 
 bool option_has_key(const struct option *table, const char *key)

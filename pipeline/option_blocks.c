@@ -134,6 +134,8 @@ const struct option grpc_server_option_table[] = {
 	OPT_BOOL(C, "include_metadata", include_metadata, "false",
 		 "Keep the request's metadata for processors."),
 	OPT_IGNORED("dialer", "a listener dials nobody"),
+	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
+	OPT_MOVED("tls_credentials", "it was renamed: write tls:"),
 	OPT_UNSUPPORTED("auth", NOT_YET_AUTH),
 	OPT_UNSUPPORTED("middlewares", NO_MIDDLEWARE),
 	OPT_END
@@ -171,6 +173,10 @@ const struct option http_server_option_table[] = {
 		     "Between two requests of a connection; 0: none."),
 	OPT_BOOL(C, "keep_alives_enabled", keep_alives_enabled, "true",
 		 "Keep connections open between requests."),
+	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
+	OPT_MOVED("tls_credentials", "it was renamed: write tls:"),
+	OPT_MOVED("cors_allowed_origins", "it moved: write cors: {allowed_origins: [...]}"),
+	OPT_MOVED("cors_allowed_headers", "it moved: write cors: {allowed_headers: [...]}"),
 	OPT_UNSUPPORTED("auth", NOT_YET_AUTH),
 	OPT_UNSUPPORTED("middlewares", NO_MIDDLEWARE),
 	OPT_END
@@ -219,6 +225,14 @@ const struct option grpc_client_option_table[] = {
 	OPT_ENUM(C, "balancer_name", balancer, balancers, "round_robin",
 		 "How calls spread over the addresses."),
 	OPT_STR(C, "authority", authority, NULL, "Instead of the endpoint's name."),
+	OPT_MOVED("insecure", "it moved: write tls: {insecure: true}"),
+	OPT_MOVED("insecure_skip_verify", "it moved: write tls: {insecure_skip_verify: true}"),
+	OPT_MOVED("server_name_override", "it moved: write tls: {server_name_override: name}"),
+	OPT_MOVED("ca_file", "it moved: write tls: {ca_file: /path/ca.pem}"),
+	OPT_MOVED("cert_file", "it moved: write tls: {cert_file: /path/cert.pem}"),
+	OPT_MOVED("key_file", "it moved: write tls: {key_file: /path/key.pem}"),
+	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
+	OPT_MOVED("batcher", "it moved: write sending_queue: {batch: }"),
 	OPT_UNSUPPORTED("auth", "send credentials with headers: {authorization: ...}"),
 	OPT_UNSUPPORTED("middlewares", "remove it"),
 	OPT_END
@@ -266,6 +280,14 @@ const struct option http_client_option_table[] = {
 	OPT_IGNORED("http2_ping_timeout", "HTTP/1.1 is spoken"),
 	OPT_IGNORED("force_attempt_http2", "HTTP/1.1 is spoken"),
 	OPT_IGNORED("cookies", "no cookie is ever kept"),
+	OPT_MOVED("insecure", "it moved: write tls: {insecure: true}"),
+	OPT_MOVED("insecure_skip_verify", "it moved: write tls: {insecure_skip_verify: true}"),
+	OPT_MOVED("server_name_override", "it moved: write tls: {server_name_override: name}"),
+	OPT_MOVED("ca_file", "it moved: write tls: {ca_file: /path/ca.pem}"),
+	OPT_MOVED("cert_file", "it moved: write tls: {cert_file: /path/cert.pem}"),
+	OPT_MOVED("key_file", "it moved: write tls: {key_file: /path/key.pem}"),
+	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
+	OPT_MOVED("batcher", "it moved: write sending_queue: {batch: }"),
 	OPT_UNSUPPORTED("auth", "send credentials with headers: {authorization: ...}"),
 	OPT_UNSUPPORTED("middlewares", "remove it"),
 	OPT_END
@@ -321,10 +343,12 @@ const struct option queue_option_table[] = {
 		 "Wait for room instead of refusing."),
 	OPT_BOOL(C, "wait_for_result", wait_for_result, "false",
 		 "Answer when sent; a memory queue does so in any case."),
-	OPT_STR(C, "storage", storage, NULL,
-		"A file_storage extension: the queue is on disk and survives a crash."),
+	OPT_EXTENSION(C, "storage", storage,
+		      "A file_storage extension: the queue is on disk and survives a crash."),
 	OPT_SECTION(C, "batch", batch_on, batch, struct queue_batch_options, queue_batch_table,
 		    "off", "Join requests behind the queue."),
+	OPT_MOVED("persistent_storage_enabled", "it moved: write storage: file_storage"),
+	OPT_MOVED("storage_enabled", "it moved: write storage: file_storage"),
 	OPT_END
 };
 #undef C
@@ -398,6 +422,12 @@ int option_blocks_check_endpoint(const char *endpoint, bool is_listener,
 	const char *colon = strrchr(endpoint, ':'), *bracket = strrchr(endpoint, ']');
 	uint64_t port = 0;
 
+	if (strstr(endpoint, "://") != NULL) {
+		conf_error_at(errors, node, yaml_path, key,
+			      "write host:port without a scheme, for example localhost:4317",
+			      "address %.100s: a scheme where host:port belongs", endpoint);
+		return -1;
+	}
 	if (colon == NULL || (bracket != NULL && colon < bracket) ||
 	    (bracket == NULL && memchr(endpoint, ':', (size_t)(colon - endpoint)) != NULL)) {
 		conf_error_at(errors, node, yaml_path, key,

@@ -111,6 +111,7 @@ struct conf_node *option_value_node(struct conf_build *b, const struct option *o
 	case OPTION_DOUBLE:
 		return double_node(b, MEMBER(config, o, double));
 	case OPTION_STR:
+	case OPTION_EXTENSION:
 	case OPTION_OPAQUE_STR:
 		return text_node(b, MEMBER(config, o, char *), fallback,
 				 redact && o->kind == OPTION_OPAQUE_STR);
@@ -291,6 +292,7 @@ static const char *kind_name(const struct option *o)
 		[OPTION_TABLE] = "section",
 		[OPTION_SECTION] = "optional section",
 		[OPTION_LIST] = "list of",
+		[OPTION_EXTENSION] = "extension",
 		[OPTION_IGNORED] = "ignored",
 		[OPTION_UNSUPPORTED] = "not yet",
 	};
@@ -302,11 +304,14 @@ static void document_row(const struct option_scope *s, const struct option *o, c
 			 struct buf *out)
 {
 	const char *fallback = option_scope_default(s, o);
+	bool any = false;
 
 	buf_printf(out, "| `%s` | %s", key, kind_name(o));
 	for (const struct option_choice *c = o->choices; c != NULL && c->name != NULL; c++) {
-		if (c->name[0] != '\0')
-			buf_printf(out, "%s `%s`", c == o->choices ? "" : ",", c->name);
+		if (c->name[0] == '\0')
+			continue;
+		buf_printf(out, "%s `%s`", any ? "," : "", c->name);
+		any = true;
 	}
 	buf_add_str(out, " | ");
 	if (fallback != NULL && fallback[0] != '\0')
@@ -322,7 +327,7 @@ static void document_rows(const struct option_scope *s, const char *prefix, stru
 		char *key;
 
 		if (o->kind == OPTION_DEFAULT || o->kind == OPTION_REQUIRE ||
-		    o->kind == OPTION_PRESENT)
+		    o->kind == OPTION_PRESENT || o->kind == OPTION_MOVED)
 			continue;
 		if (o->kind == OPTION_INCLUDE) {
 			in.prefix = NULL;

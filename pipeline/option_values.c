@@ -37,6 +37,7 @@ void option_value_clear(const struct option *o, uint8_t *config)
 		MEMBER(config, o, double) = 0;
 		break;
 	case OPTION_STR:
+	case OPTION_EXTENSION:
 	case OPTION_OPAQUE_STR:
 		MEMBER(config, o, const char *) = "";
 		break;
@@ -71,12 +72,17 @@ static void wrong_type(const struct option_value *v, const struct option *o,
 			       want, conf_tree_type_name(n), n->text);
 }
 
+static const char joined_hint[] =
+	"text beside ${...} makes a string: put the whole value into one ${...}";
+
 static const char *number_hint(const struct option_value *v, const struct option *o,
 			       const struct conf_node *n)
 {
 	enum conf_type t =
 		n->kind == CONF_SCALAR ? conf_scalar_type(n->text, NULL) : CONF_TYPE_NULL;
 
+	if (n->joined)
+		return joined_hint;
 	if (n->kind == CONF_SCALAR && !n->plain && (t == CONF_TYPE_INT || t == CONF_TYPE_FLOAT))
 		return arena_printf(v->arena, "write it without quotes: %.40s", n->text);
 	return arena_printf(v->arena, "write a number, for example %s",
@@ -111,9 +117,33 @@ static void parse_bool(const struct option_value *v, const struct option *o,
 {
 	if (n->kind != CONF_SCALAR || !n->plain ||
 	    conf_scalar_type(n->text, NULL) != CONF_TYPE_BOOL)
-		wrong_type(v, o, n, "bool", "write true or false, without quotes");
+		wrong_type(v, o, n, "bool",
+			   n->joined ? joined_hint : "write true or false, without quotes");
 	else
 		MEMBER(config, o, bool) = conf_scalar_bool(n->text);
+}
+
+/* An int beyond 64 bits, which YAML readers make a float. */
+static bool is_all_digits(const char *text)
+{
+	text += *text == '-' || *text == '+';
+	return text[0] != '\0' && text[strspn(text, "0123456789_")] == '\0';
+}
+
+static int out_of_range(const struct option_value *v, const struct conf_node *n, const char *hint)
+{
+	conf_error_add(v->errors, n->pos, v->path, hint, "%.80s is out of range", n->text);
+	return -1;
+}
+
+/* An int64_t or uint64_t takes it? */
+static bool fits(const struct option *o, const struct conf_number *num)
+{
+	if (o->kind == OPTION_INT)
+		return num->negative || num->magnitude <= INT64_MAX;
+	if (num->negative && num->magnitude > 0)
+		return false;
+	return o->kind != OPTION_SIZE_MIB || num->magnitude <= UINT64_C(1) << 40;
 }
 
 /* INT, UINT, SIZE_MIB and DOUBLE: 0 and *num when n is a number that fits. */
@@ -121,7 +151,7 @@ static int parse_number(const struct option_value *v, const struct option *o,
 			const struct conf_node *n, struct conf_number *num)
 {
 	enum conf_type t = CONF_TYPE_STRING;
-	bool real = o->kind == OPTION_DOUBLE, is_signed = o->kind == OPTION_INT;
+	bool real = o->kind == OPTION_DOUBLE;
 
 	if (n->kind == CONF_SCALAR && n->plain)
 		t = conf_scalar_type(n->text, num);
@@ -132,21 +162,18 @@ static int parse_number(const struct option_value *v, const struct option *o,
 		num->magnitude = (uint64_t)(num->negative ? -num->real : num->real);
 		t = CONF_TYPE_INT;
 	}
+	if (!real && t == CONF_TYPE_FLOAT && is_all_digits(n->text))
+		return out_of_range(v, n, "write a smaller number");
 	if (t != CONF_TYPE_INT && !(real && t == CONF_TYPE_FLOAT)) {
 		wrong_type(v, o, n,
-			   real        ? "float64"
-			   : is_signed ? "int"
-				       : "uint",
+			   real                    ? "float64"
+			   : o->kind == OPTION_INT ? "int"
+						   : "uint",
 			   number_hint(v, o, n));
 		return -1;
 	}
-	if (!real && ((!is_signed && num->negative && num->magnitude > 0) ||
-		      (is_signed && !num->negative && num->magnitude > INT64_MAX) ||
-		      (o->kind == OPTION_SIZE_MIB && num->magnitude > (UINT64_C(1) << 40)))) {
-		conf_error_add(v->errors, n->pos, v->path, is_signed ? NULL : "write zero or more",
-			       "%.80s is out of range", n->text);
-		return -1;
-	}
+	if (!real && !fits(o, num))
+		return out_of_range(v, n, o->kind == OPTION_INT ? NULL : "write zero or more");
 	return in_bounds(v, o, n, num->real, "") ? 0 : -1;
 }
 
@@ -209,7 +236,9 @@ static void parse_bytes(const struct option_value *v, const struct option *o,
 {
 	uint64_t bytes;
 
-	if (n->kind != CONF_SCALAR || conf_scalar_bytes(n->text, &bytes) < 0)
+	if (n->kind == CONF_SCALAR && !n->plain && !n->joined && is_all_digits(n->text))
+		wrong_type(v, o, n, "size", number_hint(v, o, n));
+	else if (n->kind != CONF_SCALAR || conf_scalar_bytes(n->text, &bytes) < 0)
 		wrong_type(v, o, n, "size",
 			   "write a number of bytes, or with KiB, MiB or GiB: for example 64MiB");
 	else if (in_bounds(v, o, n, (double)bytes, " bytes"))
@@ -314,6 +343,38 @@ static int parse_pair(const struct option_value *v, const struct option *o,
 	return out->value != NULL ? 0 : -1;
 }
 
+/* Maps of secrets are headers: a name or value that no request can carry is found here, not by each
+ * request. */
+static bool header_is_legal(const struct option_value *v, const struct option *o,
+			    const struct conf_node *n, const struct strpair *pair)
+{
+	static const char marks[] = "!#$%&'*+-.^_`|~";
+
+	if (o->kind != OPTION_OPAQUE_MAP)
+		return true;
+	for (const char *p = pair->name; *p != '\0' || p == pair->name; p++) {
+		bool letter = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+			      (*p >= '0' && *p <= '9');
+
+		if (*p != '\0' && (letter || strchr(marks, *p) != NULL))
+			continue;
+		conf_error_add(v->errors, n->key != NULL ? n->key_pos : n->pos, v->path,
+			       "use letters, digits and -", "\"%.80s\" is no header name",
+			       pair->name);
+		return false;
+	}
+	for (const char *p = pair->value; *p != '\0'; p++) {
+		if (((unsigned char)*p >= ' ' && *p != 0x7f) || *p == '\t')
+			continue;
+		conf_error_add(v->errors, n->pos, v->path,
+			       "remove the line end or control character",
+			       "the value of header \"%.80s\" holds a control character (0x%02x)",
+			       pair->name, (unsigned)(unsigned char)*p);
+		return false;
+	}
+	return true;
+}
+
 static void parse_strmap(const struct option_value *v, const struct option *o,
 			 const struct conf_node *n, uint8_t *config)
 {
@@ -330,24 +391,37 @@ static void parse_strmap(const struct option_value *v, const struct option *o,
 
 		if (n->kind == CONF_LIST) {
 			in.path = arena_printf(v->arena, "%s[%zu]", v->path, i);
-			map.n += parse_pair(&in, o, c, &map.items[map.n]) == 0;
+			map.n += parse_pair(&in, o, c, &map.items[map.n]) == 0 &&
+				 header_is_legal(&in, o, c, &map.items[map.n]);
 			continue;
 		}
 		in.path = arena_printf(v->arena, "%s.%.200s", v->path, c->key);
 		map.items[map.n].name = c->key;
 		map.items[map.n].value =
 			c->kind == CONF_NULL && c->raw == NULL ? "" : string_of(&in, o, c);
-		map.n += map.items[map.n].value != NULL;
+		map.n += map.items[map.n].value != NULL &&
+			 header_is_legal(&in, o, c, &map.items[map.n]);
 	}
 	MEMBER(config, o, struct strmap) = map;
+}
+
+/* "" is one of the words. */
+static bool has_empty(const struct option *o)
+{
+	for (const struct option_choice *c = o->choices; c->name != NULL; c++)
+		if (c->name[0] == '\0')
+			return true;
+	return false;
 }
 
 void option_value_parse(const struct option_value *v, const struct option *o,
 			const struct conf_node *n, uint8_t *config)
 {
-	bool is_text = o->kind == OPTION_STR || o->kind == OPTION_OPAQUE_STR;
+	bool is_text = o->kind == OPTION_STR || o->kind == OPTION_OPAQUE_STR ||
+		       o->kind == OPTION_EXTENSION || (o->kind == OPTION_ENUM && has_empty(o));
 	const char *text;
 
+	/* What ${...} gave is text to whatever takes text, also when YAML would call it null. */
 	if (n->kind == CONF_NULL && !(is_text && n->raw != NULL) && o->kind != OPTION_NODE)
 		return;
 	switch (o->kind) {
@@ -361,6 +435,7 @@ void option_value_parse(const struct option_value *v, const struct option *o,
 		parse_numeric(v, o, n, config);
 		break;
 	case OPTION_STR:
+	case OPTION_EXTENSION:
 	case OPTION_OPAQUE_STR:
 		text = string_of(v, o, n);
 		if (text != NULL)
@@ -392,6 +467,8 @@ void option_value_parse(const struct option_value *v, const struct option *o,
 
 const char *option_value_example(const struct option *o, const char *fallback, const char *key)
 {
+	if (o->example != NULL)
+		return o->example;
 	if (fallback != NULL && fallback[0] != '\0' && o->kind != OPTION_SECTION)
 		return fallback;
 	switch (o->kind) {

@@ -9,7 +9,6 @@
 #include "pipeline/registry.h"
 #include "pipeline/system.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -137,12 +136,23 @@ static void connect_pipeline(struct service *s, const struct service_pipeline *p
 	}
 }
 
+static void add_extensions(struct service *s, bool with_needs)
+{
+	for (size_t i = 0; i < s->conf->extensions.n; i++) {
+		size_t index = s->conf->extensions.items[i];
+
+		if ((s->conf->components[index].type->needs != NULL) == with_needs)
+			add_component(s, index, NULL);
+	}
+}
+
 static void build_graph(struct service *s)
 {
 	/* Receivers are added before the processors so that both exist when edges are drawn; start
 	 * order is by kind. */
-	for (size_t i = 0; i < s->conf->extensions.n; i++)
-		add_component(s, s->conf->extensions.items[i], NULL);
+	add_extensions(s, false);
+	add_extensions(s,
+		       true); /* those that borrow from another, whatever the order of the list */
 	add_used(s, KIND_EXPORTER);
 	add_used(s, KIND_CONNECTOR);
 	add_used(s, KIND_RECEIVER);
@@ -194,8 +204,12 @@ static int start_kind(struct service *s, enum component_kind kind, struct err *e
 
 		if (c->type->kind != kind)
 			continue;
+		if (s->stop_is_wanted != NULL && s->stop_is_wanted(s->arg))
+			return err_set(err, ERR_UNAVAILABLE, "stopped while starting");
+		atomic_store(&s->starting, c);
 		if (c->type->start != NULL && c->type->start(c, err) < 0)
 			return err_wrap(err, "%s %s", registry_kind_name(kind), c->id);
+		atomic_store(&s->starting, NULL);
 	}
 	return 0;
 }
@@ -238,6 +252,7 @@ int service_start(struct service *s, struct err *err)
 		if (s->telemetry == NULL)
 			goto fail;
 	}
+	log_info("Starting extensions...");
 	for (size_t k = 0; k < COUNT_OF(start_order); k++)
 		if (start_kind(s, start_order[k], err) < 0)
 			goto fail;
@@ -255,7 +270,14 @@ bool service_is_ready(struct service *s, char *why, size_t why_size)
 	int phase = atomic_load(&s->phase);
 
 	if (phase != SERVICE_RUNNING) {
-		snprintf(why, why_size, "%s", phases[phase]);
+		const struct component *c = atomic_load(&s->starting);
+
+		if (phase == SERVICE_STARTING && c != NULL)
+			snprintf(why, why_size, "starting %s %s%s",
+				 registry_kind_name(c->type->kind), c->id,
+				 c->type->start_takes ? c->type->start_takes : "");
+		else
+			snprintf(why, why_size, "%s", phases[phase]);
 		return false;
 	}
 	for (size_t i = 0; i < s->n_components; i++) {
@@ -409,5 +431,6 @@ void component_fail(struct component *c, const struct err *why)
 
 	if (atomic_exchange(&s->failed, 1) == 0)
 		snprintf(s->failure, sizeof(s->failure), "%.60s: %.190s", c->id, why->msg);
-	kill(getpid(), SIGTERM);
+	if (s->component_failed != NULL)
+		s->component_failed(s->arg);
 }

@@ -48,6 +48,11 @@ struct service {
 	char failure[256];
 	uint64_t started_wall_ns;
 	struct telemetry_server *telemetry;
+	struct component *_Atomic starting; /* whose start runs now, or NULL */
+	/* Set by the owner before service_start, each may be NULL. */
+	bool (*stop_is_wanted)(void *arg);   /* asked between two starts: give up starting */
+	void (*component_failed)(void *arg); /* a component cannot go on: stop. Any thread */
+	void *arg;
 };
 
 /* Build everything, start nothing. Borrows conf until service_free. */

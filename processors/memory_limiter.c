@@ -18,6 +18,7 @@ struct memory_limiter_config {
 	int64_t check_interval_ns;
 	uint64_t limit_bytes, spike_bytes;
 	uint64_t limit_percentage, spike_percentage;
+	int64_t gc_ns[4];
 };
 
 #define C struct memory_limiter_config
@@ -32,10 +33,15 @@ static const struct option memory_limiter_options[] = {
 		 "The same as a share of the cgroup's limit, or of all memory."),
 	OPT_UINT(C, "spike_limit_percentage", spike_percentage, "0", 0, 100,
 		 "Accepted; a hard budget has no spikes."),
-	OPT_IGNORED("min_gc_interval_when_soft_limited", "There is no garbage collector."),
-	OPT_IGNORED("min_gc_interval_when_hard_limited", "There is no garbage collector."),
-	OPT_IGNORED("max_gc_interval_when_soft_limited", "There is no garbage collector."),
-	OPT_IGNORED("max_gc_interval_when_hard_limited", "There is no garbage collector."),
+	OPT_DURATION(C, "min_gc_interval_when_soft_limited", gc_ns[0], "10s",
+		     "Accepted; there is no garbage collector."),
+	OPT_DURATION(C, "min_gc_interval_when_hard_limited", gc_ns[1], "0s",
+		     "Accepted; there is no garbage collector."),
+	OPT_DURATION(C, "max_gc_interval_when_soft_limited", gc_ns[2], "30s",
+		     "Accepted; there is no garbage collector."),
+	OPT_DURATION(C, "max_gc_interval_when_hard_limited", gc_ns[3], "30s",
+		     "Accepted; there is no garbage collector."),
+	OPT_MOVED("ballast_size_mib", "remove it: there is no garbage collector to trick"),
 	OPT_END
 };
 #undef C
@@ -47,13 +53,18 @@ static void memory_limiter_validate(void *config, const struct conf_node *node,
 
 	if (c->check_interval_ns == 0)
 		conf_error_at(errs, node, path, "check_interval", "for example 1s",
-			      "must be greater than zero");
+			      "'check_interval' must be greater than zero");
 	if (c->limit_bytes == 0 && c->limit_percentage == 0)
 		conf_error_at(errs, node, path, NULL, "for example limit_mib: 512",
 			      "'limit_mib' or 'limit_percentage' must be greater than zero");
 	if (c->limit_bytes > 0 && c->spike_bytes >= c->limit_bytes)
 		conf_error_at(errs, node, path, "spike_limit_mib", "lower it below limit_mib",
-			      "must be smaller than limit_mib");
+			      "'spike_limit_mib' must be smaller than 'limit_mib'");
+	if (c->limit_bytes == 0 && c->limit_percentage > 0 &&
+	    c->spike_percentage >= c->limit_percentage)
+		conf_error_at(errs, node, path, "spike_limit_percentage",
+			      "lower it below limit_percentage",
+			      "'spike_limit_percentage' must be smaller than 'limit_percentage'");
 }
 
 /* What budget a process limited to `limit` bytes can give away: the program and its libraries are

@@ -199,6 +199,8 @@ const struct component_type exporter_blocks = {
 		"synced to its log.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_TRACES,
+	.needs = "trace_store",
+	.start_takes = ": replaying its log",
 	.config_size = sizeof(struct blocks_config),
 	.state_size = sizeof(struct blocks_state),
 	.options = blocks_options,

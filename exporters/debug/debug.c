@@ -53,6 +53,7 @@ static const struct option debug_options[] = {
 		 "Write to stderr beside the log; else to output_paths."),
 	OPT_STRLIST(C, "output_paths", output_paths, "[stdout]",
 		    "stdout, stderr or files, without the internal logger."),
+	OPT_MOVED("loglevel", "it was renamed: write verbosity: basic, normal or detailed"),
 	OPT_IGNORED("sending_queue", "Nothing to queue: writing is immediate."),
 	OPT_END
 };

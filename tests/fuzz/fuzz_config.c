@@ -35,7 +35,7 @@ static const struct option options[] = {
 	OPT_BOOL(C, "flag", flag, "true", "."),
 	OPT_INT(C, "number", number, "3", -10, 10, "."),
 	OPT_DURATION(C, "wait", wait_ns, "3s", "."),
-	OPT_NODE(C, "any", any, "."),
+	OPT_NODE(C, "any", any, "x", "."),
 	OPT_END
 };
 #undef C

@@ -167,27 +167,34 @@ static const struct {
 	{ "[a]", "yaml:1:1: (document): a configuration must be a map of keys: start with "
 		 "receivers:, exporters: and "
 		 "service:\n" },
-	{ "a: [1", "yaml:2:1: a: not YAML, did not find expected ',' or ']': while parsing a flow "
+	{ "a: [1", "yaml:1:6: a: not YAML, did not find expected ',' or ']': while parsing a flow "
 		   "sequence that "
 		   "starts at 1:4\n" },
 	{ "a: b: c", "yaml:1:5: (document): not YAML, mapping values are not allowed in this "
 		     "context: check the indentation, "
 		     "quotes and brackets here\n" },
-	{ "a:\n\tb: 1", "yaml:2:1: a: not YAML, found character that cannot start any token: while "
-			"scanning for the "
-			"next token that starts at 2:1\n" },
+	{ "a:\n\tb: 1", "yaml:2:1: a: not YAML, a tab cannot indent: indent with spaces\n" },
 	{ "a: *x", "yaml:1:4: a: unknown anchor: define it before, as &name\n" },
 	{ "a: &x [*x]", "yaml:1:8: a: unknown anchor: define it before, as &name\n" },
 	{ "? [a]\n: b", "yaml:1:3: (document): a key must be a scalar: use a plain name\n" },
 	{ "a: \"\\0\"", "yaml:1:4: a: a value holds a NUL character: remove \\0\n" },
-	{ "a: {b: 1, b: 2}", "yaml:1:11: a.b: duplicate key \"b\": it is already set at yaml:1:5; "
-			     "remove one of them\n" },
-	{ "receivers:\nreceivers:",
-	  "yaml:2:1: receivers: duplicate key \"receivers\": it is already set at "
-	  "yaml:1:1; remove one of them\n" },
-	{ "a: {b: 1}\na::b: 2",
-	  "yaml:2:4: a.b: duplicate key \"b\": it is already set at yaml:1:5; remove one of "
-	  "them\n" },
+	{ OK "processors: {batch: {a: 1, a: 2}, batch: }",
+	  "yaml:4:22: processors.batch.a: has invalid keys: a: this section takes no keys\n"
+	  "yaml:4:28: processors.batch.a: duplicate key \"a\": it is already set at yaml:4:22; "
+	  "remove one of them\n"
+	  "yaml:4:35: processors.batch: duplicate key \"batch\": it is already set at yaml:4:14; "
+	  "remove one of them\n" },
+	{ OK "exporters:\n",
+	  "yaml:4:1: exporters: duplicate key \"exporters\": it is already set at yaml:2:1; "
+	  "remove one of them\n" },
+	{ OK "exporters::debug: {best_effort: 2}",
+	  "yaml:4:12: exporters.debug: duplicate key \"debug\": it is already set at yaml:2:13; "
+	  "remove one of them\n" },
+	{ "a: !!int x", "yaml:1:4: a: cannot decode \"x\" as int: remove the tag, or change the "
+			"value\n" },
+	{ "a: !!binary x", "yaml:1:4: a: !!binary is not base64 of text: write the text itself\n" },
+	{ "a: 1\nb: \xff\n", "yaml:2:4: (document): not YAML, invalid leading UTF-8 octet (0xff): "
+			     "a configuration is UTF-8 text\n" },
 	{ "<<: 5",
 	  "yaml:1:5: (document): `<<` takes a map or a list of maps: write `<<: *anchor`\n" },
 	{ "a: {<<: [5]}", "yaml:1:10: a: `<<` takes a list of maps: write `<<: [*a, *b]`\n" },
@@ -295,11 +302,8 @@ static const struct {
 	  "yaml:4:12: exporters.otlp.endpoint: requires a non-empty \"endpoint\": add `endpoint: "
 	  "localhost:4317`\n" },
 	{ OK "exporters::otlp: {endpoint: a:1, insecure: true}",
-	  "yaml:4:34: exporters.otlp.insecure: has invalid keys: insecure: valid keys: endpoint, "
-	  "compression, tls, "
-	  "keepalive, read_buffer_size, write_buffer_size, wait_for_ready, headers, user_agent, "
-	  "balancer_name, "
-	  "authority, sending_queue, retry_on_failure, timeout\n" },
+	  "yaml:4:34: exporters.otlp.insecure: has invalid keys: insecure: it moved: write tls: "
+	  "{insecure: true}\n" },
 	{ OK "exporters::otlp: {endpoint: a:1, tls: {cert_file: c}}",
 	  "yaml:4:34: exporters.otlp.tls.key_file: TLS configuration must include both certificate "
 	  "and key: add key_file: "
@@ -333,7 +337,7 @@ static const struct {
 	  "below it\n" },
 	{ OK "service::piplines: 1",
 	  "yaml:4:10: service.piplines: has invalid keys: piplines: did you mean "
-	  "\"pipelines\"? for example `pipelines: text`\n" },
+	  "\"pipelines\"? for example `pipelines: {traces: {receivers: [a], exporters: [b]}}`\n" },
 	{ OK "service::drain_timeout: 15",
 	  "yaml:4:25: service.drain_timeout: time: missing unit in duration \"15\": use "
 	  "units ns, us, ms, s, m, h: for example 5s or 1h30m\n" },
@@ -348,9 +352,8 @@ static const struct {
 	  "write host:port, for "
 	  "example localhost:4317\n" },
 	{ OK "service::telemetry: {metrics: {readers: [{periodic: {interval: 1s}}]}}",
-	  "yaml:4:43: service.telemetry.metrics.readers[0].periodic: is not in Spanmill yet: let "
-	  "Prometheus scrape "
-	  "/metrics\n" },
+	  "warning: yaml:4:43: service.telemetry.metrics.readers[0].periodic: accepted, but has no "
+	  "effect: metrics are not pushed: let Prometheus scrape /metrics\n" },
 	{ OK "service::extensions: [health_chek]",
 	  "yaml:4:23: service.extensions: references extension \"health_chek\" "
 	  "which is not configured: did you mean \"health_check\"? Add "
@@ -391,7 +394,7 @@ static const struct {
 	  "[name]`\n"
 	  "yaml:3:51: service.pipelines.traces.exporter: has invalid keys: exporter: did you mean "
 	  "\"exporters\"? for "
-	  "example `exporters: text`\n" },
+	  "example `exporters: [otlp]`\n" },
 	{ BASE "service: {pipelines: {traces: {receivers: [otpl], exporters: [debug]}}}",
 	  "yaml:3:44: service.pipelines.traces: references receiver \"otpl\" which is not "
 	  "configured: did you mean "

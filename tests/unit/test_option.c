@@ -63,7 +63,7 @@ static const struct option table[] = {
 	OPT_STRLIST(C, "list", list, "[a, b]", "A list."),
 	OPT_ENUM(C, "color", color, colors, "green", "A color."),
 	OPT_OPAQUE_MAP(C, "headers", map, "Headers."),
-	OPT_NODE(C, "raw", node, "Anything."),
+	OPT_NODE(C, "raw", node, "{a: b}", "Anything."),
 	OPT_LIST(C, "items", items, struct item, item_table, "Items."),
 	OPT_SECTION(C, "protocols.grpc", grpc_on, grpc, struct grpc_server_options,
 		    grpc_server_option_table, "off", "gRPC."),
@@ -197,9 +197,9 @@ static const struct {
 	{ "deep: {wait: 5}",
 	  "f:1:14: x.deep.wait: time: missing unit in duration \"5\": use units ns, us, ms, s, "
 	  "m, h: for example 5s or 1h30m\n" },
-	{ "deep: {wait: 5x}",
-	  "f:1:14: x.deep.wait: time: unknown unit in duration \"5x\": use units ns, us, ms, s, "
-	  "m, h: for example 5s or 1h30m\n" },
+	{ "deep: {wait: 5x}", "f:1:14: x.deep.wait: time: unknown unit \"x\" in duration \"5x\": "
+			      "use units ns, us, ms, s, "
+			      "m, h: for example 5s or 1h30m\n" },
 	{ "deep: {wait: -1s}",
 	  "f:1:14: x.deep.wait: duration -1s is negative: write zero or more\n" },
 	{ "size: 1KB", "f:1:7: x.size: expected type 'size', got unconvertible type 'string', "
@@ -319,7 +319,8 @@ static void printed_options_parse_to_the_same(void **state)
 	assert_non_null(strstr(buf_cstr(&second), "secret: \"[REDACTED]\""));
 	assert_null(strstr(buf_cstr(&second), "pw"));
 	conf_tree_print_json(option_print(table, &l.s, &l.arena, true), &json);
-	assert_non_null(strstr(buf_cstr(&json), "\"text\": \"a${b}$$c \\\"q\\\" \xc3\xa9 \\\\\""));
+	assert_non_null(
+		strstr(buf_cstr(&json), "\"text\": \"a$${b}$$$$c \\\"q\\\" \xc3\xa9 \\\\\""));
 	buf_fini(&first);
 	buf_fini(&second);
 	buf_fini(&json);

@@ -19,17 +19,27 @@ struct live_section *live_section_new(struct budget *budget)
 	return s;
 }
 
+void live_section_forget(struct live_section *s)
+{
+	free(s->records);
+	free(s->traces);
+	free(s->links);
+	s->records = NULL;
+	s->traces = NULL;
+	s->links = NULL;
+	s->n_records = s->cap_records = s->n_traces = s->cap_traces = s->n_links = s->cap_links = 0;
+	budget_release(s->budget, s->charged);
+	s->charged = 0;
+}
+
 void live_section_free(struct live_section *s)
 {
 	if (s == NULL)
 		return;
+	live_section_forget(s);
 	for (size_t i = 0; i < s->n_tenants; i++)
 		free(s->tenants[i]);
 	free(s->tenants);
-	free(s->records);
-	free(s->traces);
-	free(s->links);
-	budget_release(s->budget, s->charged);
 	free(s);
 }
 

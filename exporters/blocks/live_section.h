@@ -61,6 +61,9 @@ struct live_section {
 
 struct live_section *live_section_new(struct budget *budget);
 void live_section_free(struct live_section *s);
+/* Give the index's memory back and find nothing any more: another reader of this process has it
+ * all. What the section is (LSNs, times, counts of spans and bytes) stays. */
+void live_section_forget(struct live_section *s);
 /* The record at `at`, just made durable, holds these spans. LSNs ascend. */
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
 		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans);

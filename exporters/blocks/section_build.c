@@ -47,6 +47,7 @@ struct attempt {
 	struct section_commit commit; /* ours, or the winner's */
 	uint64_t built_mono_ns;
 	uint64_t n_wanted, n_built, n_duplicates, n_conflicting; /* spans */
+	bool is_hidden; /* a block of it is not listed: compacted, or gone */
 };
 
 static void pause_for_test(const struct section_log *l)
@@ -269,6 +270,8 @@ static int publish(struct attempt *a, struct err *err)
 			return -1;
 		if (visible)
 			store_add_block(a->l->o.store, m);
+		else
+			a->is_hidden = true;
 		pause_for_test(a->l);
 	}
 	a->step = STEP_DONE;
@@ -346,6 +349,7 @@ static void build_section(struct section_log *l)
 {
 	const struct live_section *s = l->closed.first;
 	uint64_t n_blocks = 0, n_lost = 0;
+	bool is_listed = true;
 
 	while (l->published_lsn <= s->last_lsn) {
 		struct attempt a = { .l = l, .s = s, .from = l->published_lsn };
@@ -359,11 +363,12 @@ static void build_section(struct section_log *l)
 		l->stats.duplicates += a.n_duplicates;
 		l->stats.conflicting += a.n_conflicting;
 		n_blocks += a.commit.n_metas;
+		is_listed &= !a.is_hidden;
 		if (a.n_built < a.n_wanted)
 			n_lost += a.n_wanted - a.n_built;
 		section_commit_fini(&a.commit);
 	}
-	section_log_retire(l, n_blocks, n_lost);
+	section_log_retire(l, n_blocks, n_lost, is_listed);
 }
 
 /* ---- step 4, sweeping, the thread ---- */

@@ -9,8 +9,8 @@
  * The log is the truth; sections are an index over it. The open section closes by bytes, traces,
  * age, number of tenants, and before building it would take more than a third of the memory budget;
  * a builder thread publishes one closed section at a time. A failure is tried again with back-off
- * and loses nothing. A published section answers queries for two more polls of the store, so that
- * query nodes elsewhere have seen the block.
+ * and loses nothing. A published section is found in its blocks, which this process's store knows
+ * at once, so its index goes; its records stay in the log for two more polls of the store.
  *
  * THREADS: append, find: any. start, stop: the owner. The builder and the log's writer are threads
  * of their own. OWNERSHIP: owns log, sections and builder; borrows the store.

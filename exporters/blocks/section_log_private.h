@@ -32,7 +32,7 @@ struct section_log {
 	pthread_cond_t progress;		/* a section was published, or an attempt failed */
 	struct live_section *open;		/* being filled */
 	struct section_list closed;		/* to be built; the first one is under way */
-	struct section_list retiring;		/* published */
+	struct section_list retiring;		/* published; their index is gone */
 	bool stopping;
 	uint64_t next_lsn;			/* highest durable LSN seen + 1 */
 	uint64_t published_lsn;			/* all below are in published sections */
@@ -65,8 +65,9 @@ static inline struct live_section *section_list_take(struct section_list *list)
 
 /* Lock held: what is open becomes the builder's, unless it is empty. */
 void section_log_close_open(struct section_log *l);
-/* Lock held: the section is published; it leaves `closed`. n_lost: its spans that damage took. */
-void section_log_retire(struct section_log *l, uint64_t n_blocks, uint64_t n_lost);
+/* Lock held: the section is published; it leaves `closed`. n_lost: its spans that damage took.
+ * is_listed: the store has all its blocks, so look-ups need the index no more. */
+void section_log_retire(struct section_log *l, uint64_t n_blocks, uint64_t n_lost, bool is_listed);
 /* The builder's thread. */
 void *section_build_thread(void *arg);
 /* The live source's look-up. */

@@ -35,6 +35,10 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c tests/contract/test_*.c)
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 REPLAY := $(FUZZ_SRC:tests/fuzz/%.c=$(B)/replay/%)
+# One job per CPU where the caller did not say how many: `make run`, `make test`.
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+# "17/245": files compiled by this make, of all. Expanded once per recipe.
+COUNT = $(eval COMPILED += x)$(words $(COMPILED))/$(words $(SRC))
 BENCH := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
 .PHONY: all deps unit test check bench fuzz format format-check docs run install deb soak clean help lib
@@ -53,7 +57,7 @@ $(B)/libspanmill.a: $(LIB_OBJ)
 
 $(B)/%.o: %.c $(PROTO_C:.c=.h) | deps-check
 	@mkdir -p $(@D)
-	@echo '  CC    $<'
+	@echo '  CC    $(COUNT) $<'
 	@$(COMPILE) -c -o $@ $<
 
 $(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
@@ -88,7 +92,7 @@ $(B)/replay/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libspanmill.a
 
 test:				## everything: installs what it needs, builds, unit + integration
 	@tests/tools/install-deps test
-	$(MAKE) all
+	@$(MAKE) --no-print-directory $(PARALLEL) built
 	@tests/tools/run-tests '$(T)'
 
 check:				## sanitizers, fuzz targets S seconds each, cppcheck, layers, style, docs
@@ -117,9 +121,14 @@ docs: all			## docs/components/*.md from the option tables
 
 run:				## install what is missing, build, run configs/all-in-one.yaml
 	@tests/tools/install-deps build
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(PARALLEL) built
 	@mkdir -p data
 	@tests/tools/run-all-in-one
+
+.PHONY: built
+built:				# all, saying so when there is something to do
+	@$(MAKE) -q all 2>/dev/null || echo "building $(B)/spanmill: $(words $(SRC)) files, $$(nproc) at a time (the first time a minute or two)"
+	@$(MAKE) --no-print-directory all
 
 install: all
 	install -Dm755 $(B)/spanmill $(DESTDIR)$(PREFIX)/bin/spanmill

@@ -189,6 +189,17 @@ int backend_rename(struct backend *be, const char *from, const char *to, struct 
 	return ended(be->ops->rename(be, from, to, err), "rename", from, err);
 }
 
+int backend_prove_conditional(struct backend *be, struct err *err)
+{
+	return be->ops->prove != NULL ? be->ops->prove(be, err) : 0;
+}
+
+void backend_interrupt(struct backend *be, bool on)
+{
+	if (be->ops->interrupt != NULL)
+		be->ops->interrupt(be, on);
+}
+
 void backend_free(struct backend *be)
 {
 	if (be != NULL)

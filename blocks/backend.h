@@ -3,10 +3,11 @@
  * backend.h - where blocks live: objects under '/'-joined keys, on a local disk or in a bucket.
  *
  * DESIGN: a vtable. These functions check the key, call the implementation and put the key in front
- * of its error; an implementation (backend_local.h, later s3) sees legal keys only.
+ * of its error; an implementation (backend_local.h, backend_s3.h) sees legal keys only.
  *   put, writer    an object appears whole or not at all, and is durable when the call returns 0
  *   IF_NONE_MATCH  of all who put the same key, one wins and the others get EXISTS: what sections
- *                  commit with
+ *                  commit with. Over a network EXISTS may also mean that one's own put succeeded
+ *                  and its answer was lost: who must know reads the winner
  *   list           one level (sub-folders as prefixes) or everything below; never shows unfinished
  *                  objects
  * THREADS: a struct backend may be used from any thread, its calls block on I/O; a writer belongs
@@ -76,6 +77,9 @@ struct backend_ops {
 	int (*remove)(struct backend *be, const char *key, struct err *err);
 	int (*rename)(struct backend *be, const char *from, const char *to, struct err *err);
 	void (*free)(struct backend *be);
+	/* Missing: IF_NONE_MATCH works by nature; nothing here waits for long. */
+	int (*prove)(struct backend *be, struct err *err);
+	void (*interrupt)(struct backend *be, bool on);
 };
 
 /* What an implementation embeds first in itself. */
@@ -110,8 +114,9 @@ int backend_read(struct backend *be, const char *key, size_t max, struct buf *ou
 int backend_read_range(struct backend *be, const char *key, uint64_t off, size_t len,
 		       struct buf *out, struct err *err);
 int backend_size(struct backend *be, const char *key, uint64_t *size, struct err *err);
-/* Call fn for what is under `folder` ("" is the root, no '/' at the end), in byte order of names
- * level by level. A folder that is not there is empty. */
+/* Call fn for what is under `folder` ("" is the root, no '/' at the end). A folder that is not
+ * there is empty. Order: local, byte order of names level by level; s3, the store's. A store may go
+ * on showing an emptied folder as a prefix for a while. */
 int backend_list(struct backend *be, const char *folder, enum backend_list_mode mode,
 		 backend_list_fn *fn, void *arg, struct err *err);
 /* Call fn for each object <folder>/<any one segment>/<name>, in byte order; folder is not the root.
@@ -120,9 +125,16 @@ int backend_list_members(struct backend *be, const char *folder, const char *nam
 			 backend_list_fn *fn, void *arg, struct err *err);
 /* Missing is fine. */
 int backend_delete(struct backend *be, const char *key, struct err *err);
-/* Give an object another key without replacing: EXISTS when `to` is taken, NOT_FOUND when `from` is
- * gone. Its mtime becomes the time of the call. */
+/* Give an object another key without replacing: EXISTS when `to` is taken, NOT_FOUND when `from`
+ * is gone. Its mtime becomes the time of the call. Atomic on a local disk only; elsewhere a crash
+ * may leave both keys with equal bytes, and the same rename again finishes it. */
 int backend_rename(struct backend *be, const char *from, const char *to, struct err *err);
+/* Prove that this store decides between conditional puts, by two of them under _spanmill/probe/:
+ * who relies on IF_NONE_MATCH calls this at start. UNIMPLEMENTED when the store does not. */
+int backend_prove_conditional(struct backend *be, struct err *err);
+/* While on, calls under way and later ones end soon, with UNAVAILABLE, instead of waiting for a
+ * store that hangs. Any thread. */
+void backend_interrupt(struct backend *be, bool on);
 /* NULL is fine. No writer may be open. */
 void backend_free(struct backend *be);
 

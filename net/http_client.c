@@ -24,6 +24,7 @@
 
 enum { CONNECT_TIMEOUT_MS = 5000, TIMEOUT_MS = 30000, HEADERS_MAX = 65536, WHERE_MAX = 160 };
 #define REPLY_MAX (64 * MIB)
+#define ERROR_MAX MIB /* of an answer that is not what `into` is for */
 
 /* ---- the library ---- */
 
@@ -167,16 +168,60 @@ static int upload_seek(void *arg, curl_off_t offset, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
+/* Where an answer goes. */
+struct download {
+	CURL *easy;
+	struct http_reply *reply;
+	struct buf *into; /* may be NULL */
+	size_t start;     /* of what is ours in it */
+	size_t max;
+	bool has_begun, is_good; /* of a body; a 2xx for `into` */
+	size_t too_large;        /* the limit that was passed, or 0 */
+};
+
+/* At the first byte: what is announced as too large is not read. */
+static void begin_body(struct download *d)
+{
+	curl_off_t announced = -1;
+	long status = 0;
+
+	d->has_begun = true;
+	lib.getinfo(d->easy, CURLINFO_RESPONSE_CODE, &status);
+	lib.getinfo(d->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &announced);
+	d->is_good = d->into != NULL && status >= 200 && status < 300;
+	if (d->into != NULL && !d->is_good)
+		d->max = ERROR_MAX;
+	if (announced > 0 && (uint64_t)announced > d->max)
+		d->too_large = d->max;
+}
+
 static size_t reply_body(char *p, size_t size, size_t n, void *arg)
 {
-	struct http_reply *r = arg;
+	struct download *d = arg;
+	struct buf *to;
+	size_t len = size * n, have;
 
-	return buf_add(&r->body, p, size * n) < 0 ? 0 : size * n;
+	if (!d->has_begun)
+		begin_body(d);
+	to = d->is_good ? d->into : &d->reply->body;
+	have = d->is_good ? to->n - d->start : to->n;
+	if (have + len > d->max)
+		d->too_large = d->max;
+	return d->too_large > 0 || buf_add(to, p, len) < 0 ? 0 : len;
+}
+
+/* Called about once a second, and whenever something moves. */
+static int is_interrupted(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
+	const struct http_client *client = arg;
+
+	(void)a, (void)b, (void)c, (void)d;
+	return atomic_load(client->settings.interrupt);
 }
 
 static size_t reply_header(char *p, size_t size, size_t n, void *arg)
 {
-	struct http_reply *r = arg;
+	struct http_reply *r = ((struct download *)arg)->reply;
 	size_t len = size * n, end = len;
 	const char *colon = memchr(p, ':', len);
 	size_t value = 0;
@@ -246,16 +291,18 @@ static void system_text(long number, char out[64])
 }
 
 static int call_failed(struct http_client *c, const struct http_call *call, const char *method,
-		       const struct http_reply *reply, CURLcode rc, struct err *err)
+		       const struct download *d, CURLcode rc, struct err *err)
 {
 	char where[WHERE_MAX], peer[WHERE_MAX], text[64];
 	long number = 0;
 
 	where_of(call->url, where, peer);
 	lib.getinfo(c->easy, CURLINFO_OS_ERRNO, &number);
-	if (reply->body.overflow || reply->headers.overflow)
+	if (d->too_large > 0 || d->reply->headers.overflow)
 		err_set(err, ERR_TOO_LARGE, "answer over %zu bytes",
-			reply->body.overflow ? reply->body.max : (size_t)HEADERS_MAX);
+			d->too_large > 0 ? d->too_large : (size_t)HEADERS_MAX);
+	else if (rc == CURLE_ABORTED_BY_CALLBACK)
+		err_set(err, ERR_UNAVAILABLE, "interrupted");
 	else if (rc == CURLE_COULDNT_RESOLVE_HOST)
 		err_set(err, ERR_UNAVAILABLE, "resolve %s: no address", peer);
 	else if (rc == CURLE_COULDNT_CONNECT && number != 0) {
@@ -327,6 +374,18 @@ static void set_connection(struct http_client *c, const struct http_call *call)
 	lib.setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
 	lib.setopt(c->easy, CURLOPT_TIMEOUT_MS,
 		   call->timeout_ms ? (long)call->timeout_ms : total_ms);
+	lib.setopt(c->easy, CURLOPT_PATH_AS_IS, 1L);
+	if (set->stall_timeout_ms > 0) {
+		lib.setopt(c->easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+		lib.setopt(c->easy, CURLOPT_LOW_SPEED_TIME, (long)set->stall_timeout_ms / 1000);
+	}
+	if (set->no_proxy)
+		lib.setopt(c->easy, CURLOPT_PROXY, "");
+	if (set->interrupt != NULL) {
+		lib.setopt(c->easy, CURLOPT_NOPROGRESS, 0L);
+		lib.setopt(c->easy, CURLOPT_XFERINFOFUNCTION, is_interrupted);
+		lib.setopt(c->easy, CURLOPT_XFERINFODATA, c);
+	}
 	if (set->unix_socket != NULL)
 		lib.setopt(c->easy, CURLOPT_UNIX_SOCKET_PATH, set->unix_socket);
 	if (set->ca_file != NULL)
@@ -361,17 +420,17 @@ static void set_request(struct http_client *c, const struct http_call *call, con
 	}
 }
 
-static void set_reply(struct http_client *c, const struct http_call *call, struct http_reply *reply)
+static void set_reply(struct http_client *c, struct download *d)
 {
-	buf_reset(&reply->headers);
-	buf_reset(&reply->body);
-	reply->status = 0;
-	reply->headers.max = HEADERS_MAX;
-	reply->body.max = call->max_reply ? call->max_reply : REPLY_MAX;
+	buf_reset(&d->reply->headers);
+	buf_reset(&d->reply->body);
+	d->reply->headers.overflow = false;
+	d->reply->status = 0;
+	d->reply->headers.max = HEADERS_MAX;
 	lib.setopt(c->easy, CURLOPT_WRITEFUNCTION, reply_body);
-	lib.setopt(c->easy, CURLOPT_WRITEDATA, reply);
+	lib.setopt(c->easy, CURLOPT_WRITEDATA, d);
 	lib.setopt(c->easy, CURLOPT_HEADERFUNCTION, reply_header);
-	lib.setopt(c->easy, CURLOPT_HEADERDATA, reply);
+	lib.setopt(c->easy, CURLOPT_HEADERDATA, d);
 }
 
 int http_client_call(struct http_client *c, const struct http_call *call, struct http_reply *reply,
@@ -379,6 +438,11 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 {
 	const char *method = call->method ? call->method : call->n_body > 0 ? "POST" : "GET";
 	struct upload u = { .pieces = call->body, .n = call->n_body };
+	struct download d = { .easy = c->easy,
+			      .reply = reply,
+			      .into = call->into,
+			      .start = call->into ? call->into->n : 0,
+			      .max = call->max_reply ? call->max_reply : REPLY_MAX };
 	struct curl_slist *headers = NULL;
 	CURLcode rc = CURLE_OK;
 	long status = 0;
@@ -387,19 +451,21 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 	c->why[0] = '\0';
 	set_connection(c, call);
 	set_request(c, call, method, &u);
-	set_reply(c, call, reply);
+	set_reply(c, &d);
 	if (make_headers(call, &headers, err) < 0)
 		goto out;
 	lib.setopt(c->easy, CURLOPT_HTTPHEADER, headers);
 	rc = lib.perform(c->easy);
 	if (rc != CURLE_OK) {
-		call_failed(c, call, method, reply, rc, err);
+		call_failed(c, call, method, &d, rc, err);
 		goto out;
 	}
 	lib.getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
 	reply->status = (int)status;
 	ret = 0;
 out:
+	if (ret < 0 && call->into != NULL)
+		call->into->n = d.start;
 	lib.slist_free_all(headers);
 	return ret;
 }

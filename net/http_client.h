@@ -4,7 +4,8 @@
  *
  * libcurl is loaded at the first http_client_new, so a process that asks nobody pays nothing.
  * One client is one thread's at a time and keeps its connections alive between calls. Redirects are
- * not followed. A status of 400 and more is an answer, not an error.
+ * not followed. A status of 400 and more is an answer, not an error. The path of the URL is sent as
+ * it is. Proxies are those of the environment (http_proxy, no_proxy, ...), as libcurl reads them.
  */
 #ifndef NET_HTTP_CLIENT_H
 #define NET_HTTP_CLIENT_H
@@ -14,14 +15,21 @@
 #include "base/err.h"
 #include "net/http_request.h"
 
+#include <stdatomic.h>
+
 struct http_client;
 
 struct http_client_settings {
 	uint32_t connect_timeout_ms; /* 0: 5 s */
 	uint32_t timeout_ms;         /* of a whole call; 0: 30 s */
+	uint32_t stall_timeout_ms;   /* without a byte either way; whole seconds, 0: none */
 	const char *unix_socket; /* connect to this path instead of the URL's host; may be NULL */
 	const char *ca_file, *cert_file, *key_file; /* TLS; NULL: the system's, none */
 	bool insecure_skip_verify;
+	bool no_proxy; /* never, whatever the environment says */
+	/* Set by any thread: calls under way end within a second or so with UNAVAILABLE, later ones
+	 * at once. Borrowed; may be NULL. */
+	const _Atomic bool *interrupt;
 };
 
 struct http_call {
@@ -31,8 +39,11 @@ struct http_call {
 	size_t n_headers;
 	const struct bytes *body; /* pieces, sent one after another */
 	size_t n_body;
-	uint32_t timeout_ms;    /* 0: the client's */
-	size_t max_reply;       /* bytes of the answer's body, inflated; 0: 64 MiB */
+	uint32_t timeout_ms; /* 0: the client's */
+	size_t max_reply;    /* bytes of the answer's body, inflated; 0: 64 MiB */
+	/* The body of a 2xx answer is appended here instead of reply->body, and is what max_reply
+	 * bounds; other answers then have 1 MiB. As before the call when it fails. May be NULL. */
+	struct buf *into;
 	bool accept_compressed; /* ask for gzip and inflate it */
 };
 

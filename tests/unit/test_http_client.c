@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -287,6 +288,84 @@ static void errors_name_the_peer(void **state)
 	http_client_free(c);
 }
 
+static void a_good_body_goes_where_the_caller_says(void **state)
+{
+	struct http_client *c = new_client(&(struct http_client_settings){ .no_proxy = true });
+	struct http_reply reply = HTTP_REPLY_INIT;
+	struct buf into = BUF_INIT;
+	struct err err = ERR_INIT;
+	struct http_call call = { .into = &into };
+	char url[128];
+
+	(void)state;
+	start("127.0.0.1:0");
+	buf_add_str(&into, "head:");
+	snprintf(url, sizeof(url), "%s/large", fx.base);
+	call.url = url;
+	assert_int_equal(http_client_call(c, &call, &reply, &err), 0);
+	assert_int_equal(into.n, 100005);
+	assert_int_equal(reply.body.n, 0);
+	call.max_reply = 99999;
+	assert_int_equal(http_client_call(c, &call, &reply, &err), -1);
+	assert_int_equal(err.kind, ERR_TOO_LARGE);
+	assert_int_equal(into.n, 100005);
+	/* An error is no good body. */
+	snprintf(url, sizeof(url), "%s/nope", fx.base);
+	assert_int_equal(http_client_call(c, &call, &reply, &err), 0);
+	assert_int_equal(reply.status, 404);
+	assert_string_equal(buf_cstr(&reply.body), "404 page not found\n");
+	assert_int_equal(into.n, 100005);
+	/* What HEAD announces is not what it sends. */
+	snprintf(url, sizeof(url), "%s/large", fx.base);
+	call.method = "HEAD";
+	call.max_reply = 10;
+	if (http_client_call(c, &call, &reply, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_string_equal(http_reply_header(&reply, "Content-Length"), "100000");
+	buf_fini(&into);
+	http_reply_fini(&reply);
+	http_client_free(c);
+	stop();
+}
+
+static void *interrupt_soon(void *arg)
+{
+	usleep(100000);
+	atomic_store((_Atomic bool *)arg, true);
+	return NULL;
+}
+
+/* A peer that accepts and says nothing: the stall ends the call, or an interrupt does. */
+static void silence_ends(void **state)
+{
+	static _Atomic bool interrupt;
+	struct http_client_settings set = { .stall_timeout_ms = 1000, .interrupt = &interrupt };
+	struct http_client *c = new_client(&set);
+	struct http_reply reply = HTTP_REPLY_INIT;
+	struct err err = ERR_INIT;
+	pthread_t thread;
+	char url[128];
+
+	(void)state;
+	start("127.0.0.1:0");
+	snprintf(url, sizeof(url), "%s/never", fx.base);
+	assert_int_equal(http_client_call(c, &(struct http_call){ .url = url }, &reply, &err), -1);
+	assert_int_equal(err.kind, ERR_TIMEOUT);
+	http_request_unref(kept);
+	http_client_free(c);
+	set.stall_timeout_ms = 0;
+	c = new_client(&set);
+	assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, &interrupt), 0);
+	assert_int_equal(http_client_call(c, &(struct http_call){ .url = url }, &reply, &err), -1);
+	assert_int_equal(err.kind, ERR_UNAVAILABLE);
+	assert_non_null(strstr(err.msg, "/never: interrupted"));
+	pthread_join(thread, NULL);
+	http_client_free(c);
+	http_reply_fini(&reply);
+	stop();
+	http_request_unref(kept);
+}
+
 static void unix_sockets_work(void **state)
 {
 	struct http_client_settings set = { 0 };
@@ -313,6 +392,8 @@ int main(void)
 		cmocka_unit_test(large_bodies_pass),
 		cmocka_unit_test(reply_headers_caps_and_compression),
 		cmocka_unit_test(errors_name_the_peer),
+		cmocka_unit_test(a_good_body_goes_where_the_caller_says),
+		cmocka_unit_test(silence_ends),
 		cmocka_unit_test(unix_sockets_work),
 	};
 

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * s3_answer.h - what S3 and STS answer in XML, as structs.
+ *
+ * The answers are hostile: each is bounded by what its reader was given (the caller caps the body),
+ * strings are cut to their field, numbers and times are checked.
+ * OWNERSHIP, THREADS: pure functions; a listing owns its strings.
+ * SPEC: "Error responses", ListObjectsV2, CreateMultipartUpload, CompleteMultipartUpload of the S3
+ * API reference; AssumeRoleWithWebIdentity of the STS API reference.
+ */
+#ifndef BLOCKS_S3_ANSWER_H
+#define BLOCKS_S3_ANSWER_H
+
+#include "base/arena.h"
+#include "blocks/backend.h"
+#include "blocks/s3_credentials.h"
+
+enum { S3_UPLOAD_ID_SIZE = 512, S3_TOKEN_SIZE = 2048 };
+
+/* The <Error> element. Strings are "" where the store says nothing. */
+struct s3_error {
+	char code[64], message[160];
+	char region[64];    /* the bucket's, when the request went to another one */
+	char endpoint[128]; /* where the bucket wants to be asked */
+};
+
+/* 1 when the text is an <Error>, 0 when it is something else, damaged or empty. */
+int s3_answer_error(struct bytes xml, struct s3_error *e);
+
+/* The id of a started multipart upload. */
+int s3_answer_upload_id(struct bytes xml, char id[S3_UPLOAD_ID_SIZE], struct err *err);
+
+/* One page of a listing. */
+struct s3_listing {
+	struct backend_entry
+		*entries; /* objects and prefixes, merged in byte order of their keys */
+	size_t n, cap;
+	bool is_truncated;
+	char token[S3_TOKEN_SIZE]; /* where the next page begins; never "" when is_truncated */
+	struct arena strings;
+};
+
+/* Keys are as the store has them, whole; prefixes without the '/' at their end. What can be no key
+ * (a NUL in it) is left out. Free with s3_listing_fini, also after an error. */
+int s3_answer_listing(struct bytes xml, struct s3_listing *l, struct err *err);
+void s3_listing_fini(struct s3_listing *l);
+
+/* Temporary keys from STS. */
+int s3_answer_assumed_role(struct bytes xml, struct s3_keys *keys, struct err *err);
+
+#endif

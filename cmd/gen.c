@@ -213,6 +213,7 @@ int64_t gen_slot_settle(struct gen_slot *slot, const struct gen_verdict *v)
 		return -1;
 	}
 	gen_stats_note_error(&g->stats, v->what);
+	atomic_fetch_add(&g->stats.unanswered, v->no_answer);
 	if (v->outcome == GEN_REFUSED && may_retry(g))
 		return (int64_t)backoff_ms(slot, v);
 	atomic_fetch_add(v->outcome == GEN_REFUSED ? &g->stats.refused : &g->stats.failed, slot->n);

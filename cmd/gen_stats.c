@@ -166,6 +166,7 @@ void gen_stats_report(struct gen_stats *s, struct buf *out)
 		  ", to be sent again later or not answered");
 	add_count(out, "failed", atomic_load(&s->failed), "");
 	add_count(out, "retries", atomic_load(&s->retries), "");
+	add_count(out, "no answer", atomic_load(&s->unanswered), " attempts");
 	if (atomic_load(&s->latency.n) > 0)
 		add_latencies(s, out);
 	buf_printf(out, "%-10s%llu, %.0f a span\n", "bytes",
@@ -196,6 +197,7 @@ void gen_stats_report_json(struct gen_stats *s, struct buf *out)
 	write_u64(&w, "refused", atomic_load(&s->refused));
 	write_u64(&w, "failed", atomic_load(&s->failed));
 	write_u64(&w, "retries", atomic_load(&s->retries));
+	write_u64(&w, "unanswered", atomic_load(&s->unanswered));
 	write_u64(&w, "bytes", atomic_load(&s->bytes));
 	json_writer_key(&w, "seconds");
 	json_writer_double(&w, (double)(ns / NS_PER_US) / 1e6);

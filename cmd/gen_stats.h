@@ -28,14 +28,15 @@ struct gen_stats {
 	_Atomic uint64_t requests; /* whose first attempt was made */
 	_Atomic uint64_t sent;     /* spans in them */
 	_Atomic uint64_t acked;
-	_Atomic uint64_t rejected;  /* by partial_success */
-	_Atomic uint64_t refused;   /* the answer said: later; or nobody answered */
-	_Atomic uint64_t failed;    /* the answer said: never */
-	_Atomic uint64_t retries;   /* attempts after the first */
-	_Atomic uint64_t bytes;     /* of the requests, before compression */
-	struct gen_latency latency; /* of acknowledged attempts */
-	uint64_t start_ns, end_ns;  /* monotonic; end 0: still running */
-	pthread_mutex_t lock;       /* of what follows */
+	_Atomic uint64_t rejected;   /* by partial_success */
+	_Atomic uint64_t refused;    /* the answer said: later; or nobody answered */
+	_Atomic uint64_t failed;     /* the answer said: never */
+	_Atomic uint64_t retries;    /* attempts after the first */
+	_Atomic uint64_t unanswered; /* attempts that nobody answered within the deadline */
+	_Atomic uint64_t bytes;      /* of the requests, before compression */
+	struct gen_latency latency;  /* of acknowledged attempts */
+	uint64_t start_ns, end_ns;   /* monotonic; end 0: still running */
+	pthread_mutex_t lock;        /* of what follows */
 	char first_error[256];
 	char first_id[33]; /* of the first trace that was acknowledged */
 };

@@ -144,20 +144,31 @@ static void accepted(struct send_request *r, const struct grpc_answer *a)
 	sending_queue_done(r, SEND_OK, n_rejected, err.kind != ERR_NONE ? &err : NULL);
 }
 
-/* What grpc-go, grpc-core, grpc-java and our own server say of a message over their limit. */
-static bool is_too_large(const struct grpc_answer *a)
+/* A message over the limit of the next hop, or of a proxy before it: OTLP says RESOURCE_EXHAUSTED
+ * without RetryInfo. A small message has to be named too large, because that status may also mean
+ * a quota. The words are those of grpc-go, grpc-core, grpc-java, .NET, tonic (which says
+ * OUT_OF_RANGE) and of HTTP proxies. */
+static bool is_too_large(const struct grpc_answer *a, size_t n_bytes)
 {
-	return a->status == GRPC_RESOURCE_EXHAUSTED && !a->has_retry_info &&
-	       (strcasestr(a->message, "larger than") != NULL ||
-		strcasestr(a->message, "exceeds maximum size") != NULL ||
-		strcasestr(a->message, "too large") != NULL);
+	static const char *const words[] = {
+		"larger than", "exceeds maximum size",      "exceeds the maximum", "too large",
+		"too big",     "unexpected HTTP status 413"
+	};
+
+	if (a->has_retry_info || (a->status != GRPC_RESOURCE_EXHAUSTED &&
+				  a->status != GRPC_OUT_OF_RANGE && a->status != GRPC_UNKNOWN))
+		return false;
+	for (size_t i = 0; i < COUNT_OF(words); i++)
+		if (strcasestr(a->message, words[i]) != NULL)
+			return true;
+	return a->status == GRPC_RESOURCE_EXHAUSTED && n_bytes > MIB;
 }
 
 static void failed(struct send_request *r, const struct grpc_answer *a)
 {
-	enum send_result result = is_too_large(a) ? SEND_TOO_LARGE
-				  : a->retryable  ? SEND_RETRYABLE
-						  : SEND_PERMANENT;
+	enum send_result result = is_too_large(a, r->encoding.n_bytes) ? SEND_TOO_LARGE
+				  : a->retryable                       ? SEND_RETRYABLE
+								       : SEND_PERMANENT;
 	struct err err = ERR_INIT;
 
 	err_set(&err, result == SEND_RETRYABLE ? ERR_UNAVAILABLE : ERR_INVALID,
@@ -298,11 +309,14 @@ static void start_on_loop(void *arg)
 		.backoff_min_ms = MIN(MAX(first_ms, (uint64_t)BACKOFF_MIN_MS), UINT64_C(1000)),
 		.backoff_max_ms =
 			MIN(MAX(max_ms, (uint64_t)BACKOFF_MIN_MS), (uint64_t)BACKOFF_MAX_MS),
+		.wait_for_ready = o->wait_for_ready,
+		.pick_first = o->balancer == GRPC_BALANCER_PICK_FIRST,
 	};
 
 	if (o->keepalive_on) {
 		settings.keepalive_time_ms = (uint64_t)o->keepalive.time_ns / NS_PER_MS;
 		settings.keepalive_timeout_ms = (uint64_t)o->keepalive.timeout_ns / NS_PER_MS;
+		settings.keepalive_idle = o->keepalive.permit_without_stream;
 	}
 	st->client = grpc_client_new(st->loop, &settings, &st->err);
 }

@@ -28,6 +28,7 @@ enum {
 	TARGETS_MAX = 32,
 	YOUNG_MS = 1000, /* a connection lost before that age waits before it is dialled again */
 	RESOLVE_MIN_MS = 1000,
+	DOUBT_MS = 100, /* a cancelled call that had no answer for so long says something */
 };
 
 struct lookup {
@@ -206,14 +207,30 @@ static void detach(struct grpc_client_call *call)
 static void deadline_passed(void *arg)
 {
 	struct grpc_client_call *call = arg;
+	const struct grpc_client *c = call->client;
+	struct grpc_link *k = call->link;
+	struct buf text = BUF_INIT;
 
 	detach(call);
-	grpc_client_finish(call, GRPC_DEADLINE_EXCEEDED, "deadline exceeded");
+	if (k != NULL)
+		grpc_link_doubt(k, call->started_ms);
+	buf_printf(&text, "deadline exceeded%s%s",
+		   k == NULL ? " before there was a connection" : "",
+		   k == NULL && c->last_error[0] != '\0' ? ": " : "");
+	if (k == NULL)
+		buf_printf(&text, "%s", c->last_error);
+	grpc_client_finish(call, GRPC_DEADLINE_EXCEEDED, buf_cstr(&text));
+	buf_fini(&text);
 }
 
 void grpc_client_cancel(struct grpc_client_call *call)
 {
+	struct grpc_client *c = call->client;
+	struct grpc_link *k = call->link;
+
 	detach(call);
+	if (k != NULL && !c->freeing && now_ms(c) - call->started_ms >= DOUBT_MS)
+		grpc_link_doubt(k, call->started_ms);
 	grpc_client_finish(call, GRPC_CANCELLED, "cancelled by the client");
 }
 
@@ -322,11 +339,11 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *c, const struct g
 
 static struct grpc_link *pick(struct grpc_client *c)
 {
-	struct grpc_target *t = c->turn;
+	struct grpc_target *t = c->c.pick_first ? NULL : c->turn;
 
 	for (size_t i = 0; i < c->n_targets; i++) {
 		t = t != NULL && t->next != NULL ? t->next : c->targets;
-		if (t->link != NULL && t->link->ready) {
+		if (t->link != NULL && t->link->ready && !t->link->doubted) {
 			c->turn = t;
 			return t->link;
 		}
@@ -354,7 +371,7 @@ static void dispatch(struct grpc_client *c)
 	for (size_t n = c->n_calls; n > 0 && (call = c->waiting.head) != NULL; n--) {
 		struct grpc_link *k = pick(c);
 
-		if (k == NULL && may_wait(c))
+		if (k == NULL && (c->c.wait_for_ready || may_wait(c)))
 			return;
 		take_out(&c->waiting, call);
 		if (k == NULL) {
@@ -675,6 +692,7 @@ struct grpc_client *grpc_client_new(struct loop *l, const struct grpc_client_set
 		.connect_timeout_ms = c->c.connect_timeout_ms,
 		.keepalive_time_ms = c->c.keepalive_time_ms,
 		.keepalive_timeout_ms = c->c.keepalive_timeout_ms,
+		.keepalive_idle = c->c.keepalive_idle,
 		.max_recv_msg_bytes = c->c.max_recv_msg_bytes,
 		.copy = xmalloc(GRPC_LINK_COPY_BYTES),
 		.iov = xcalloc(GRPC_LINK_IOVS, sizeof(struct iovec)),

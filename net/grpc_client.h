@@ -5,6 +5,9 @@
  * A client looks its host up, keeps a connection to every address, and spreads calls over them in
  * turn. Calls wait for the first connection; when every address has failed they fail at once with
  * UNAVAILABLE until one answers again (retrying is the caller's business, reconnecting ours).
+ * A connection on which a call timed out or was given up without a byte from the server gets no
+ * more calls until the server speaks again, and is closed when it does not answer a PING: a frozen
+ * peer is not sent the same spans again and again.
  * Everything is for the loop's thread.
  * SPEC: gRPC over HTTP/2 (unary calls), gRPC connection backoff, RFC 9113.
  */
@@ -34,6 +37,9 @@ struct grpc_client_settings {
 	uint64_t resolve_ms;           /* the host is looked up again [30 s] and after failures */
 	uint64_t keepalive_time_ms;    /* silence before a PING [none] */
 	uint64_t keepalive_timeout_ms; /* silence after it [20 s] */
+	bool keepalive_idle;           /* PINGs also while no call is open */
+	bool wait_for_ready;           /* calls wait although every address has failed */
+	bool pick_first;               /* the first address that is up gets all calls */
 	size_t max_recv_msg_bytes;     /* of an answer, inflated [4 MiB] */
 };
 

@@ -33,6 +33,7 @@ enum {
 	IOVS_PER_FRAME = 2 + 2 * FRAME_MAX / SMALL_PIECE,
 	WINDOW_BYTES = 1024 * 1024,
 	MESSAGE_MAX = 4096, /* bytes of grpc-message that are kept */
+	DOUBTS_MAX = 2,     /* pings a server gets without an answer in between: it may object */
 };
 
 /* ---- the calls of a link ---- */
@@ -274,6 +275,8 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
 	    (frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) {
 		k->ready = true;
 		grpc_client_link_ready(k);
+	} else if (frame->hd.type == NGHTTP2_HEADERS) {
+		k->n_doubts = 0;
 	} else if (frame->hd.type == NGHTTP2_GOAWAY && k->target != NULL) {
 		grpc_client_link_lost(k, NULL);
 	}
@@ -317,13 +320,24 @@ static void ready(struct stream *stream, bool readable)
 	if (n == 0)
 		return;
 	k->heard_ms = uv_now(loop_uv(stream->loop));
-	k->pinged = false;
+	k->pinged = k->doubted = false;
 	rc = nghttp2_session_mem_recv(k->h2, scratch, (size_t)n);
 	if (rc < 0)
 		grpc_link_close(k, nghttp2_strerror((int)rc));
 }
 
 /* ---- life ---- */
+
+/* Ask for a sign of life; timer_rang closes the connection when none comes. */
+static void ping(struct grpc_link *k)
+{
+	const struct grpc_link_env *env = grpc_client_env(k->client);
+
+	k->pinged = true;
+	nghttp2_submit_ping(k->h2, NGHTTP2_FLAG_NONE, NULL);
+	grpc_client_mark_dirty(k);
+	loop_timer_start(env->loop, &k->timer, env->keepalive_timeout_ms);
+}
 
 static void timer_rang(void *arg)
 {
@@ -335,20 +349,29 @@ static void timer_rang(void *arg)
 		grpc_link_close(k, "connect timed out");
 		return;
 	}
+	if (k->pinged) {
+		grpc_link_close(k, k->doubted ? "no answer to a call and to a ping"
+					      : "keepalive timed out");
+		return;
+	}
 	if (env->keepalive_time_ms == 0)
 		return;
 	due = k->heard_ms + env->keepalive_time_ms;
-	if (k->pinged) {
-		grpc_link_close(k, "keepalive timed out");
+	if (due <= now && (env->keepalive_idle || k->calls != NULL))
+		ping(k);
+	else
+		loop_timer_start(env->loop, &k->timer,
+				 due > now ? due - now : env->keepalive_time_ms);
+}
+
+void grpc_link_doubt(struct grpc_link *k, uint64_t since_ms)
+{
+	if (k->closed || !k->ready || k->heard_ms > since_ms || k->n_doubts >= DOUBTS_MAX)
 		return;
-	}
-	if (due <= now) {
-		k->pinged = true;
-		nghttp2_submit_ping(k->h2, NGHTTP2_FLAG_NONE, NULL);
-		grpc_client_mark_dirty(k);
-		due = now + env->keepalive_timeout_ms;
-	}
-	loop_timer_start(env->loop, &k->timer, due - now);
+	k->n_doubts += !k->doubted;
+	k->doubted = true;
+	if (!k->pinged)
+		ping(k);
 }
 
 static int dial(const struct grpc_target *t, struct err *err)
@@ -451,6 +474,7 @@ int grpc_link_start(struct grpc_link *k, struct grpc_client_call *call)
 	if (call->stream_id < 0)
 		return -1;
 	call->link = k;
+	call->started_ms = uv_now(loop_uv(k->stream.loop));
 	call->prev = NULL;
 	call->next = k->calls;
 	if (k->calls != NULL)

@@ -22,6 +22,7 @@ struct grpc_client_call {
 	struct grpc_client_call *next,
 		*prev; /* in the client's waiting or over list, or the link's */
 	int32_t stream_id;
+	uint64_t started_ms; /* it was put on the link */
 	struct loop_timer deadline;
 	uint64_t deadline_ns;
 	void (*done)(const struct grpc_answer *a, void *arg); /* NULL once it was called */
@@ -72,7 +73,9 @@ struct grpc_link {
 	struct loop_timer timer; /* connect timeout, then keepalive */
 	uint64_t opened_ms, heard_ms;
 	bool pinged;
-	bool ready; /* the server's SETTINGS are here */
+	bool ready;        /* the server's SETTINGS are here */
+	bool doubted;      /* silent while a call timed out: takes no calls until it is heard */
+	unsigned n_doubts; /* since the last answer */
 	bool dirty;
 	bool closed;
 	/* What the turn of the send loop collects. */
@@ -90,6 +93,7 @@ struct grpc_link_env {
 	struct tls *tls;
 	const char *host; /* for certificates */
 	uint64_t connect_timeout_ms, keepalive_time_ms, keepalive_timeout_ms;
+	bool keepalive_idle;
 	size_t max_recv_msg_bytes;
 	uint8_t *copy;     /* GRPC_LINK_COPY_BYTES, shared by a client's links */
 	struct iovec *iov; /* GRPC_LINK_IOVS, likewise */
@@ -103,6 +107,9 @@ struct grpc_link *grpc_link_new(struct grpc_client *client, struct grpc_target *
 int grpc_link_start(struct grpc_link *k, struct grpc_client_call *call);
 /* Reset the call's stream and take it off the link. */
 void grpc_link_drop(struct grpc_link *k, struct grpc_client_call *call);
+/* A call that was started at since_ms timed out or was given up: if nothing was heard from the
+ * server meanwhile, doubt the connection and ask by PING. */
+void grpc_link_doubt(struct grpc_link *k, uint64_t since_ms);
 /* Take no more calls; close once the ones there are over. */
 void grpc_link_retire(struct grpc_link *k);
 /* Send what there is to send. */

@@ -466,6 +466,13 @@ void batch_split(struct batch *b, uint32_t n, struct batch **head, struct batch 
 	batch_unref(b);
 }
 
+uint32_t batch_split_point(uint32_t n, uint64_t max)
+{
+	if (max == 0 || n <= max)
+		return 0;
+	return (uint32_t)MAX(n / 2 / max * max, max);
+}
+
 static struct batch *batch_copy(struct batch *b)
 {
 	struct batch *to = batch_like(b, b->tables.n_spans);

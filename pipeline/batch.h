@@ -90,6 +90,10 @@ struct batch *batch_concat(struct batch **v, size_t n);
 /* Cut the first n spans off: *head gets them, *tail the rest (0 < n < n_spans). Unknown fields of
  * the request itself go with the head, once. Takes b. */
 void batch_split(struct batch *b, uint32_t n, struct batch **head, struct batch **tail);
+/* Where to split n spans so that, splitting on, all parts but the last have exactly `max` spans: a
+ * multiple of it near the middle, because a split costs as much as it has spans. 0: n <= max, or
+ * max is 0. */
+uint32_t batch_split_point(uint32_t n, uint64_t max);
 /* A copy of the index that may be edited before it is shared; same duty. Takes b (returns b when
  * nobody else has it). */
 struct batch *batch_editable(struct batch *b);

@@ -15,6 +15,7 @@
 #include "pipeline/telemetry.h"
 
 enum { SWEEP_MS = 50, DRAIN_PAUSE_MS = 1000, JOIN_BYTES = 1 << 20 };
+#define LEARN_MIN (64 * KIB) /* what a refusal teaches does not make requests smaller than this */
 
 /* ---- requests ---- */
 
@@ -62,18 +63,34 @@ static void list_add(struct request_list *l, struct send_request *r)
 	l->n++;
 }
 
-/* Requests of b behind those of the list, each within the largest message. Takes b. */
+/* How many spans of the request have to go into one of its own; 0: it can be sent as it is. */
+static uint32_t split_point(const struct sending_queue *q, const struct send_request *r)
+{
+	const struct queue_options *o = q->o.queue;
+	uint64_t max_bytes = atomic_load_explicit(&q->max_bytes, memory_order_relaxed);
+	uint32_t n = r->batch->tables.n_spans;
+
+	if (o->batch_on && o->batch.max_size > 0) {
+		if (o->batch.sizer != QUEUE_SIZER_BYTES && n > o->batch.max_size)
+			return batch_split_point(n, o->batch.max_size);
+		if (o->batch.sizer == QUEUE_SIZER_BYTES)
+			max_bytes = MIN(max_bytes, o->batch.max_size);
+	}
+	return r->encoding.n_bytes > max_bytes ? n / 2 : 0;
+}
+
+/* Requests of b behind those of the list, each within the largest message and batch. Takes b. */
 static void add_requests(struct sending_queue *q, struct batch *b, struct request_list *to)
 {
-	uint64_t max = q->o.max_request_bytes;
 	struct send_request *r = request_new(q, b);
+	uint32_t n = split_point(q, r);
 	struct batch *head, *tail;
 
-	if (max == 0 || r->encoding.n_bytes <= max || b->tables.n_spans < 2) {
+	if (n == 0) {
 		list_add(to, r);
 		return;
 	}
-	batch_split(batch_ref(b), b->tables.n_spans / 2, &head, &tail);
+	batch_split(batch_ref(b), n, &head, &tail);
 	request_free(r);
 	add_requests(q, head, to);
 	add_requests(q, tail, to);
@@ -109,8 +126,9 @@ static bool admit(struct sending_queue *q, const struct request_list *l, bool fo
 	bool room;
 
 	pthread_mutex_lock(&q->lock);
-	/* One request larger than the whole queue passes when it is alone. */
-	room = forced || !q->o.queue->enabled || q->n_open == 0 ||
+	/* One request larger than the whole queue passes when it is alone. A caller that is to
+	 * wait for room waits in here, as for its delivery; the budget bounds how many. */
+	room = forced || !q->o.queue->enabled || q->o.queue->block_on_overflow || q->n_open == 0 ||
 	       q->size + l->size <= q->o.queue->queue_size;
 	if (room) {
 		list_append(&q->waiting, l);
@@ -358,7 +376,8 @@ static void rouse_one(struct sending_queue *q)
 		loop_timer_start(q->o.loop, &r->timer, 0);
 }
 
-/* The next hop said "too large": two halves stand in its place at the head of the queue. */
+/* The next hop said "too large": two halves stand in its place at the head of the queue, and what
+ * comes after is made smaller at once. */
 static void halve(struct send_request *r)
 {
 	struct sending_queue *q = r->queue;
@@ -367,6 +386,9 @@ static void halve(struct send_request *r)
 
 	log_warn("too large for the next hop, sending the halves; see max_message_bytes",
 		 "exporter", q->o.component->id, "bytes", LOG_NUM(r->encoding.n_bytes));
+	if (r->encoding.n_bytes > LEARN_MIN)
+		atomic_store(&q->max_bytes, MIN(atomic_load(&q->max_bytes),
+						MAX(r->encoding.n_bytes / 2, LEARN_MIN)));
 	batch_split(batch_ref(b), b->tables.n_spans / 2, &half[0], &half[1]);
 	add_requests(q, half[0], &list);
 	add_requests(q, half[1], &list);
@@ -592,6 +614,7 @@ struct sending_queue *sending_queue_new(const struct sending_queue_settings *s, 
 	const struct queue_options *o = s->queue;
 
 	q->o = *s;
+	q->max_bytes = s->max_request_bytes ? s->max_request_bytes : UINT64_MAX;
 	q->waiting.tail = &q->waiting.head;
 	q->task = (struct loop_task){ .fn = pump_task, .arg = q };
 	q->sweeper = (struct loop_timer){ .fn = sweep, .arg = q };

@@ -35,6 +35,7 @@ struct sending_queue {
 	uint64_t n_consumers;        /* most of them */
 	bool pumping, stopping;      /* loop */
 	_Atomic bool draining, last_failed, posted;
+	_Atomic uint64_t max_bytes; /* of a request; less than configured when the hop takes less */
 	struct loop_task task;
 	struct loop_timer sweeper;
 	struct rng rng; /* loop */

@@ -10,7 +10,8 @@
  * request and waits is held for a few milliseconds, not for the whole `timeout`. Joining is
  * concatenation of indexes; no span is copied.
  * THREADS: one lock, taken once per batch. LIMITS: what waits is charged to the budget by its
- * buffers.
+ * buffers; a group is gone with what waited in it, and a tenant that would need more groups than
+ * metadata_cardinality_limit is not batched.
  * SPEC: the Collector's batch processor keys.
  */
 #include "base/clock.h"
@@ -45,7 +46,8 @@ struct batch_state {
 	pthread_mutex_t lock;
 	bool initialised;
 	_Atomic bool draining;
-	struct group *groups;
+	struct group *groups; /* those in which something waits */
+	size_t n_groups;
 	struct loop *loop;
 	struct loop_task task; /* starts the timer on its loop */
 	struct loop_timer timer;
@@ -64,7 +66,8 @@ static const struct option batch_options[] = {
 	OPT_STRLIST(C, "metadata_keys", metadata_keys, "[]",
 		    "Accepted: batches never mix tenants anyway."),
 	OPT_UINT(C, "metadata_cardinality_limit", metadata_cardinality_limit, "1000", 0, 1 << 24,
-		 "Accepted with metadata_keys."),
+		 "Tenants that are batched at a time; the spans of others are sent at once. 0: no "
+		 "limit."),
 	OPT_END
 };
 #undef C
@@ -79,49 +82,60 @@ static void batch_validate(void *config, const struct conf_node *node, struct co
 			      "must be greater or equal to send_batch_size");
 }
 
-/* Emit in pieces of at most send_batch_max_size. Takes b. */
+/* Emit in pieces of send_batch_max_size, the last one of what is left. Takes b. */
 static void emit_split(struct component *c, struct batch *b)
 {
 	uint64_t max = COMPONENT_CONFIG(c, struct batch_config)->send_batch_max_size;
-	struct batch *head;
+	uint32_t n = batch_split_point(b->tables.n_spans, max);
+	struct batch *head, *tail;
 
-	while (max > 0 && b->tables.n_spans > max) {
-		batch_split(b, (uint32_t)max, &head, &b);
-		component_emit(c, head);
+	if (n == 0) {
+		component_emit(c, b);
+		return;
 	}
-	component_emit(c, b);
+	batch_split(b, n, &head, &tail);
+	emit_split(c, head);
+	emit_split(c, tail);
 }
 
+/* Takes the group, which is on no list any more. NULL is fine. */
 static void emit_group(struct component *c, struct group *g)
 {
-	if (g->n > 0)
-		emit_split(c, batch_concat(g->v, g->n));
+	if (g == NULL)
+		return;
+	emit_split(c, batch_concat(g->v, g->n));
 	free(g->v);
+	free(g);
 }
 
-/* Move what waits out of the group. Lock held. */
-static struct group take(struct group *g)
+/* Where the tenant's group is linked in, or would be. Lock held. */
+static struct group **find_group(struct batch_state *st, const char *tenant)
 {
-	struct group taken = *g;
+	struct group **at = &st->groups;
 
-	g->v = NULL;
-	g->n = g->cap = 0;
-	g->n_spans = 0;
-	return taken;
+	while (*at != NULL && strcmp((*at)->tenant, tenant) != 0)
+		at = &(*at)->next;
+	return at;
 }
 
-static struct group *group_of(struct batch_state *st, const char *tenant)
+/* Lock held. */
+static struct group *unlink_group(struct batch_state *st, struct group **at)
 {
-	struct group *g = st->groups;
+	struct group *g = *at;
 
-	while (g != NULL && strcmp(g->tenant, tenant) != 0)
-		g = g->next;
-	if (g == NULL) {
-		g = xcalloc(1, sizeof(*g));
-		memcpy(g->tenant, tenant, strlen(tenant) + 1);
-		g->next = st->groups;
-		st->groups = g;
-	}
+	*at = g->next;
+	g->next = NULL;
+	st->n_groups--;
+	return g;
+}
+
+static struct group *new_group(struct batch_state *st, const char *tenant, uint64_t now)
+{
+	struct group *g = xcalloc(1, sizeof(*g));
+
+	memcpy(g->tenant, tenant, strlen(tenant) + 1);
+	g->first_ns = now;
+	st->n_groups++;
 	return g;
 }
 
@@ -133,41 +147,58 @@ static void start_timer(void *arg)
 	loop_timer_start(st->loop, &st->timer, QUIET_MS);
 }
 
+/* Let b wait in its tenant's group; *full gets the group when it is to be sent at once. False: b is
+ * not taken. Lock held. */
+static bool join(const struct batch_config *conf, struct batch_state *st, struct batch *b,
+		 struct group **full)
+{
+	struct group **at = find_group(st, b->tenant), *g;
+	uint64_t now = clock_mono_ns();
+
+	if (*at == NULL && conf->metadata_cardinality_limit > 0 &&
+	    st->n_groups >= conf->metadata_cardinality_limit)
+		return false;
+	if (*at == NULL)
+		*at = new_group(st, b->tenant, now);
+	g = *at;
+	g->last_ns = now;
+	g->v = xgrow(g->v, &g->cap, g->n + 1, sizeof(struct batch *));
+	g->v[g->n++] = b;
+	g->n_spans += b->tables.n_spans;
+	if (g->n_spans >= MAX(conf->send_batch_size, 1u))
+		*full = unlink_group(st, at);
+	return true;
+}
+
 static void batch_processor_consume(struct component *c, struct batch *b)
 {
 	const struct batch_config *conf = COMPONENT_CONFIG(c, struct batch_config);
 	struct batch_state *st = COMPONENT_STATE(c, struct batch_state);
-	struct group full = { .n = 0 };
-	uint64_t now = clock_mono_ns();
-	struct group *g;
+	struct group *full = NULL;
+	bool taken;
 
 	if (conf->timeout_ns == 0 || st->draining) {
 		emit_split(c, b);
 		return;
 	}
 	pthread_mutex_lock(&st->lock);
-	g = group_of(st, b->tenant);
-	if (g->n == 0)
-		g->first_ns = now;
-	g->last_ns = now;
-	g->v = xgrow(g->v, &g->cap, g->n + 1, sizeof(struct batch *));
-	g->v[g->n++] = b;
-	g->n_spans += b->tables.n_spans;
-	if (g->n_spans >= MAX(conf->send_batch_size, 1u)) {
-		full = take(g);
+	taken = join(conf, st, b, &full);
+	if (full != NULL) {
 		atomic_fetch_add(&st->size_triggers, 1);
-	} else if (!st->ticking) {
+	} else if (taken && !st->ticking) {
 		st->ticking = true;
 		loop_post(st->loop, &st->task);
 	}
 	pthread_mutex_unlock(&st->lock);
-	emit_group(c, &full);
+	emit_group(c, full);
+	if (!taken)
+		emit_split(c, b);
 }
 
 static bool is_due(const struct batch_config *conf, const struct group *g, uint64_t now)
 {
-	return g->n > 0 && (now - g->last_ns >= QUIET_MS * NS_PER_MS ||
-			    now - g->first_ns >= (uint64_t)conf->timeout_ns);
+	return now - g->last_ns >= QUIET_MS * NS_PER_MS ||
+	       now - g->first_ns >= (uint64_t)conf->timeout_ns;
 }
 
 /* Emit every group that is due (all of them: the process drains). True when some still wait. */
@@ -175,28 +206,27 @@ static bool flush_groups(struct component *c, bool all)
 {
 	const struct batch_config *conf = COMPONENT_CONFIG(c, struct batch_config);
 	struct batch_state *st = COMPONENT_STATE(c, struct batch_state);
+	struct group *due = NULL, *g, **at = &st->groups;
 	uint64_t now = clock_mono_ns();
-	bool waiting = false;
+	bool waiting;
 
 	pthread_mutex_lock(&st->lock);
-	for (struct group *g = st->groups; g != NULL; g = g->next) {
-		struct group due;
-
-		if (!all && !is_due(conf, g, now)) {
-			waiting |= g->n > 0;
+	while (*at != NULL) {
+		if (!all && !is_due(conf, *at, now)) {
+			at = &(*at)->next;
 			continue;
 		}
-		due = take(g);
-		/* Groups are only freed at shutdown, so the walk may go on after the lock was given
-		 * up. */
-		pthread_mutex_unlock(&st->lock);
-		if (due.n > 0)
-			atomic_fetch_add(&st->timeout_triggers, 1);
-		emit_group(c, &due);
-		pthread_mutex_lock(&st->lock);
+		g = unlink_group(st, at);
+		g->next = due;
+		due = g;
 	}
-	st->ticking = waiting;
+	waiting = st->ticking = st->groups != NULL;
 	pthread_mutex_unlock(&st->lock);
+	while ((g = due) != NULL) {
+		due = g->next;
+		atomic_fetch_add(&st->timeout_triggers, 1);
+		emit_group(c, g);
+	}
 	return waiting;
 }
 
@@ -248,12 +278,6 @@ static void batch_processor_shutdown(struct component *c)
 		return;
 	flush_groups(c, true);
 	loop_call(st->loop, stop_timer, st);
-	while (st->groups != NULL) {
-		struct group *next = st->groups->next;
-
-		free(st->groups);
-		st->groups = next;
-	}
 	pthread_mutex_destroy(&st->lock);
 	st->initialised = false;
 }

@@ -4,11 +4,11 @@
  *
  * DESIGN: R is the trace's own randomness, so every sampler of the fleet agrees without talking. A
  * kept span carries the threshold it passed (ot=th), so adjusted counts stay right behind any chain
- * of stages. At 100 % nothing is touched.
- *   proportional  T = threshold(ratio * probability of what arrives)
+ * of stages. At 100 % no th is touched.
+ *   proportional  T = threshold(ratio * probability of what arrives), never below what arrives
  *   equalizing    T = max(threshold(ratio), T of what arrives)
- * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else treated
- * as of unknown probability. `sampling.priority` (0 drops, above keeps) goes before everything.
+ * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else kept, its
+ * th erased. `sampling.priority` (0 drops, above keeps, below says nothing) goes before everything.
  * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option
  * names.
  */
@@ -91,6 +91,8 @@ static int sampler_start(struct component *c, struct err *err)
 	(void)err;
 	st->ratio = MIN(conf->percentage / 100.0, 1.0);
 	st->th = tracestate_threshold(st->ratio, (int)conf->precision);
+	if (st->th >= TRACESTATE_W56)
+		return 0; /* nothing passes, so nothing is written */
 	tracestate_format_th(st->th, th);
 	memcpy(text + 6, th, strlen(th) + 1);
 	pb_put_str(&field, 3, text);
@@ -104,12 +106,16 @@ static int sampler_start(struct component *c, struct err *err)
 /* sampling.priority as a number: int, double or numeric text. False when the span has none. */
 static bool priority_of(const struct span_ref *sp, double *out)
 {
-	struct bytes span = { sp->p, sp->len }, value;
+	const struct bytes whole = { sp->p, sp->len };
+	const struct bytes *v = sp->pieces != NULL ? sp->pieces : &whole;
+	unsigned n = sp->pieces != NULL ? sp->n_pieces : 1, i = 0;
+	struct bytes value;
 	struct pb_field f;
 
-	if (sp->pieces != NULL || !otlp_attribute(span, 9, BYTES_LIT("sampling.priority"), &value))
-		return false;
-	if (pb_next(&value, &f) <= 0)
+	/* The pieces of an edited span end between fields. */
+	while (i < n && !otlp_attribute(v[i], 9, BYTES_LIT("sampling.priority"), &value))
+		i++;
+	if (i == n || pb_next(&value, &f) <= 0)
 		return false;
 	if (f.number == 3) {
 		*out = (double)(int64_t)f.value;
@@ -124,29 +130,29 @@ static bool priority_of(const struct span_ref *sp, double *out)
 
 enum decision { DROP, KEEP, KEEP_WITH_TH };
 
-/* The decision for one span; *th gets the threshold it passed. */
+/* The decision for one span; *th gets the threshold it passed (TH_UNKNOWN: erase it). */
 static enum decision decide(const struct sampler_config *conf, struct sampler_state *st,
 			    const struct span_ref *sp, uint64_t *th)
 {
-	uint64_t arrived = sp->th;
 	double priority;
 
-	if (priority_of(sp, &priority)) {
-		/* Kept for a reason of its own: the probability is not ours to change. */
+	/* Kept for a reason of its own: the probability is not ours to change. */
+	if (priority_of(sp, &priority) && priority >= 0)
 		return priority > 0 ? KEEP : DROP;
-	}
-	if (arrived != TH_UNKNOWN && sp->r < arrived) {
+	if (sp->th != TH_UNKNOWN && sp->r < sp->th) {
 		atomic_fetch_add_explicit(&st->inconsistent, 1, memory_order_relaxed);
-		if (conf->fail_closed)
-			return DROP;
-		arrived = TH_UNKNOWN;
+		*th = TH_UNKNOWN;
+		return conf->fail_closed ? DROP : KEEP_WITH_TH;
 	}
+	if (st->ratio >= 1.0)
+		return KEEP;
 	*th = st->th;
-	if (arrived != TH_UNKNOWN && conf->mode == MODE_EQUALIZING)
-		*th = MAX(st->th, arrived);
-	else if (arrived != TH_UNKNOWN)
-		*th = tracestate_threshold(st->ratio * tracestate_probability(arrived),
+	if (sp->th != TH_UNKNOWN && conf->mode != MODE_EQUALIZING)
+		*th = tracestate_threshold(st->ratio * tracestate_probability(sp->th),
 					   (int)conf->precision);
+	/* Rounding to `precision` must not raise a probability either. */
+	if (sp->th != TH_UNKNOWN)
+		*th = MAX(*th, sp->th);
 	if (*th >= TRACESTATE_W56 || sp->r < *th)
 		return DROP;
 	return *th == sp->th ? KEEP : KEEP_WITH_TH;
@@ -163,30 +169,36 @@ static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct samp
 		/* Behind the field's tag and length, one byte each. */
 		sp->state = field + 2;
 		sp->state_len = (uint32_t)st->field_len - 2;
-	} else if (tracestate_write_th(span_trace_state(sp), th, &state) == 0) {
+		sp->th = th;
+	} else if (tracestate_write_th(span_trace_state(sp), th, &state) == 0 ||
+		   tracestate_write_th(span_trace_state(sp), TH_UNKNOWN, &state) == 0) {
+		/* No room for it: none at all is better than one that is too low. */
 		batch_set_trace_state(b, i, buf_bytes(&state));
 	}
-	sp->th = th;
 	buf_fini(&state);
 }
 
-/* Spans are 0 drop, 1 keep as it is, 2 keep with a new th. */
+/* In ths: leave it as it is. */
+#define TH_SAME (TH_UNKNOWN - 1)
+
+/* Decisions into keep, and for those kept what to write into ths. Returns how many get a new th. */
 static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *keep, uint64_t *ths)
 {
 	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
-	uint32_t n_kept = 0;
+	uint32_t n_kept = 0, n_new = 0;
 
 	for (uint32_t i = 0; i < b->tables.n_spans; i++) {
 		uint64_t th = 0;
 
 		keep[i] = (uint8_t)decide(conf, st, &b->tables.spans[i], &th);
 		if (keep[i] != DROP)
-			ths[n_kept++] = keep[i] == KEEP_WITH_TH ? th : TH_UNKNOWN;
+			ths[n_kept++] = keep[i] == KEEP_WITH_TH ? th : TH_SAME;
+		n_new += keep[i] == KEEP_WITH_TH;
 	}
 	atomic_fetch_add_explicit(&st->kept, n_kept, memory_order_relaxed);
 	atomic_fetch_add_explicit(&st->dropped, b->tables.n_spans - n_kept, memory_order_relaxed);
-	return n_kept;
+	return n_new;
 }
 
 static struct batch *rewrite(struct sampler_state *st, struct batch *b, const uint64_t *ths)
@@ -196,7 +208,7 @@ static struct batch *rewrite(struct sampler_state *st, struct batch *b, const ui
 	b = batch_editable(b);
 	field = arena_dup(&b->arena, st->field, st->field_len);
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)
-		if (ths[i] != TH_UNKNOWN)
+		if (ths[i] != TH_SAME)
 			write_th(b, i, ths[i], st, field);
 	return b;
 }
@@ -204,21 +216,14 @@ static struct batch *rewrite(struct sampler_state *st, struct batch *b, const ui
 static void sampler_consume(struct component *c, struct batch *b)
 {
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
-	uint32_t n = b->tables.n_spans;
-	uint64_t *ths;
-	uint8_t *keep;
+	uint32_t n = b->tables.n_spans, n_new;
+	uint64_t *ths = xmalloc(n * (sizeof(*ths) + 1));
+	uint8_t *keep = (uint8_t *)(ths + n);
 
-	if (st->ratio >= 1.0 &&
-	    COMPONENT_CONFIG(c, struct sampler_config)->mode != MODE_HASH_SEED) {
-		component_emit(c, b);
-		return;
-	}
-	ths = xmalloc(n * (sizeof(*ths) + 1));
-	keep = (uint8_t *)(ths + n);
-	decide_all(c, b, keep, ths);
+	n_new = decide_all(c, b, keep, ths);
 	b = batch_filter(b, keep, DROP_SAMPLED);
 	if (b != NULL)
-		component_emit(c, rewrite(st, b, ths));
+		component_emit(c, n_new > 0 ? rewrite(st, b, ths) : b);
 	free(ths);
 }
 

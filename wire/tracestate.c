@@ -110,6 +110,18 @@ void tracestate_read(struct bytes tracestate, struct tracestate_ot *out)
 	}
 }
 
+/* Sub-keys that a rewritten `ot` leaves out: the old th, and a broken rv, which would make all of
+ * it count as absent. */
+static bool is_left_out(struct bytes part)
+{
+	struct tracestate_ot ot = { .malformed = false };
+
+	if (part.n == 0 || (part.n >= 3 && memcmp(part.p, "th:", 3) == 0))
+		return true;
+	read_subkey(part, &ot);
+	return ot.malformed;
+}
+
 /* Append "ot=th:...;others" as its value should become, nothing when that is empty. Returns its
  * length without "ot=". */
 static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
@@ -127,7 +139,7 @@ static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
 	}
 	while (next_part(&old, ';', &part)) {
 		part = trim(part);
-		if (part.n == 0 || (part.n >= 3 && memcmp(part.p, "th:", 3) == 0))
+		if (is_left_out(part))
 			continue;
 		if (out->n > value)
 			buf_add_char(out, ';');

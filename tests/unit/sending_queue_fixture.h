@@ -65,7 +65,7 @@ struct bed {
 	_Atomic uint64_t n_rejected, n_permanent, n_ok;
 	_Atomic uint8_t fate[SPANS_MAX]; /* how often decided */
 	_Atomic uint8_t tries[SPANS_MAX];
-	_Atomic uint64_t bytes_max;
+	_Atomic uint64_t bytes_max, bytes_now; /* of a call: the largest, the one to be judged */
 	enum hop_does (*next_mood)(struct bed *bed);
 };
 
@@ -232,9 +232,11 @@ static struct call *call_of(struct bed *bed, struct send_request *r)
 static inline void hop_send(struct component *c, struct send_request *r)
 {
 	struct bed *bed = bed_of(c);
-	enum hop_does does = bed->behave(bed);
+	enum hop_does does;
 	struct call *call;
 
+	atomic_store(&bed->bytes_now, r->encoding.n_bytes);
+	does = bed->behave(bed);
 	r->exporter_data = c;
 	atomic_fetch_add(&bed->n_calls, 1);
 	atomic_store(&bed->n_spans_last, r->batch->tables.n_spans);

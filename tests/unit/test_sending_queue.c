@@ -107,7 +107,6 @@ static void full_queue_refuses(void **state)
 	bed->behave = hop_hold;
 	bed->queue.sizer = QUEUE_SIZER_ITEMS;
 	bed->queue.queue_size = 10;
-	bed->queue.block_on_overflow = true;
 	bed_start(bed);
 	client_send(bed, &clients[0], 0, 8, 10, "t");
 	client_send(bed, &clients[1], 8, 3, 10, "t");
@@ -126,6 +125,33 @@ static void full_queue_refuses(void **state)
 	hop_release(bed);
 	WAIT_FOR(all_settled(clients, 4));
 	assert_balance(30, 30, 0, 0);
+	bed_free(bed);
+}
+
+/* The caller waits for its answer anyway: with block_on_overflow also when there is no room. */
+static void overflow_waits_when_told_to(void **state)
+{
+	struct bed *bed = bed_new();
+
+	(void)state;
+	bed->behave = hop_hold;
+	bed->queue.num_consumers = 1;
+	bed->queue.queue_size = 2;
+	bed->queue.block_on_overflow = true;
+	bed_start(bed);
+	for (uint32_t i = 0; i < 20; i++)
+		client_send(bed, &clients[i], i, 1, 10, "t");
+	WAIT_FOR(bed->n_calls == 1);
+	origin_withdraw(&clients[19].origin);
+	WAIT_FOR(clients[19].settled == 1);
+	for (uint32_t i = 0; i < 19; i++)
+		assert_int_equal(clients[i].settled, 0);
+	while (!all_settled(clients, 20)) {
+		hop_release(bed);
+		usleep(500);
+	}
+	assert_each_once(bed, 19);
+	assert_balance(19, 19, 0, 0);
 	bed_free(bed);
 }
 
@@ -159,6 +185,55 @@ static void large_batches_are_split(void **state)
 	assert_true(bed->bytes_max <= 5000);
 	assert_true(bed->n_calls >= 1000 * 100 / 5000);
 	assert_balance(1000, 1000, 0, 0);
+	bed_free(bed);
+}
+
+/* batch.max_size splits exactly; in bytes, as large messages are. */
+static void larger_than_batch_max_size(void **state)
+{
+	(void)state;
+	for (int by_bytes = 0; by_bytes < 2; by_bytes++) {
+		struct bed *bed = bed_new();
+
+		bed->queue.batch_on = true;
+		bed->queue.batch.sizer = by_bytes ? QUEUE_SIZER_BYTES : QUEUE_SIZER_ITEMS;
+		bed->queue.batch.min_size = 1;
+		bed->queue.batch.max_size = by_bytes ? 3000 : 30;
+		bed_start(bed);
+		client_send(bed, &clients[0], 0, 1000, 100, "t");
+		WAIT_FOR(all_settled(clients, 1));
+		assert_each_once(bed, 1000);
+		if (by_bytes)
+			assert_in_range(bed->bytes_max, 1500, 3000);
+		else
+			assert_int_equal(bed->n_calls, 34);
+		assert_balance(1000, 1000, 0, 0);
+		bed_free(bed);
+	}
+}
+
+static enum hop_does small_only(struct bed *bed)
+{
+	return bed->bytes_now > 150000 ? HOP_TOO_LARGE : HOP_OK;
+}
+
+/* A hop that takes less than configured is met with refused requests a few times, then no more. */
+static void a_smaller_limit_is_learnt(void **state)
+{
+	struct bed *bed = bed_new();
+	uint32_t before;
+
+	(void)state;
+	bed->behave = small_only;
+	bed_start(bed);
+	client_send(bed, &clients[0], 0, 4000, 100, "t");
+	WAIT_FOR(all_settled(clients, 1));
+	before = bed->n_calls;
+	client_send(bed, &clients[1], 4000, 4000, 100, "t");
+	WAIT_FOR(all_settled(clients, 2));
+	assert_each_once(bed, 8000);
+	assert_true(before > 4);
+	assert_int_equal(bed->n_calls - before, 4);
 	bed_free(bed);
 }
 
@@ -284,8 +359,11 @@ int main(void)
 		cmocka_unit_test(withdrawn_spans_of_a_merged_batch_stay_behind),
 		cmocka_unit_test(withdrawn_requests_are_given_up),
 		cmocka_unit_test(full_queue_refuses),
+		cmocka_unit_test(overflow_waits_when_told_to),
 		cmocka_unit_test(without_a_queue_all_are_sent_at_once),
 		cmocka_unit_test(large_batches_are_split),
+		cmocka_unit_test(larger_than_batch_max_size),
+		cmocka_unit_test(a_smaller_limit_is_learnt),
 		cmocka_unit_test(joined_with_batch),
 		cmocka_unit_test(told_pauses_are_kept),
 		cmocka_unit_test(elapsed_time_ends_retries),

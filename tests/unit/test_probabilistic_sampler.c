@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_probabilistic_sampler.c - the processor: the specification's vectors, what th becomes in
+ * each mode, sampling.priority, and a chi-square test over a million ids.
+ */
+#include "tests/unit/processor_fixture.h"
+#include "wire/tracestate.h"
+
+#include <math.h>
+
+/* A trace id whose low 56 bits are r. */
+static void id_of(uint64_t r, uint8_t id[16])
+{
+	memset(id, 0x5a, 16);
+	store_be64(id + 8, r | UINT64_C(0x77) << 56);
+}
+
+static struct fx_span span_of(uint64_t r, const char *state)
+{
+	struct fx_span sp = { .state = state };
+
+	id_of(r, sp.trace_id);
+	return sp;
+}
+
+/* Run one span through a sampler; the trace_state that comes out, or NULL when it is dropped. What
+ * the index says must be what the bytes say. */
+static const char *run_one(const char *yaml, const struct fx_span *sp)
+{
+	static char text[600];
+	const char *ret = NULL;
+
+	fx_start("probabilistic_sampler", yaml);
+	fx_give(fx_batch(sp, 1, "t"));
+	if (fx.n_kept == 1) {
+		struct batch *again = fx_again(fx.kept[0]);
+		struct bytes state = span_trace_state(&again->tables.spans[0]);
+
+		assert_int_equal(again->tables.n_spans, 1);
+		assert_true(again->tables.spans[0].th == fx.kept[0]->tables.spans[0].th);
+		snprintf(text, sizeof(text), "%.*s", (int)state.n,
+			 state.n ? (const char *)state.p : "");
+		ret = text;
+		batch_unref(again);
+	}
+	fx_stop();
+	return ret;
+}
+
+#define MAX_R (TRACESTATE_W56 - 1)
+
+/* reference: thresholds of the specification; R decides at the very edge. */
+static void thresholds_and_edges(void **state)
+{
+	static const struct {
+		const char *percentage;
+		int precision;
+		const char *th;
+	} cases[] = {
+		{ "50", 4, "8" },
+		{ "25", 4, "c" },
+		{ "33.333333333333336", 4, "aaab" },
+		{ "10", 4, "e666" },
+		{ "1", 4, "fd70a" },
+		{ "0.1", 4, "ffbe77" },
+		{ "0.0001", 4, "ffffef39" },
+		{ "10", 14, "e6666666666666" },
+		{ "33.333333333333336", 1, "b" },
+		{ "99.99", 4, "00068dc" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++)
+		for (int mode = 0; mode < 2; mode++) {
+			char yaml[160], want[32];
+			struct tracestate_ot ot;
+			struct fx_span sp;
+
+			snprintf(yaml, sizeof(yaml),
+				 "{sampling_percentage: %s, sampling_precision: %d, mode: %s}",
+				 cases[i].percentage, cases[i].precision,
+				 mode ? "proportional" : "equalizing");
+			snprintf(want, sizeof(want), "ot=th:%s", cases[i].th);
+			tracestate_read(bytes_str(want), &ot);
+			sp = span_of(ot.th, NULL);
+			if (run_one(yaml, &sp) == NULL)
+				fail_msg("%s: dropped at R = T", yaml);
+			if (strcmp(run_one(yaml, &sp), want) != 0)
+				fail_msg("%s: %s, want %s", yaml, run_one(yaml, &sp), want);
+			sp = span_of(ot.th - 1, NULL);
+			if (run_one(yaml, &sp) != NULL)
+				fail_msg("%s: kept at R = T - 1", yaml);
+			sp = span_of(MAX_R, NULL);
+			assert_string_equal(run_one(yaml, &sp), want);
+		}
+}
+
+static void th_in_and_out(void **state)
+{
+	static const struct {
+		const char *what, *yaml;
+		uint64_t r;
+		const char *in, *out;
+	} cases[] = {
+		{ "proportional multiplies", "{sampling_percentage: 50}", MAX_R, "ot=th:8",
+		  "ot=th:c" },
+		{ "and drops between the two", "{sampling_percentage: 50}", UINT64_C(9) << 52,
+		  "ot=th:8", NULL },
+		{ "equalizing raises", "{sampling_percentage: 25, mode: equalizing}", MAX_R,
+		  "ot=th:8", "ot=th:c" },
+		{ "equalizing keeps a stricter one", "{sampling_percentage: 50, mode: equalizing}",
+		  MAX_R, "ot=th:c", "ot=th:c" },
+		{ "rv goes before the trace id", "{sampling_percentage: 50}", 0,
+		  "ot=rv:ffffffffffffff", "ot=th:8;rv:ffffffffffffff" },
+		{ "also when it says drop", "{sampling_percentage: 50}", MAX_R,
+		  "ot=rv:00000000000000", NULL },
+		{ "other members stay", "{sampling_percentage: 50}", MAX_R, "a=1,ot=x:y;th:0,b=2",
+		  "ot=th:8;x:y,a=1,b=2" },
+		{ "a lie is dropped", "{sampling_percentage: 50}", UINT64_C(9) << 52, "ot=th:c",
+		  NULL },
+		{ "at 100 % too", "{sampling_percentage: 100}", UINT64_C(9) << 52, "ot=th:c",
+		  NULL },
+		{ "or kept and erased", "{sampling_percentage: 50, fail_closed: false}", 1,
+		  "ot=th:c;x:y,a=1", "ot=x:y,a=1" },
+		{ "100 % touches nothing", "{sampling_percentage: 100}", 0, NULL, "" },
+		{ "nor a precise th", "{sampling_percentage: 100}", MAX_R, "ot=th:fd70a123456789",
+		  "ot=th:fd70a123456789" },
+		{ "rounding never lowers T", "{sampling_percentage: 99.9999999}", MAX_R,
+		  "ot=th:fd70a123456789", "ot=th:fd70a123456789" },
+		{ "0 % drops all", "{sampling_percentage: 0}", MAX_R, NULL, NULL },
+		{ "150 % keeps all", "{sampling_percentage: 150}", 0, NULL, "" },
+		{ "below 2^-56 nothing passes", "{sampling_percentage: 0.0001}", MAX_R,
+		  "ot=th:ffffffffffffff", NULL },
+		{ "malformed ot is replaced", "{sampling_percentage: 50}", MAX_R,
+		  "ot=th:8;rv:1,a=1", "ot=th:8,a=1" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct fx_span sp = span_of(cases[i].r, cases[i].in);
+		const char *got = run_one(cases[i].yaml, &sp);
+
+		if ((got == NULL) != (cases[i].out == NULL) ||
+		    (got != NULL && strcmp(got, cases[i].out) != 0))
+			fail_msg("%s: %s, want %s", cases[i].what, got ? got : "dropped",
+				 cases[i].out ? cases[i].out : "dropped");
+	}
+}
+
+/* An ot of 250 characters has no room for more: no th is better than one that is too low. */
+static void no_room_for_th(void **state)
+{
+	char in[300];
+	struct fx_span sp;
+
+	(void)state;
+	snprintf(in, sizeof(in), "ot=th:8;x:%0238d", 7);
+	sp = span_of(MAX_R, in);
+	assert_null(
+		strstr(run_one("{sampling_percentage: 10, sampling_precision: 14}", &sp), "th:"));
+}
+
+static void priority_goes_first(void **state)
+{
+	static const struct {
+		const char *yaml;
+		char kind;
+		double priority;
+		bool high, kept;
+	} cases[] = {
+		{ "{sampling_percentage: 100}", 'i', 0, true, false },
+		{ "{sampling_percentage: 100}", 'd', 0, true, false },
+		{ "{sampling_percentage: 100}", 's', 0, true, false },
+		{ "{sampling_percentage: 0}", 'i', 1, false, true },
+		{ "{sampling_percentage: 0}", 'd', 0.5, false, true },
+		{ "{sampling_percentage: 0}", 's', 2, false, true },
+		{ "{sampling_percentage: 50}", 'i', -1, true, true },
+		{ "{sampling_percentage: 50}", 'i', -1, false, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct fx_span sp = span_of(cases[i].high ? MAX_R : 0, NULL);
+
+		sp.priority_kind = cases[i].kind;
+		sp.priority = cases[i].priority;
+		if ((run_one(cases[i].yaml, &sp) != NULL) != cases[i].kept)
+			fail_msg("%s, %c %g: kept %d", cases[i].yaml, cases[i].kind,
+				 cases[i].priority, !cases[i].kept);
+	}
+}
+
+/* What an earlier stage wrote into the span does not hide its attributes. */
+static void priority_of_an_edited_span(void **state)
+{
+	struct fx_span sp = span_of(MAX_R, NULL);
+	struct batch *b;
+
+	(void)state;
+	sp.priority_kind = 'i';
+	fx_start("probabilistic_sampler", "{sampling_percentage: 50}");
+	b = fx_batch(&sp, 1, "t");
+	batch_set_trace_state(b, 0, BYTES_LIT("ot=th:8"));
+	fx_give(b);
+	assert_int_equal(fx.n_kept, 0);
+	fx_stop();
+}
+
+/* ---- a million ids ---- */
+
+enum { IDS = 1000000, PER_BATCH = 10000, BINS = 64 };
+
+static void fill_ids(struct fx_span *v, uint32_t n, struct rng *rng, int style)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		store_be64(v[i].trace_id, rng_next(rng));
+		store_be64(v[i].trace_id + 8, rng_next(rng));
+		if (style == 1) /* seconds first, as X-Ray ids have it */
+			store_be32(v[i].trace_id, 1700000000);
+		if (style == 2) /* 64-bit ids of Zipkin, padded */
+			memset(v[i].trace_id, 0, 8);
+	}
+}
+
+/* Kept ids by R: uniform over [T, 2^56), none below; the share is the ratio. */
+static void count_kept(uint64_t bins[BINS], uint64_t th, uint64_t *n)
+{
+	for (unsigned k = 0; k < fx.n_kept; k++)
+		for (uint32_t i = 0; i < fx.kept[k]->tables.n_spans; i++) {
+			uint64_t r = tracestate_randomness(fx.kept[k]->tables.spans[i].trace_id);
+			double u = (double)(r - th) / (double)(TRACESTATE_W56 - th);
+
+			assert_true(r >= th);
+			bins[(unsigned)(u * BINS)]++;
+			++*n;
+		}
+}
+
+static void million_ids(double ratio, int style)
+{
+	struct fx_span *v = xcalloc(PER_BATCH, sizeof(*v));
+	uint64_t th = tracestate_threshold(ratio, 4), bins[BINS] = { 0 }, n = 0;
+	double p = tracestate_probability(th), chi = 0, sigma = sqrt(IDS * p * (1 - p));
+	struct rng rng;
+	char yaml[64];
+
+	rng_seed(&rng, 42 + (uint64_t)style);
+	snprintf(yaml, sizeof(yaml), "{sampling_percentage: %.17g}", ratio * 100);
+	fx_start("probabilistic_sampler", yaml);
+	for (int i = 0; i < IDS / PER_BATCH; i++) {
+		fill_ids(v, PER_BATCH, &rng, style);
+		fx_give(fx_batch(v, PER_BATCH, "t"));
+		count_kept(bins, th, &n);
+		fx_drop_kept();
+	}
+	fx_stop();
+	free(v);
+	if (fabs((double)n - IDS * p) > 4 * sigma)
+		fail_msg("%g: kept %llu of %d", ratio, (unsigned long long)n, IDS);
+	for (int i = 0; i < BINS; i++) {
+		double want = (double)n / BINS, d = (double)bins[i] - want;
+
+		chi += d * d / want;
+	}
+	printf("ratio %g, ids of style %d: kept %llu, %.2f sigma; chi-square %.1f of 63\n", ratio,
+	       style, (unsigned long long)n, ((double)n - IDS * p) / sigma, chi);
+	/* 63 degrees of freedom: above 112 once in ten thousand. The seed is fixed. */
+	if (chi > 112)
+		fail_msg("%g: chi-square %.1f", ratio, chi);
+}
+
+static void shares_of_a_million(void **state)
+{
+	static const double ratios[] = { 0.9, 0.5, 0.1, 0.01 };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(ratios); i++)
+		for (int style = 0; style < 3; style++)
+			million_ids(ratios[i], style);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(thresholds_and_edges),
+		cmocka_unit_test(th_in_and_out),
+		cmocka_unit_test(no_room_for_th),
+		cmocka_unit_test(priority_goes_first),
+		cmocka_unit_test(priority_of_an_edited_span),
+		cmocka_unit_test(shares_of_a_million),
+	};
+
+	all_components_register();
+	return cmocka_run_group_tests_name("probabilistic_sampler", tests, NULL, NULL);
+}

@@ -28,6 +28,7 @@ struct s3_credentials {
 	bool is_distrusted;
 	struct err failure;     /* of the last fetch */
 	uint64_t asked_mono_ns; /* the last fetch, whatever came of it; 0 never */
+	uint64_t distrusted_mono_ns;
 };
 
 static char *copy(const char *s)
@@ -94,9 +95,9 @@ static bool are_due(const struct s3_credentials *c)
 	       c->keys.expires_wall_ns < clock_wall_ns() + RENEW_BEFORE_NS;
 }
 
-static bool was_asked_just_now(const struct s3_credentials *c)
+static bool was_just_now(uint64_t mono_ns)
 {
-	return c->asked_mono_ns != 0 && clock_mono_ns() - c->asked_mono_ns < FETCH_AGAIN_NS;
+	return mono_ns != 0 && clock_mono_ns() - mono_ns < FETCH_AGAIN_NS;
 }
 
 /* ---- fetching ---- */
@@ -136,11 +137,11 @@ static int fetch(struct s3_credentials *c, struct err *err)
 	c->asked_mono_ns = clock_mono_ns();
 	c->failure = *err;
 	is_new = ret == 0 && c->source != source;
+	c->is_distrusted = false;
 	if (ret == 0) {
 		err_clear(&c->failure);
 		c->keys = keys;
 		c->source = source;
-		c->is_distrusted = false;
 	}
 	pthread_mutex_unlock(&c->lock);
 	s3_keys_wipe(&keys);
@@ -176,8 +177,8 @@ int s3_credentials_keys(struct s3_credentials *c, struct s3_keys *keys, struct e
 	int ret = 0;
 
 	pthread_mutex_lock(&c->lock);
-	must = !are_usable(c);
-	may = are_due(c) && !was_asked_just_now(c);
+	must = !are_usable(c) || c->is_distrusted;
+	may = are_due(c) && !was_just_now(c->asked_mono_ns);
 	pthread_mutex_unlock(&c->lock);
 	if (must) {
 		ret = renew(c, &local);
@@ -199,8 +200,10 @@ int s3_credentials_keys(struct s3_credentials *c, struct s3_keys *keys, struct e
 void s3_credentials_distrust(struct s3_credentials *c, const char *access_key)
 {
 	pthread_mutex_lock(&c->lock);
-	if (strcmp(c->keys.access_key, access_key) == 0 && !was_asked_just_now(c))
+	if (strcmp(c->keys.access_key, access_key) == 0 && !was_just_now(c->distrusted_mono_ns)) {
 		c->is_distrusted = true;
+		c->distrusted_mono_ns = clock_mono_ns();
+	}
 	pthread_mutex_unlock(&c->lock);
 }
 

@@ -45,7 +45,7 @@ void s3_credentials_free(struct s3_credentials *c); /* NULL is fine */
  * *keys with s3_keys_wipe. */
 int s3_credentials_keys(struct s3_credentials *c, struct s3_keys *keys, struct err *err);
 /* A store called the keys with this access key expired or unknown: the next s3_credentials_keys
- * fetches again, unless that was done a moment ago. */
+ * fetches again, unless that was said less than 30 s ago. */
 void s3_credentials_distrust(struct s3_credentials *c, const char *access_key);
 /* "static", "environment", "web identity", ...: where the keys came from; "none" before. */
 const char *s3_credentials_source(struct s3_credentials *c);

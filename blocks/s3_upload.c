@@ -157,6 +157,7 @@ static int complete(struct upload *u, struct err *err)
 				.n_params = 1,
 				.may_be_error = true };
 	struct s3_reply reply = S3_REPLY_INIT;
+	struct err local = ERR_INIT;
 	struct buf xml = BUF_INIT;
 	struct bytes body;
 	int ret;
@@ -165,9 +166,11 @@ static int complete(struct upload *u, struct err *err)
 	body = buf_bytes(&xml);
 	r.body = &body;
 	r.n_body = 1;
-	ret = s3_client_call(u->set->client, &r, &reply, err);
-	if (ret < 0 && reply.is_unsure && is_there(u))
+	ret = s3_client_call(u->set->client, &r, &reply, &local);
+	if (ret < 0 && (reply.is_unsure || local.kind == ERR_NOT_FOUND) && is_there(u))
 		ret = 0;
+	if (ret < 0 && err != NULL)
+		*err = local;
 	s3_reply_fini(&reply);
 	buf_fini(&xml);
 	return ret;

@@ -76,6 +76,7 @@ static inline bool scripted_request(struct scripted_http *s, int fd)
 		want = length != NULL && length < end ? strtoul(length + 17, NULL, 10) : 0;
 	}
 	pthread_mutex_lock(&s->lock);
+	free(s->asked[s->n_asked % COUNT_OF(s->asked)]);
 	s->asked[s->n_asked % COUNT_OF(s->asked)] = xstrndup((const char *)in.p, head);
 	buf_reset(&s->body);
 	buf_add(&s->body, in.p + head, in.n - head);

@@ -61,8 +61,8 @@ struct s3_request {
 struct s3_reply {
 	struct http_reply http;
 	char code[64]; /* the store's word for the error, "" without one */
-	/* An earlier attempt of this call may have been carried out although it failed. False proves
-	 * nothing: libcurl itself sends again when the store closed a kept connection. */
+	/* An earlier attempt of this call may have been carried out although it failed. False
+	 * proves nothing: libcurl itself sends again when the store closed a kept connection. */
 	bool is_unsure;
 };
 

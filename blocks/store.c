@@ -104,6 +104,7 @@ void store_free(struct store *s)
 		s->stopping = true;
 		pthread_cond_signal(&s->stop_cond);
 		pthread_mutex_unlock(&s->stop_lock);
+		backend_interrupt(s->be, true); /* nobody else is left to use it */
 		pthread_join(s->poller, NULL);
 	}
 	blocklist_free(s->list);

@@ -61,10 +61,20 @@ static const struct option blocks_options[] = {
 };
 #undef C
 
-static int make_dir(const char *path, struct err *err)
+/* mkdir -p: with a bucket as the backend nobody else makes the local folder. */
+static int make_dirs(const char *path, struct err *err)
 {
-	if (mkdir(path, 0755) < 0 && errno != EEXIST)
-		return err_errno(err, "create %s", path);
+	char at[4096];
+	size_t n = strlen(path);
+
+	for (size_t i = 1; i <= n; i++) {
+		if (path[i] != '/' && path[i] != '\0')
+			continue;
+		memcpy(at, path, i);
+		at[i] = '\0';
+		if (mkdir(at, 0755) < 0 && errno != EEXIST)
+			return err_errno(err, "create %s", at);
+	}
 	return 0;
 }
 
@@ -72,18 +82,13 @@ static int make_dir(const char *path, struct err *err)
 static int log_dir(const struct component *c, const char *root, char *out, size_t size,
 		   struct err *err)
 {
-	char path[4096];
-	int n;
+	int n = snprintf(out, size, "%s/_spanmill/log", root);
 
-	snprintf(path, sizeof(path), "%s/_spanmill", root);
-	if (make_dir(path, err) < 0)
-		return -1;
-	snprintf(path, sizeof(path), "%s/_spanmill/log", root);
-	if (make_dir(path, err) < 0)
-		return -1;
-	n = snprintf(out, size, "%s/_spanmill/log/", root);
-	if (n < 0 || (size_t)n + strlen(c->id) >= size)
+	if (n < 0 || (size_t)n + 1 + strlen(c->id) >= size)
 		return err_set(err, ERR_CONFIG, "local.path: longer than %zu bytes", size);
+	if (make_dirs(out, err) < 0)
+		return -1;
+	out[n++] = '/';
 	for (const char *p = c->id; *p; p++)
 		out[n++] = *p == '/' ? '_' : *p;
 	out[n] = '\0';
@@ -102,6 +107,9 @@ static int blocks_start(struct component *c, struct err *err)
 		return err_set(err, ERR_CONFIG,
 			       "no trace_store extension: list one under service.extensions");
 	if (log_dir(c, store_local_path(store), dir, sizeof(dir), err) < 0)
+		return -1;
+	/* Sections are safe only where one of two commits loses. */
+	if (backend_prove_conditional(store_backend(store), err) < 0)
 		return -1;
 	st->log = section_log_start(
 		&(struct section_log_options){

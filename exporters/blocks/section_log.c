@@ -12,12 +12,14 @@
 #include "pipeline/segment_reader.h"
 
 #include <stdio.h>
+#include <time.h>
 
 enum {
 	/* Beside the bytes of a request the builder has per span: tables, sort keys, one pick. */
 	BUILD_BYTES_PER_SPAN = sizeof(struct span_ref) + 52,
 	BUILD_SHARE = 3,    /* of the budget, at most one part in three */
 	TENANTS_MAX = 1000, /* a section's commit record is read back whole */
+	STOP_GRACE_S = 2,   /* for the builder's step under way */
 	OTLP_MAX = SEGMENT_RECORD_MAX - BATCH_RECORD_HEAD_MAX,
 	/* What is pending is in batches that the budget has granted; this only has to let all the
 	 * halves of one batch pass. */
@@ -308,6 +310,21 @@ static void free_list(struct section_list *list)
 		live_section_free(section_list_take(list));
 }
 
+/* A step under way may end by itself; one that hangs on the store is cut off. */
+static void join_builder(struct section_log *l)
+{
+	struct backend *be = store_backend(l->o.store);
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STOP_GRACE_S;
+	if (pthread_timedjoin_np(l->builder, NULL, &until) == 0)
+		return;
+	backend_interrupt(be, true);
+	pthread_join(l->builder, NULL);
+	backend_interrupt(be, false);
+}
+
 static void stop_builder(struct section_log *l)
 {
 	pthread_mutex_lock(&l->lock);
@@ -316,7 +333,7 @@ static void stop_builder(struct section_log *l)
 	pthread_cond_broadcast(&l->progress);
 	pthread_mutex_unlock(&l->lock);
 	if (l->building)
-		pthread_join(l->builder, NULL);
+		join_builder(l);
 }
 
 static void section_log_free(struct section_log *l)

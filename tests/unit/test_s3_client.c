@@ -112,6 +112,7 @@ static void requests_are_signed_and_encoded(void **state)
 	struct s3_client *c;
 	struct err err;
 	char host[64], localhost[64];
+	const char *port;
 	struct s3_request r = { .method = "PUT",
 				.key = "a b/+=\xc3\xa9",
 				.params = { { "uploadId", "x/+" }, { "partNumber", "7" } },
@@ -141,7 +142,8 @@ static void requests_are_signed_and_encoded(void **state)
 	assert_string_equal(buf_cstr(&s.body), "abc");
 	s3_client_free(c);
 	/* A bucket as a host name: *.localhost is this host. */
-	snprintf(localhost, sizeof(localhost), "http://localhost:%.8s", strrchr(s.endpoint, ':') + 1);
+	port = strrchr(s.endpoint, ':');
+	snprintf(localhost, sizeof(localhost), "http://localhost%.8s", port);
 	o = options(localhost);
 	o.lookup = S3_LOOKUP_DNS;
 	c = client(&o);

@@ -494,8 +494,11 @@ int s3_client_call(struct s3_client *c, const struct s3_request *r, struct s3_re
 	else if (local.kind != ERR_NOT_FOUND && local.kind != ERR_EXISTS &&
 		 local.kind != ERR_CORRUPT)
 		atomic_fetch_add(&c->n_failures, 1);
-	if (outcome != DONE && n_attempts > 1 && outcome == AGAIN)
-		err_wrap(&local, "%u attempts at %.100s", n_attempts, c->where);
+	/* Without an answer the message says already where it went. */
+	if (outcome == AGAIN && n_attempts > 1)
+		err_wrap(&local, "%u attempts%s%.100s", n_attempts,
+			 reply->http.status != 0 ? " at " : "",
+			 reply->http.status != 0 ? c->where : "");
 	if (outcome != DONE && err != NULL)
 		*err = local;
 	buf_fini(&k.path);

@@ -48,6 +48,7 @@ static struct backend *open_s3(struct err *err)
 	o.client.bucket = strsep(&rest, " ");
 	o.client.credentials.access_key = strsep(&rest, " ");
 	o.client.credentials.secret_key = strsep(&rest, " ");
+	o.client.backoff_first_ns = 20 * NS_PER_MS;
 	o.prefix = prefix;
 	be = backend_s3_open(&o, err);
 	free(words);

@@ -8,6 +8,8 @@ import pytest
 
 import kafka_bed
 import mill as mill_module
+import s3_servers
+from fault_proxy import FaultProxy
 from mill import Mill
 from nexthop import NextHop
 
@@ -121,3 +123,30 @@ def make_kafka(kafka_installed, tmp_path):
     yield make
     for cluster in made:
         cluster.kill()
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory):
+    """A SeaweedFS for all tests that stay in buckets of their own (create_bucket() names them)."""
+    with s3_servers.Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3proxy(tmp_path_factory):
+    """An S3Proxy for all tests that stay in buckets of their own."""
+    with s3_servers.S3Proxy(tmp_path_factory.mktemp("s3proxy")) as server:
+        yield server
+
+
+@pytest.fixture(params=["seaweed", "s3proxy"])
+def s3(request):
+    """Each of the real S3 servers in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def bad_network(seaweed):
+    """A proxy in front of SeaweedFS that misbehaves when told to."""
+    with FaultProxy(seaweed.port) as proxy:
+        yield proxy

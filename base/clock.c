@@ -30,6 +30,11 @@ uint64_t clock_mono_ns(void)
 	return read_clock(CLOCK_MONOTONIC);
 }
 
+uint64_t clock_cpu_ns(void)
+{
+	return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
 void clock_format_rfc3339(uint64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
 {
 	time_t s = (time_t)(wall_ns / NS_PER_S);

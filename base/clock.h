@@ -17,6 +17,8 @@
 uint64_t clock_wall_ns(void);
 /* Nanoseconds of a clock that never jumps; its zero means nothing. */
 uint64_t clock_mono_ns(void);
+/* Nanoseconds of processor time that the calling thread has used. */
+uint64_t clock_cpu_ns(void);
 /* "2026-11-23T22:45:13.123Z" into out, NUL-terminated. */
 #define CLOCK_RFC3339_SIZE 40
 void clock_format_rfc3339(uint64_t wall_ns, char out[CLOCK_RFC3339_SIZE]);

@@ -348,8 +348,7 @@ bool segment_log_wait(struct segment_log *log, uint64_t lsn, uint32_t timeout_ms
 
 /* ---- random read ---- */
 
-/* A descriptor for the segment, after checking that the place lies in what is durable. */
-static int open_at(struct segment_log *log, const struct segment_position *at, struct err *err)
+int segment_log_open_at(struct segment_log *log, const struct segment_position *at, struct err *err)
 {
 	const struct segment *seg;
 	bool is_known, is_inside;
@@ -414,7 +413,7 @@ int segment_log_read_into(struct segment_log *log, const struct segment_position
 {
 	uint8_t frame[SEGMENT_FRAME_SIZE];
 	struct iovec iov[2] = { { frame, sizeof(frame) }, { out, at->length } };
-	int fd = open_at(log, at, err);
+	int fd = segment_log_open_at(log, at, err);
 	struct segment_frame f = { 0 };
 	ssize_t n;
 

@@ -77,6 +77,10 @@ uint64_t segment_log_used(const struct segment_log *log);
 void segment_log_collect(struct segment_log *log);
 /* Count [from, to) of a segment as damaged, once. Takes lock. */
 void segment_log_count_lost(struct segment_log *log, uint64_t number, uint64_t from, uint64_t to);
+/* A descriptor for the segment of a record, after checking that its place lies in what is durable.
+ * -1: NOT_FOUND when it was freed. */
+int segment_log_open_at(struct segment_log *log, const struct segment_position *at,
+			struct err *err);
 /* segment_writer.c */
 void *segment_writer_main(void *log);
 void segment_writer_seal(struct segment_log *log);

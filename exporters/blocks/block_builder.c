@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * block_builder.c - see block_builder.h.
- *
- * DESIGN: sorting by the first three id bytes with a radix (stable, 3 passes), then each run of
- * equal prefixes by full comparison. A plain qsort costs five times as much. Ids that share a
- * prefix (64-bit Zipkin ids are zero there) make long runs: those go to qsort, never to the
- * quadratic insertion.
+ * block_builder.c - see block_builder.h. Notes and their order are span_notes.c, fetching spans is
+ * block_gather.c, this is what is done with each request and each trace.
  */
 #include "exporters/blocks/block_builder.h"
 
@@ -14,156 +10,42 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/str.h"
 #include "blocks/block_object.h"
+#include "exporters/blocks/block_gather.h"
+#include "exporters/blocks/head_table.h"
 #include "wire/otlp_encode.h"
+#include "wire/pb.h"
 
-struct sort_key {
-	uint64_t hi, lo; /* the trace id, big-endian */
-	uint32_t span;
+#include <stdio.h>
+
+#define SHARD_HASHER "murmur2"
+
+/* Tables of one request, kept from one to the next. */
+struct request_index {
+	struct span_tables tables;
+	struct otlp_counts room;
+	uint32_t *scopes;     /* by scope of the request: its number in the heads, or UINT32_MAX */
+	struct arena rebuilt; /* heads that otlp_index put together */
 };
-
-/* ---- tables of all requests together ---- */
-
-/* A request that cannot be read again is left out: the rest of the section is none the worse. */
-static void skip_request(size_t i, const struct err *err)
-{
-	log_error("a request of the log is damaged and lost", "request", LOG_NUM(i), "error",
-		  err->msg);
-}
-
-static void count_all(const struct block_build *b, struct otlp_counts *sum)
-{
-	*sum = (struct otlp_counts){ 0 };
-	for (size_t i = 0; i < b->n_requests; i++) {
-		struct otlp_counts c;
-
-		if (otlp_count(b->requests[i], &c, NULL) < 0)
-			continue;
-		sum->n_spans += c.n_spans;
-		sum->n_scopes += c.n_scopes;
-		sum->n_resources += c.n_resources;
-		sum->n_heads += c.n_heads;
-	}
-}
-
-static void shift_tables(struct span_tables *t, const struct span_tables *base)
-{
-	for (uint32_t i = 0; i < t->n_spans; i++)
-		t->spans[i].scope += base->n_scopes;
-	for (uint32_t i = 0; i < t->n_scopes; i++) {
-		t->scopes[i].resource += base->n_resources;
-		t->scopes[i].head += base->n_heads;
-	}
-	for (uint32_t i = 0; i < t->n_resources; i++)
-		t->resources[i].head += base->n_heads;
-}
-
-static void index_all(const struct block_build *b, struct span_tables *all, struct arena *arena)
-{
-	for (size_t i = 0; i < b->n_requests; i++) {
-		struct span_tables part = {
-			.spans = all->spans + all->n_spans,
-			.scopes = all->scopes + all->n_scopes,
-			.resources = all->resources + all->n_resources,
-			.heads = all->heads + all->n_heads,
-		};
-		struct otlp_result result;
-		struct otlp_counts c;
-		struct err err = ERR_INIT;
-
-		/* The tables have no room for what count_all left out. */
-		if (otlp_count(b->requests[i], &c, &err) < 0 ||
-		    otlp_index(b->requests[i], &part, arena, &result, &err) < 0) {
-			skip_request(i, &err);
-			continue;
-		}
-		shift_tables(&part, all);
-		all->n_spans += part.n_spans;
-		all->n_scopes += part.n_scopes;
-		all->n_resources += part.n_resources;
-		all->n_heads += part.n_heads;
-	}
-}
-
-/* ---- order ---- */
-
-static int compare_keys(const void *a, const void *b)
-{
-	const struct sort_key *x = a, *y = b;
-
-	if (x->hi != y->hi)
-		return x->hi < y->hi ? -1 : 1;
-	if (x->lo != y->lo)
-		return x->lo < y->lo ? -1 : 1;
-	return x->span < y->span ? -1 : x->span > y->span;
-}
-
-static void radix_pass(const struct sort_key *from, struct sort_key *to, size_t n, unsigned shift)
-{
-	size_t at[257] = { 0 };
-
-	for (size_t i = 0; i < n; i++)
-		at[(from[i].hi >> shift & 0xff) + 1]++;
-	for (int k = 0; k < 256; k++)
-		at[k + 1] += at[k];
-	for (size_t i = 0; i < n; i++)
-		to[at[from[i].hi >> shift & 0xff]++] = from[i];
-}
-
-static void insertion_sort(struct sort_key *v, size_t n)
-{
-	for (size_t i = 1; i < n; i++) {
-		struct sort_key k = v[i];
-		size_t j = i;
-
-		for (; j > 0 && compare_keys(&v[j - 1], &k) > 0; j--)
-			v[j] = v[j - 1];
-		v[j] = k;
-	}
-}
-
-enum { PREFIX_SHIFT = 40, SHORT_RUN = 24 };
-
-static void sort_runs(struct sort_key *v, size_t n)
-{
-	for (size_t i = 0; i < n;) {
-		size_t j = i + 1;
-
-		while (j < n && v[j].hi >> PREFIX_SHIFT == v[i].hi >> PREFIX_SHIFT)
-			j++;
-		if (j - i <= SHORT_RUN)
-			insertion_sort(v + i, j - i);
-		else
-			qsort(v + i, j - i, sizeof(*v), compare_keys);
-		i = j;
-	}
-}
-
-/* Keys of all spans, sorted; `spare` is as long. Returns the sorted one of the two. */
-static struct sort_key *sort_spans(const struct span_tables *t, struct sort_key *keys,
-				   struct sort_key *spare)
-{
-	for (uint32_t i = 0; i < t->n_spans; i++)
-		keys[i] = (struct sort_key){ load_be64(t->spans[i].trace_id),
-					     load_be64(t->spans[i].trace_id + 8), i };
-	radix_pass(keys, spare, t->n_spans, PREFIX_SHIFT);
-	radix_pass(spare, keys, t->n_spans, PREFIX_SHIFT + 8);
-	radix_pass(keys, spare, t->n_spans, PREFIX_SHIFT + 16);
-	sort_runs(spare, t->n_spans);
-	return spare;
-}
-
-/* ---- one trace ---- */
 
 struct build_state {
 	struct block_build *b;
-	struct span_tables tables;
+	const struct block_input *input;
 	struct block_writer *writer;
-	struct arena scratch; /* of one trace */
-	struct arena rebuilt; /* heads that otlp_index put together */
-	struct sort_key *keys, *spare;
+	struct request_index request;
+	struct bytes *requests; /* where they are, while they stay there */
+	size_t n_requests, cap_requests;
+	struct span_notes notes;
+	struct head_table heads;
+	struct block_gather gather;
 	size_t charged;
-	uint32_t *pick; /* spans of the trace at hand */
+	/* the trace at hand */
+	struct span_tables trace; /* its spans; resources and scopes of all */
+	size_t cap_spans;
+	struct arena scratch;
+	uint32_t *pick;
+	size_t cap_pick;
 	struct bytes *pieces;
 	size_t cap_pieces;
 	/* Hash table of picked positions + 1: the first span of each id and kind by these, the
@@ -173,7 +55,138 @@ struct build_state {
 	size_t alloc_seen;
 	uint64_t seed; /* senders choose span ids, and must not choose slots */
 	uint64_t min_start_ns, max_end_ns;
+	bool is_sharded;
 };
+
+/* ---- requests as an array ---- */
+
+struct array_input {
+	const struct block_build *b;
+	size_t at;
+};
+
+static int next_of_array(void *arg, struct block_request *r, struct err *err)
+{
+	struct array_input *in = arg;
+
+	(void)err;
+	if (in->at == in->b->n_requests)
+		return 0;
+	*r = (struct block_request){ in->b->requests[in->at++], NULL };
+	return 1;
+}
+
+/* ---- index: one pass over all requests ---- */
+
+/* Room for one more kind of row; what was there is not needed any more. */
+static void *room_for(void *p, uint32_t *have, uint32_t need, size_t size)
+{
+	if (need <= *have && p != NULL)
+		return p;
+	free(p);
+	*have = MAX(need, 64u) + need / 2;
+	return xmalloc(*have * size);
+}
+
+static int index_request(struct request_index *in, struct bytes otlp, struct err *err)
+{
+	struct span_tables *t = &in->tables;
+	struct otlp_result result;
+	struct otlp_counts c;
+	uint32_t scopes = in->room.n_scopes;
+
+	if (otlp_count(otlp, &c, err) < 0)
+		return -1;
+	t->spans = room_for(t->spans, &in->room.n_spans, c.n_spans, sizeof(*t->spans));
+	in->scopes = room_for(in->scopes, &scopes, c.n_scopes, sizeof(*in->scopes));
+	t->scopes = room_for(t->scopes, &in->room.n_scopes, c.n_scopes, sizeof(*t->scopes));
+	t->resources =
+		room_for(t->resources, &in->room.n_resources, c.n_resources, sizeof(*t->resources));
+	t->heads = room_for(t->heads, &in->room.n_heads, c.n_heads, sizeof(*t->heads));
+	arena_reset(&in->rebuilt);
+	t->n_spans = t->n_scopes = t->n_resources = t->n_heads = t->n_extras = 0;
+	if (otlp_index(otlp, t, &in->rebuilt, &result, err) < 0)
+		return -1;
+	memset(in->scopes, 0xff, t->n_scopes * sizeof(*in->scopes));
+	return 0;
+}
+
+static void note_span(struct build_state *s, const struct span_ref *sp, uint32_t request,
+		      const uint8_t *base)
+{
+	uint32_t *scope = &s->request.scopes[sp->scope];
+	struct span_note note = { request, (uint32_t)(sp->p - base), sp->len, 0, 0 };
+
+	if (*scope == UINT32_MAX)
+		*scope = head_table_add(&s->heads, &s->request.tables, sp->scope);
+	note.scope = *scope;
+	if (s->input->read != NULL)
+		note.check = block_gather_check(sp->p, sp->len);
+	span_notes_add(&s->notes, sp->trace_id, &note);
+}
+
+/* A request that cannot be indexed again is left out: the rest of the section is none the worse. */
+static void note_request(struct build_state *s, const struct block_request *r)
+{
+	uint32_t number = (uint32_t)s->n_requests++;
+	struct err err = ERR_INIT;
+
+	if (s->input->read == NULL) {
+		s->requests =
+			xgrow(s->requests, &s->cap_requests, s->n_requests, sizeof(*s->requests));
+		s->requests[number] = r->otlp;
+	}
+	if (index_request(&s->request, r->otlp, &err) < 0) {
+		log_error("a request of the log is damaged and lost", "request", LOG_NUM(number),
+			  "error", err.msg);
+		return;
+	}
+	for (uint32_t i = 0; i < s->request.tables.n_spans; i++)
+		if (r->keep == NULL || r->keep[i])
+			note_span(s, &s->request.tables.spans[i], number, r->otlp.p);
+}
+
+static void charge_to(struct build_state *s, size_t n)
+{
+	if (n > s->charged)
+		budget_force(s->b->budget, n - s->charged);
+	else
+		budget_release(s->b->budget, s->charged - n);
+	s->charged = n;
+}
+
+/* What is held beside the trace at hand. */
+static size_t base_memory(const struct build_state *s)
+{
+	return span_notes_memory(&s->notes) + head_table_memory(&s->heads) +
+	       block_gather_memory(&s->gather) + s->cap_requests * sizeof(*s->requests);
+}
+
+static int note_all(struct build_state *s, struct err *err)
+{
+	struct block_request r;
+	int got;
+
+	span_notes_reserve(&s->notes, s->input->n_spans);
+	while ((got = s->input->next(s->input->arg, &r, err)) > 0) {
+		note_request(s, &r);
+		charge_to(s, base_memory(s));
+	}
+	return got;
+}
+
+static void free_index(struct request_index *in)
+{
+	free(in->tables.spans);
+	free(in->tables.scopes);
+	free(in->tables.resources);
+	free(in->tables.heads);
+	free(in->scopes);
+	arena_fini(&in->rebuilt);
+	memset(in, 0, sizeof(*in));
+}
+
+/* ---- one trace: its spans ---- */
 
 static bool same_span(const struct span_ref *a, const struct span_ref *b)
 {
@@ -191,7 +204,7 @@ static uint32_t *find_seen(struct build_state *s, const struct span_ref *sp, uin
 {
 	size_t i = hash & (s->cap_seen - 1);
 
-	while (s->seen[i] != 0 && !same(sp, &s->tables.spans[s->pick[s->seen[i] - 1]]))
+	while (s->seen[i] != 0 && !same(sp, &s->trace.spans[s->pick[s->seen[i] - 1]]))
 		i = (i + 1) & (s->cap_seen - 1);
 	return &s->seen[i];
 }
@@ -205,7 +218,7 @@ static bool is_duplicate(struct build_state *s, const struct span_ref *sp, uint3
 		find_seen(s, sp, hash_xxh64(sp->span_id, 8, s->seed + sp->kind), same_span);
 
 	if (*slot != 0) {
-		if (same_bytes(sp, &s->tables.spans[s->pick[*slot - 1]]))
+		if (same_bytes(sp, &s->trace.spans[s->pick[*slot - 1]]))
 			return true;
 		slot = find_seen(s, sp, hash_xxh64(sp->p, sp->len, s->seed), same_bytes);
 		if (*slot != 0)
@@ -233,95 +246,184 @@ static void size_seen(struct build_state *s, size_t n)
 	memset(s->seen, 0, want * sizeof(*s->seen));
 }
 
-static uint32_t pick_trace(struct build_state *s, const struct sort_key *keys, uint32_t n)
+static uint32_t pick_trace(struct build_state *s, uint32_t n)
 {
 	uint32_t picked = 0;
 
 	size_seen(s, n);
 	for (uint32_t i = 0; i < n; i++) {
-		if (n > 1 && is_duplicate(s, &s->tables.spans[keys[i].span], picked))
+		if (n > 1 && is_duplicate(s, &s->trace.spans[i], picked))
 			s->b->n_duplicates++;
 		else
-			s->pick[picked++] = keys[i].span;
+			s->pick[picked++] = i;
 	}
 	return picked;
 }
+
+/* The fields that the builder looks at; the span was validated before. */
+static void read_fields(struct span_ref *sp)
+{
+	enum { SPAN_ID = 2, KIND = 6, START = 7, END = 8 };
+	struct bytes rest = { sp->p, sp->len };
+	unsigned seen = 0;
+	struct pb_field f = { 0 };
+
+	/* The usual span has them in front of its attributes. */
+	while (seen != 0xf && pb_next(&rest, &f) > 0) {
+		if (f.number == SPAN_ID && f.wire == PB_LEN && f.data.n == sizeof(sp->span_id)) {
+			memcpy(sp->span_id, f.data.p, sizeof(sp->span_id));
+			seen |= 1;
+		} else if (f.number == KIND && f.wire == PB_VARINT) {
+			sp->kind = (uint8_t)f.value;
+			seen |= 2;
+		} else if (f.number == START && f.wire == PB_FIXED64) {
+			sp->start_ns = f.value;
+			seen |= 4;
+		} else if (f.number == END && f.wire == PB_FIXED64) {
+			sp->end_ns = f.value;
+			seen |= 8;
+		}
+	}
+}
+
+/* Bytes of tag and length right before a span in its request, when they are what an encoder would
+ * write: then both go out as one slice. */
+static uint8_t head_before(struct bytes request, uint32_t off, uint32_t len)
+{
+	enum { TAG_SPAN = 0x12 };
+	uint8_t want[6] = { TAG_SPAN };
+	size_t n = 1 + pb_varint_write(want + 1, len);
+
+	return off >= n && memcmp(request.p + off - n, want, n) == 0 ? (uint8_t)n : 0;
+}
+
+static struct span_ref span_of(const struct build_state *s, size_t key)
+{
+	const struct span_note *note = &s->notes.notes[s->notes.keys[key].note];
+	struct span_ref sp = { .len = note->len, .scope = note->scope };
+
+	if (s->input->read != NULL) {
+		sp.p = block_gather_span(&s->gather, key, &sp.head_len);
+	} else {
+		sp.p = s->requests[note->request].p + note->off;
+		sp.head_len = head_before(s->requests[note->request], note->off, note->len);
+	}
+	read_fields(&sp);
+	return sp;
+}
+
+/* The spans of the keys [i, j) become s->trace. */
+static uint32_t take_trace(struct build_state *s, size_t i, size_t j)
+{
+	uint32_t n = (uint32_t)(j - i);
+
+	s->trace.spans = xgrow(s->trace.spans, &s->cap_spans, n, sizeof(*s->trace.spans));
+	s->pick = xgrow(s->pick, &s->cap_pick, n, sizeof(*s->pick));
+	for (uint32_t k = 0; k < n; k++)
+		s->trace.spans[k] = span_of(s, i + k);
+	s->trace.n_spans = n;
+	return n;
+}
+
+/* ---- one trace: its object ---- */
 
 static void trace_times(const struct build_state *s, uint32_t n, uint64_t *start, uint64_t *end)
 {
 	*start = UINT64_MAX;
 	*end = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		const struct span_ref *sp = &s->tables.spans[s->pick[i]];
+		const struct span_ref *sp = &s->trace.spans[s->pick[i]];
 
 		*start = MIN(*start, sp->start_ns);
 		*end = MAX(*end, MAX(sp->end_ns, sp->start_ns));
 	}
 }
 
-static int write_trace(struct build_state *s, const struct sort_key *keys, uint32_t n,
+/* A producer of another kind may have put the trace elsewhere: then the block makes no claim. */
+static void check_shard(struct build_state *s, const uint8_t id[16])
+{
+	char hex[33];
+
+	if (!s->is_sharded)
+		return;
+	str_hex(id, 16, hex);
+	s->is_sharded =
+		(hash_murmur2(hex, 32) & 0x7fffffff) % s->b->shard_count == s->b->shard_index;
+}
+
+static int write_trace(struct build_state *s, const struct span_key *key, uint32_t n,
 		       struct err *err)
 {
 	uint8_t head[BLOCK_OBJECT_HEAD], id[16];
 	struct otlp_pieces pieces;
 	uint64_t start, end;
 
-	n = pick_trace(s, keys, n);
+	n = pick_trace(s, n);
 	trace_times(s, n, &start, &end);
 	s->min_start_ns = MIN(s->min_start_ns, start);
 	s->max_end_ns = MAX(s->max_end_ns, end);
 	arena_reset(&s->scratch);
-	otlp_encode(&s->tables, s->pick, n, &s->scratch, &pieces);
+	otlp_encode(&s->trace, s->pick, n, &s->scratch, &pieces);
 	s->pieces = xgrow(s->pieces, &s->cap_pieces, pieces.n + 1, sizeof(*s->pieces));
 	s->pieces[0] = (struct bytes){ head, block_object_head(head, block_object_seconds(start),
 							       block_object_seconds(end),
 							       pieces.n_bytes) };
 	memcpy(s->pieces + 1, pieces.v, pieces.n * sizeof(*s->pieces));
-	store_be64(id, keys->hi);
-	store_be64(id + 8, keys->lo);
+	store_be64(id, key->hi);
+	store_be64(id + 8, key->lo);
+	check_shard(s, id);
 	return block_writer_add(s->writer, id, s->pieces, pieces.n + 1, err);
 }
 
-/* End of the run of equal ids that starts at i. */
-static uint32_t trace_end(const struct sort_key *keys, uint32_t n, uint32_t i)
-{
-	uint32_t j = i + 1;
+/* ---- all traces ---- */
 
-	while (j < n && keys[j].hi == keys[i].hi && keys[j].lo == keys[i].lo)
-		j++;
-	return j;
+/* Its page lies in memory twice, plain and packed; its spans in the tables. */
+static size_t trace_memory(const struct build_state *s, size_t i, size_t j)
+{
+	size_t bytes = (j - i) *
+		       (sizeof(struct span_ref) + 3 * sizeof(uint32_t) + 2 * sizeof(struct bytes));
+
+	for (; i < j; i++)
+		bytes += 2 * (size_t)s->notes.notes[s->notes.keys[i].note].len;
+	return bytes;
 }
 
-static int write_traces(struct build_state *s, const struct sort_key *keys, struct err *err)
+static uint64_t now_for(const struct build_state *s)
 {
-	uint32_t n = s->tables.n_spans;
+	return s->b->times != NULL ? clock_cpu_ns() : 0;
+}
 
-	for (uint32_t i = 0; i < n;) {
-		uint32_t j = trace_end(keys, n, i);
+static int fetch(struct build_state *s, size_t i, struct err *err)
+{
+	uint64_t t0;
 
-		if (write_trace(s, keys + i, j - i, err) < 0)
+	if (s->input->read == NULL || i < s->gather.to)
+		return 0;
+	t0 = now_for(s);
+	if (block_gather_load(&s->gather, i, err) < 0)
+		return -1;
+	if (s->b->times != NULL)
+		s->b->times->gather += clock_cpu_ns() - t0;
+	return 0;
+}
+
+static int write_traces(struct build_state *s, struct err *err)
+{
+	size_t largest = 0;
+
+	for (size_t i = 0; i < s->notes.n;) {
+		size_t j = span_notes_trace_end(&s->notes, i);
+
+		largest = MAX(largest, trace_memory(s, i, j));
+		if (fetch(s, i, err) < 0)
+			return -1;
+		charge_to(s, base_memory(s) + largest);
+		if (write_trace(s, &s->notes.keys[i], take_trace(s, i, j), err) < 0)
 			return -1;
 		s->b->n_traces++;
 		i = j;
 	}
 	return 0;
-}
-
-/* Span bytes of the largest trace: its page lies in memory twice, plain and packed. */
-static size_t largest_trace(const struct build_state *s, const struct sort_key *keys)
-{
-	uint32_t n = s->tables.n_spans;
-	size_t largest = 0;
-
-	for (uint32_t i = 0; i < n;) {
-		uint32_t j = trace_end(keys, n, i);
-		size_t bytes = 0;
-
-		for (; i < j; i++)
-			bytes += s->tables.spans[keys[i].span].len;
-		largest = MAX(largest, bytes);
-	}
-	return largest;
 }
 
 /* ---- the block ---- */
@@ -344,77 +446,91 @@ static void set_times(const struct build_state *s, struct block_meta *m)
 	m->ingested_at = block_time_of_ns(s->b->last_wall_ns);
 }
 
-static void charge(struct build_state *s, size_t n)
+static void set_shard(const struct build_state *s, struct block_meta *m)
 {
-	budget_force(s->b->budget, n);
-	s->charged += n;
-}
-
-static void alloc_tables(struct build_state *s, const struct otlp_counts *c)
-{
-	charge(s, c->n_spans * (sizeof(*s->tables.spans) + sizeof(*s->pick) +
-				2 * sizeof(struct sort_key)) +
-			  c->n_scopes * sizeof(*s->tables.scopes) +
-			  c->n_resources * sizeof(*s->tables.resources) +
-			  c->n_heads * sizeof(*s->tables.heads));
-	s->tables.spans = xmalloc(c->n_spans * sizeof(*s->tables.spans));
-	s->tables.scopes = xmalloc(c->n_scopes * sizeof(*s->tables.scopes));
-	s->tables.resources = xmalloc(c->n_resources * sizeof(*s->tables.resources));
-	s->tables.heads = xmalloc(c->n_heads * sizeof(*s->tables.heads));
-	s->pick = xmalloc(c->n_spans * sizeof(*s->pick));
-	s->keys = xmalloc(c->n_spans * sizeof(*s->keys));
-	s->spare = xmalloc(c->n_spans * sizeof(*s->spare));
+	if (!s->is_sharded)
+		return;
+	snprintf(m->shard.hasher, sizeof(m->shard.hasher), SHARD_HASHER);
+	m->shard.count = s->b->shard_count;
+	m->shard.index = s->b->shard_index;
 }
 
 static void free_state(struct build_state *s)
 {
-	free(s->tables.spans);
-	free(s->tables.scopes);
-	free(s->tables.resources);
-	free(s->tables.heads);
+	free_index(&s->request);
+	free(s->requests);
+	span_notes_fini(&s->notes);
+	head_table_fini(&s->heads);
+	block_gather_fini(&s->gather);
+	free(s->trace.spans);
 	free(s->pick);
-	free(s->keys);
-	free(s->spare);
 	free(s->pieces);
 	free(s->seen);
 	arena_fini(&s->scratch);
-	arena_fini(&s->rebuilt);
-	budget_release(s->b->budget, s->charged);
+	charge_to(s, 0);
 }
 
 static int write_block(struct build_state *s, struct block_meta *meta, struct err *err)
 {
 	struct block_build *b = s->b;
-	const struct sort_key *sorted = sort_spans(&s->tables, s->keys, s->spare);
 
-	charge(s, 2 * largest_trace(s, sorted));
 	s->writer = block_writer_open(b->backend, b->tenant, NULL, b->writer, err);
 	if (s->writer == NULL)
 		return -1;
-	if (write_traces(s, sorted, err) < 0) {
+	head_table_lend(&s->heads, &s->trace);
+	if (write_traces(s, err) < 0) {
 		block_writer_abort(s->writer);
 		return -1;
 	}
 	if (block_writer_finish(s->writer, meta, err) < 0)
 		return -1;
 	set_times(s, meta);
+	set_shard(s, meta);
 	return 0;
+}
+
+/* Index, sort, write; what gathering took of the last is counted apart. */
+static int run(struct build_state *s, struct block_meta *meta, struct err *err)
+{
+	struct block_build_times *t = s->b->times, none;
+	uint64_t t0 = now_for(s), t1, t2;
+	int ret = 0;
+
+	if (t == NULL)
+		t = &none;
+	*t = (struct block_build_times){ 0 };
+	if (note_all(s, err) < 0)
+		return -1;
+	free_index(&s->request);
+	t1 = now_for(s);
+	span_notes_sort(&s->notes);
+	t2 = now_for(s);
+	s->b->n_spans = s->notes.n;
+	if (s->notes.n > 0)
+		ret = write_block(s, meta, err);
+	t->index = t1 - t0;
+	t->sort = t2 - t1;
+	t->write = now_for(s) - t2 - t->gather;
+	return ret;
 }
 
 int block_build(struct block_build *b, struct block_meta *meta, struct err *err)
 {
+	struct array_input array = { b, 0 };
+	const struct block_input in_array = { .next = next_of_array, .arg = &array };
 	struct build_state s = { .b = b, .min_start_ns = UINT64_MAX };
-	struct otlp_counts counts;
-	int ret = 0;
+	uint64_t chunk;
+	int ret;
 
+	s.input = b->input ? b->input : &in_array;
+	s.is_sharded = b->shard_count > 0;
 	b->n_traces = b->n_spans = b->n_duplicates = b->n_conflicting = 0;
 	rng_kernel(&s.seed, sizeof(s.seed));
-	count_all(b, &counts);
-	alloc_tables(&s, &counts);
-	index_all(b, &s.tables, &s.rebuilt);
-	b->n_spans = s.tables.n_spans;
-	if (b->n_spans > 0)
-		ret = write_block(&s, meta, err);
+	head_table_init(&s.heads);
+	chunk = b->chunk_bytes ? b->chunk_bytes : BLOCK_BUILD_CHUNK_MAX;
+	chunk = MIN(MAX(chunk, (uint64_t)BLOCK_BUILD_CHUNK_MIN), (uint64_t)BLOCK_BUILD_CHUNK_MAX);
+	block_gather_init(&s.gather, s.input, &s.notes, (size_t)chunk);
+	ret = run(&s, meta, err);
 	free_state(&s);
 	return ret;
 }

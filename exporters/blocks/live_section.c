@@ -123,6 +123,30 @@ static void charge_growth(struct live_section *s)
 	s->charged = now;
 }
 
+/* What the head takes in a builder's memory, which has each once. Forgetting one that was seen long
+ * ago only makes the section look larger. */
+static void note_head(struct live_section *s, const struct span_tables *t, uint32_t head,
+		      uint32_t n_head, uint32_t bytes)
+{
+	uint64_t hash = s->seed;
+
+	for (uint32_t i = 0; i < n_head; i++)
+		hash = hash_xxh64(t->heads[head + i].p, t->heads[head + i].n, hash);
+	if (s->heads_seen[hash % LIVE_SECTION_HEADS] == hash)
+		return;
+	s->heads_seen[hash % LIVE_SECTION_HEADS] = hash;
+	s->head_bytes += bytes + LIVE_SECTION_HEAD_COST;
+}
+
+static void note_heads(struct live_section *s, const struct span_tables *t)
+{
+	for (uint32_t i = 0; i < t->n_resources; i++)
+		note_head(s, t, t->resources[i].head, t->resources[i].n_head,
+			  t->resources[i].head_bytes);
+	for (uint32_t i = 0; i < t->n_scopes; i++)
+		note_head(s, t, t->scopes[i].head, t->scopes[i].n_head, t->scopes[i].head_bytes);
+}
+
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
 		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans)
 {
@@ -138,6 +162,7 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 	s->max_wall_ns = MAX(s->max_wall_ns, wall_ns);
 	s->bytes += at->length;
 	s->n_spans += spans->n_spans;
+	note_heads(s, spans);
 	s->records = xgrow(s->records, &s->cap_records, s->n_records + 1, sizeof(*s->records));
 	s->records[s->n_records++] = (struct live_record){ *at, lsn, t, spans->n_spans };
 	for (uint32_t i = 0; i < spans->n_spans; i++)

@@ -20,6 +20,8 @@
 #include "pipeline/batch.h"
 #include "pipeline/segment_log.h"
 
+enum { LIVE_SECTION_HEADS = 1024, LIVE_SECTION_HEAD_COST = 64 };
+
 struct live_record {
 	struct segment_position at;
 	uint64_t lsn;
@@ -43,6 +45,7 @@ struct live_section {
 	uint64_t min_wall_ns, max_wall_ns; /* the wall clock may step back */
 	uint64_t opened_mono_ns;           /* of the first record; for max_block_age */
 	uint64_t bytes, n_spans;           /* OTLP bytes, and spans, in the log */
+	uint64_t head_bytes; /* of resources and scopes, those that repeat mostly left out */
 	uint64_t n_claimed; /* of the spans: those the ledger counts here (batch_hold) */
 	struct live_record *records;
 	size_t n_records, cap_records;
@@ -52,6 +55,7 @@ struct live_section {
 	size_t n_traces, cap_traces; /* cap: power of two or 0 */
 	struct live_link *links;
 	size_t n_links, cap_links;
+	uint64_t heads_seen[LIVE_SECTION_HEADS]; /* hashes; each slot has the last one */
 	uint64_t seed; /* senders choose ids, and must not choose slots */
 	struct budget *budget;
 	size_t charged;

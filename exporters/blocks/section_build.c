@@ -12,8 +12,8 @@
  * earlier): the rest is built as a section of its own; or more: what it covers is left out later.
  * Damage never stops the line: a record that cannot be read any more is counted and left out.
  *
- * THREADS: one. LIMITS: one tenant of a section in memory at a time, charged to the budget;
- * section_log.c closes sections early so that this is at most a third of the budget.
+ * THREADS: one. LIMITS: one tenant of a section at a time is indexed in memory, charged to the
+ * budget; section_log.c closes sections early so that this is at most a third of the budget.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -23,11 +23,13 @@
 #include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/section_log_private.h"
 #include "pipeline/batch_record.h"
+#include "pipeline/segment_slice.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
 enum {
+	CHUNK_SHARE = 4, /* of what a build may take: the spans it has in memory at a time */
 	RETRY_FIRST_MS = 200,
 	RETRY_LAST_MS = 30000,
 	SWEEP_AGE_S = 3600,
@@ -58,21 +60,17 @@ static void pause_for_test(const struct section_log *l)
 
 /* ---- step 1 ---- */
 
-/* The requests of one tenant, read into one piece of memory charged to the budget. */
-struct loaded {
-	uint8_t *memory;
-	struct bytes *requests;
-	size_t n, charged;
-	uint64_t n_spans; /* that should be in there */
+/* The requests of one tenant, in the order they came; the builder reads them twice. */
+struct requests {
+	struct attempt *a;
+	uint32_t tenant;
+	size_t at;        /* record to look at next */
+	uint32_t *record; /* of each request given so far */
+	size_t n, cap;
+	struct buf payload; /* of the last one */
+	uint32_t head;      /* bytes before the OTLP: the same for every record of a tenant */
+	struct segment_slices slices;
 };
-
-static void unload(struct section_log *l, struct loaded *in)
-{
-	free(in->memory);
-	free(in->requests);
-	budget_release(l->o.budget, in->charged);
-	*in = (struct loaded){ 0 };
-}
 
 static bool is_wanted(const struct attempt *a, const struct live_record *rec, uint32_t tenant)
 {
@@ -80,14 +78,15 @@ static bool is_wanted(const struct attempt *a, const struct live_record *rec, ui
 }
 
 /* 1 read, 0 it is damaged for good and logged, -1 try again. */
-static int load_record(struct section_log *l, const struct live_record *rec, uint8_t *to,
+static int read_record(struct section_log *l, const struct live_record *rec, struct buf *payload,
 		       struct bytes *otlp, struct err *err)
 {
 	struct err local = ERR_INIT;
 	struct batch_record r;
 
-	if (segment_log_read_into(l->log, &rec->at, to, &local) == 0 &&
-	    batch_record_parse((struct bytes){ to, rec->at.length }, &r, &local) == 0) {
+	buf_reset(payload);
+	if (segment_log_read(l->log, &rec->at, payload, &local) == 0 &&
+	    batch_record_parse(buf_bytes(payload), &r, &local) == 0) {
 		*otlp = r.otlp;
 		return 1;
 	}
@@ -98,43 +97,51 @@ static int load_record(struct section_log *l, const struct live_record *rec, uin
 	return 0;
 }
 
-static int load(struct attempt *a, uint32_t tenant, struct loaded *in, struct err *err)
+static int next_request(void *arg, struct block_request *out, struct err *err)
 {
-	const struct live_section *s = a->s;
-	size_t bytes = 0, n = 0;
-	uint8_t *at;
+	struct requests *in = arg;
+	const struct live_section *s = in->a->s;
+	int got = 0;
 
-	*in = (struct loaded){ 0 };
-	for (size_t i = 0; i < s->n_records; i++)
-		if (is_wanted(a, &s->records[i], tenant)) {
-			bytes += s->records[i].at.length;
-			in->n_spans += s->records[i].n_spans;
-			n++;
+	*out = (struct block_request){ BYTES_EMPTY, NULL };
+	for (; got == 0 && in->at < s->n_records; in->at++) {
+		if (!is_wanted(in->a, &s->records[in->at], in->tenant))
+			continue;
+		got = read_record(in->a->l, &s->records[in->at], &in->payload, &out->otlp, err);
+		if (got > 0) {
+			in->head = (uint32_t)(out->otlp.p - in->payload.p);
+			in->record = xgrow(in->record, &in->cap, in->n + 1, sizeof(*in->record));
+			in->record[in->n++] = (uint32_t)in->at;
 		}
-	in->memory = at = xmalloc(bytes);
-	in->requests = xmalloc(n * sizeof(*in->requests));
-	in->charged = bytes + n * sizeof(*in->requests);
-	budget_force(a->l->o.budget, in->charged);
-	for (size_t i = 0; i < s->n_records; i++) {
-		const struct live_record *rec = &s->records[i];
-		int got = is_wanted(a, rec, tenant)
-				  ? load_record(a->l, rec, at, &in->requests[in->n], err)
-				  : 0;
-
-		if (got < 0) {
-			unload(a->l, in);
-			return -1;
-		}
-		in->n += got > 0;
-		at += got > 0 ? rec->at.length : 0;
 	}
-	return 0;
+	return got;
+}
+
+static int read_request(void *arg, uint32_t request, uint32_t off, uint32_t n, void *to,
+			struct err *err)
+{
+	struct requests *in = arg;
+	const struct live_record *rec = &in->a->s->records[in->record[request]];
+
+	return segment_slices_read(&in->slices, &rec->at, in->head + off, n, to, err);
+}
+
+static uint64_t count_wanted(const struct attempt *a, uint32_t tenant)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < a->s->n_records; i++)
+		if (is_wanted(a, &a->s->records[i], tenant))
+			n += a->s->records[i].n_spans;
+	return n;
 }
 
 static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
 {
 	struct section_log *l = a->l;
-	struct loaded in;
+	struct requests requests = { .a = a, .tenant = tenant };
+	uint64_t n_wanted = count_wanted(a, tenant);
+	const struct block_input input = { next_request, read_request, &requests, n_wanted };
 	struct block_build b = {
 		.backend = store_backend(l->o.store),
 		.tenant = a->s->tenants[tenant],
@@ -142,19 +149,20 @@ static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
 		.budget = l->o.budget,
 		.first_wall_ns = a->s->min_wall_ns,
 		.last_wall_ns = a->s->max_wall_ns,
+		.input = &input,
+		.chunk_bytes = section_log_share(l) / CHUNK_SHARE,
 	};
 	int ret;
 
-	if (load(a, tenant, &in, err) < 0)
-		return -1;
-	a->n_wanted += in.n_spans;
-	b.requests = in.requests;
-	b.n_requests = in.n;
+	segment_slices_init(&requests.slices, l->log);
 	ret = block_build(&b, &a->commit.metas[a->commit.n_metas], err);
-	unload(l, &in);
+	segment_slices_fini(&requests.slices);
+	buf_fini(&requests.payload);
+	free(requests.record);
 	if (ret < 0)
 		return -1;
 	a->commit.n_metas += b.n_traces > 0;
+	a->n_wanted += n_wanted;
 	a->n_built += b.n_spans;
 	a->n_duplicates += b.n_duplicates;
 	a->n_conflicting += b.n_conflicting;

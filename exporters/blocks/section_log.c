@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "blocks/section.h"
+#include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/section_log_private.h"
 #include "pipeline/batch_record.h"
 #include "pipeline/segment_reader.h"
@@ -15,9 +16,8 @@
 #include <time.h>
 
 enum {
-	/* Beside the bytes of a request the builder has per span: tables, sort keys, one pick. */
-	BUILD_BYTES_PER_SPAN = sizeof(struct span_ref) + 52,
 	BUILD_SHARE = 3,    /* of the budget, at most one part in three */
+	NOTES_SHARE = 2,    /* of that, for what the builder remembers of each span */
 	TENANTS_MAX = 1000, /* a section's commit record is read back whole */
 	STOP_GRACE_S = 2,   /* for the builder's step under way */
 	OTLP_MAX = SEGMENT_RECORD_MAX - BATCH_RECORD_HEAD_MAX,
@@ -37,16 +37,27 @@ void section_log_close_open(struct section_log *l)
 	pthread_cond_signal(&l->wake);
 }
 
+uint64_t section_log_share(const struct section_log *l)
+{
+	if (l->o.budget == NULL)
+		return 0;
+	return (uint64_t)MAX(atomic_load(&l->o.budget->limit), 0) / BUILD_SHARE;
+}
+
+/* What grows with the section while it is built; its bytes stay in the log. */
+static uint64_t build_bytes(const struct live_section *s)
+{
+	return s->n_spans * BLOCK_BUILD_SPAN_BYTES + s->head_bytes;
+}
+
 static bool is_full(const struct section_log *l)
 {
 	const struct live_section *s = l->open;
-	uint64_t share = UINT64_MAX;
+	uint64_t share = section_log_share(l);
 
-	if (l->o.budget != NULL)
-		share = (uint64_t)MAX(atomic_load(&l->o.budget->limit), 0) / BUILD_SHARE;
 	return (l->o.max_block_bytes && s->bytes >= l->o.max_block_bytes) ||
 	       (l->o.max_block_traces && s->n_traces >= l->o.max_block_traces) ||
-	       s->n_tenants >= TENANTS_MAX || s->bytes + s->n_spans * BUILD_BYTES_PER_SPAN >= share;
+	       s->n_tenants >= TENANTS_MAX || (share > 0 && build_bytes(s) >= share / NOTES_SHARE);
 }
 
 /* Index a durable record and settle its batch: in this order, so that an acknowledged span is

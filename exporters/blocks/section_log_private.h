@@ -68,6 +68,8 @@ void section_log_close_open(struct section_log *l);
 /* Lock held: the section is published; it leaves `closed`. n_lost: its spans that damage took.
  * is_listed: the store has all its blocks, so look-ups need the index no more. */
 void section_log_retire(struct section_log *l, uint64_t n_blocks, uint64_t n_lost, bool is_listed);
+/* Bytes of the budget that building may take; 0: as many as it likes. */
+uint64_t section_log_share(const struct section_log *l);
 /* The builder's thread. */
 void *section_build_thread(void *arg);
 /* The live source's look-up. */

@@ -4,6 +4,8 @@
  */
 #include "tests/unit/section_fixture.h"
 
+#include "base/hash.h"
+#include "base/str.h"
 #include "exporters/blocks/block_builder.h"
 #include "tests/memory_backend.h"
 
@@ -306,6 +308,223 @@ static void test_failing_store(void **state)
 	assert_in_range(n, 4, 49);
 }
 
+/* ---- requests that are read twice from where they lie ---- */
+
+struct elsewhere {
+	struct bench *t;
+	size_t at, reads;
+	struct buf one;          /* what `next` gave: gone at the next call */
+	const uint8_t *keep[64]; /* by request */
+	bool changes;            /* between the two readings */
+};
+
+static int next_elsewhere(void *arg, struct block_request *r, struct err *err)
+{
+	struct elsewhere *e = arg;
+
+	(void)err;
+	buf_fini(&e->one);
+	if (e->at == e->t->n)
+		return 0;
+	buf_add_bytes(&e->one, e->t->requests[e->at]);
+	*r = (struct block_request){ buf_bytes(&e->one), e->keep[e->at] };
+	e->at++;
+	return 1;
+}
+
+static int read_elsewhere(void *arg, uint32_t request, uint32_t off, uint32_t n, void *to,
+			  struct err *err)
+{
+	struct elsewhere *e = arg;
+	struct bytes from = e->t->requests[request];
+
+	(void)err;
+	assert_true(off <= from.n && n <= from.n - off);
+	memcpy(to, from.p + off, n);
+	if (e->changes && e->reads == 3)
+		((uint8_t *)to)[n / 2] ^= 4;
+	e->reads++;
+	return 0;
+}
+
+static int build_elsewhere(struct bench *t, struct elsewhere *e, uint64_t chunk, struct err *err)
+{
+	const struct block_input in = { next_elsewhere, read_elsewhere, e, 10 };
+	int ret;
+
+	e->t = t;
+	t->b = (struct block_build){
+		.backend = t->be,
+		.tenant = "acme",
+		.budget = &t->budget,
+		.first_wall_ns = WALL,
+		.last_wall_ns = WALL + 30 * NS_PER_S,
+		.input = &in,
+		.chunk_bytes = chunk,
+	};
+	ret = block_build(&t->b, &t->meta, err);
+	buf_fini(&e->one);
+	return ret;
+}
+
+static void data_of(struct bench *t, struct buf *out)
+{
+	char key[BACKEND_KEY_MAX + 1];
+
+	assert_int_equal(block_key(key, "acme", t->meta.id, "data", NULL), 0);
+	assert_int_equal(backend_read(t->be, key, 1 << 30, out, NULL), 0);
+}
+
+static void add_mixed(struct bench *t, size_t n, uint32_t padding)
+{
+	struct test_span *spans = xcalloc(n, sizeof(*spans));
+	struct rng rng;
+
+	rng_seed(&rng, 7);
+	for (size_t i = 0; i < n; i++) {
+		spans[i] = plain_span(rng_below(&rng, n / 4), i + 1);
+		spans[i].padding = (uint32_t)rng_below(&rng, padding);
+	}
+	for (size_t i = 0; i < 50; i++)
+		add_request(t, spans + i * (n / 50), n / 50);
+	free(spans);
+}
+
+/* The same block, whether the requests stay in memory or are read again, in any chunks. */
+static void test_read_twice(void **state)
+{
+	static const uint64_t chunks[] = { 1, 200000, 0 };
+	struct buf want = BUF_INIT, have = BUF_INIT;
+	struct test_span huge = plain_span(3, 9000001);
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	add_mixed(&t, 4000, 900);
+	huge.padding = 400000; /* more than one read, more than the smallest chunk */
+	add_request(&t, &huge, 1);
+	assert_int_equal(build(&t, NULL), 0);
+	data_of(&t, &want);
+	for (size_t i = 0; i < COUNT_OF(chunks); i++) {
+		struct elsewhere e = { .at = 0 };
+
+		assert_int_equal(build_elsewhere(&t, &e, chunks[i], NULL), 0);
+		assert_int_equal(t.b.n_spans, 4001);
+		buf_reset(&have);
+		data_of(&t, &have);
+		assert_int_equal(have.n, want.n);
+		assert_memory_equal(have.p, want.p, want.n);
+	}
+	buf_fini(&want);
+	buf_fini(&have);
+	bench_fini(&t);
+}
+
+/* Memory is a chunk and 44 bytes a span, however large the requests are. */
+static void test_memory_does_not_follow_bytes(void **state)
+{
+	enum { N = 5000, CHUNK = 1 << 20 };
+	struct elsewhere e = { .at = 0 };
+	struct bench t;
+	size_t total = 0;
+
+	(void)state;
+	bench_init(&t);
+	add_mixed(&t, N, 8000);
+	for (size_t i = 0; i < t.n; i++)
+		total += t.requests[i].n;
+	assert_true(total > 15 << 20);
+	assert_int_equal(build_elsewhere(&t, &e, CHUNK, NULL), 0);
+	assert_int_equal(t.b.n_spans, N);
+	assert_in_range(t.budget.peak, CHUNK, CHUNK + N * BLOCK_BUILD_SPAN_BYTES * 3 / 2 + 700000);
+	bench_fini(&t);
+}
+
+static void test_changed_between_readings(void **state)
+{
+	struct elsewhere e = { .changes = true };
+	struct err err = ERR_INIT;
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	add_mixed(&t, 1000, 300);
+	assert_int_equal(build_elsewhere(&t, &e, 0, &err), -1);
+	assert_int_equal(err.kind, ERR_CORRUPT);
+	assert_int_equal(memory_of(t.be)->n, 0);
+	bench_fini(&t);
+}
+
+static void test_only_some_spans(void **state)
+{
+	static const uint8_t keep[3] = { 1, 0, 1 };
+	struct test_span spans[3] = { plain_span(1, 1), plain_span(1, 2), plain_span(2, 3) };
+	struct elsewhere e = { .keep = { keep } };
+	struct found_spans f = { NULL, 0, 0, NULL };
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	add_request(&t, spans, 3);
+	add_request(&t, spans + 1, 1);
+	e.keep[1] = keep + 1;
+	assert_int_equal(build_elsewhere(&t, &e, 0, NULL), 0);
+	assert_int_equal(t.b.n_spans, 2);
+	assert_true(read_trace(&t, &spans[0], &f));
+	assert_int_equal(f.n, 1);
+	assert_int_equal(count_span(&f, 1), 1);
+	found_reset(&f);
+	bench_fini(&t);
+}
+
+/* ---- shard ---- */
+
+static uint32_t partition_of(const struct test_span *s, uint32_t count)
+{
+	uint8_t id[16];
+	char hex[33];
+
+	trace_id_of(s, id);
+	str_hex(id, 16, hex);
+	return (hash_murmur2(hex, 32) & 0x7fffffff) % count;
+}
+
+/* A block says which partition it is of only when that is so of each of its traces. */
+static void test_shard_only_when_true(void **state)
+{
+	enum { COUNT = 4, INDEX = 2 };
+	struct test_span spans[20], stranger = plain_span(0, 99);
+	struct bench t;
+	size_t n = 0;
+
+	(void)state;
+	for (uint64_t trace = 0; n < COUNT_OF(spans); trace++) {
+		spans[n] = plain_span(trace, n + 1);
+		n += partition_of(&spans[n], COUNT) == INDEX;
+	}
+	while (partition_of(&stranger, COUNT) == INDEX)
+		stranger.trace++;
+	for (int with = 0; with < 2; with++) {
+		bench_init(&t);
+		add_request(&t, spans, n);
+		if (with)
+			add_request(&t, &stranger, 1);
+		t.b = (struct block_build){
+			.backend = t.be,
+			.tenant = "acme",
+			.requests = t.requests,
+			.n_requests = t.n,
+			.shard_count = COUNT,
+			.shard_index = INDEX,
+		};
+		assert_int_equal(block_build(&t.b, &t.meta, NULL), 0);
+		assert_int_equal(t.meta.shard.count, with ? 0 : COUNT);
+		assert_int_equal(t.meta.shard.index, with ? 0 : INDEX);
+		assert_string_equal(t.meta.shard.hasher, with ? "" : "murmur2");
+		bench_fini(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -316,6 +535,11 @@ int main(void)
 		cmocka_unit_test(test_single_huge_trace),
 		cmocka_unit_test(test_damaged_and_empty),
 		cmocka_unit_test(test_failing_store),
+		cmocka_unit_test(test_read_twice),
+		cmocka_unit_test(test_memory_does_not_follow_bytes),
+		cmocka_unit_test(test_changed_between_readings),
+		cmocka_unit_test(test_only_some_spans),
+		cmocka_unit_test(test_shard_only_when_true),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

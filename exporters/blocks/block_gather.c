@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * block_gather.c - see block_gather.h.
+ */
+#include "exporters/blocks/block_gather.h"
+
+#include "base/mem.h"
+#include "wire/pb.h"
+
+enum {
+	TAG_SPAN = 0x12, /* ScopeSpans.spans */
+	GAP_MAX = 4096,  /* so far apart, and still one read */
+	BOUNCE_MAX = 256 * 1024,
+	DIGIT = 11, /* bits */
+	DIGIT_MASK = (1 << DIGIT) - 1,
+};
+
+void block_gather_init(struct block_gather *g, const struct block_input *input,
+		       const struct span_notes *notes, size_t chunk_bytes)
+{
+	*g = (struct block_gather){ .input = input, .notes = notes, .chunk_bytes = chunk_bytes };
+}
+
+void block_gather_fini(struct block_gather *g)
+{
+	free(g->chunk);
+	free(g->at);
+	free(g->order);
+	free(g->spare);
+	free(g->bounce);
+	memset(g, 0, sizeof(*g));
+}
+
+/* Four independent chains of steps that lose nothing, so that whatever bit changes, the sum does.
+ * It has to notice damage, not to resist anybody; a CRC or xxhash of 450 bytes takes twice as
+ * long. */
+uint32_t block_gather_check(const uint8_t *p, size_t n)
+{
+	const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t v[4] = { n, 1, 2, 3 };
+	uint8_t last[32] = { 0 };
+
+	for (; n >= 32; p += 32, n -= 32)
+		for (int i = 0; i < 4; i++)
+			v[i] = (v[i] ^ load_le64(p + 8 * i)) * odd;
+	memcpy(last, p, n);
+	for (int i = 0; i < 4; i++) {
+		v[i] = (v[i] ^ load_le64(last + 8 * i)) * odd;
+		v[i] ^= v[i] >> 32;
+	}
+	for (int i = 1; i < 4; i++)
+		v[0] = (v[0] ^ v[i]) * odd;
+	return (uint32_t)(v[0] >> 32);
+}
+
+static const struct span_note *note_of(const struct block_gather *g, size_t key)
+{
+	return &g->notes->notes[g->notes->keys[key].note];
+}
+
+static size_t head_size(uint32_t len)
+{
+	return 1 + pb_varint_size(len);
+}
+
+/* Whole traces from `from` on; returns the bytes they take. */
+static size_t choose(struct block_gather *g, size_t from)
+{
+	size_t bytes = 0;
+
+	g->from = g->to = from;
+	while (g->to < g->notes->n) {
+		size_t end = span_notes_trace_end(g->notes, g->to), trace = 0;
+
+		for (size_t i = g->to; i < end; i++)
+			trace += head_size(note_of(g, i)->len) + note_of(g, i)->len;
+		if (g->to > from && bytes + trace > g->chunk_bytes)
+			break;
+		bytes += trace;
+		g->to = end;
+	}
+	return bytes;
+}
+
+/* Memory of exactly this size when it must grow: doubling a chunk would waste as much again. */
+static void *fit(void *p, size_t *cap, size_t need, size_t size)
+{
+	if (need <= *cap)
+		return p;
+	free(p);
+	*cap = need;
+	return xmalloc(need * size);
+}
+
+/* Places in the chunk, and the heads. */
+static void lay_out(struct block_gather *g, size_t bytes)
+{
+	size_t n = g->to - g->from, pos = 0;
+
+	g->chunk = fit(g->chunk, &g->cap_chunk, MAX(bytes, g->chunk_bytes), 1);
+	g->at = fit(g->at, &g->cap_at, n, sizeof(*g->at));
+	if (n > g->cap_order) {
+		free(g->spare);
+		g->spare = xmalloc(n * sizeof(*g->spare));
+	}
+	g->order = fit(g->order, &g->cap_order, n, sizeof(*g->order));
+	for (size_t i = 0; i < n; i++) {
+		uint32_t len = note_of(g, g->from + i)->len;
+
+		g->chunk[pos++] = TAG_SPAN;
+		pos += pb_varint_write(g->chunk + pos, len);
+		g->at[i] = pos;
+		g->order[i] = (uint64_t)g->notes->keys[g->from + i].note << 32 | i;
+		pos += len;
+	}
+}
+
+/* Notes were made in the order of the bytes, so their numbers are the order of places. Sorted by
+ * as many digits as the notes' numbers have. */
+static void sort_places(struct block_gather *g)
+{
+	size_t n = g->to - g->from;
+	unsigned shift = 32;
+
+	for (; shift < 64 && (uint64_t)g->notes->n >> (shift - 32) != 0; shift += DIGIT) {
+		size_t at[(1 << DIGIT) + 1] = { 0 };
+		uint64_t *other = g->order;
+
+		for (size_t i = 0; i < n; i++)
+			at[(g->order[i] >> shift & DIGIT_MASK) + 1]++;
+		for (size_t k = 0; k < DIGIT_MASK; k++)
+			at[k + 1] += at[k];
+		for (size_t i = 0; i < n; i++)
+			g->spare[at[g->order[i] >> shift & DIGIT_MASK]++] = g->order[i];
+		g->order = g->spare;
+		g->spare = other;
+	}
+}
+
+static const struct span_note *note_in_order(const struct block_gather *g, size_t k)
+{
+	return &g->notes->notes[g->order[k] >> 32];
+}
+
+/* End of the run of spans from order[k] on that one read may bring. */
+static size_t run_end(const struct block_gather *g, size_t k)
+{
+	const struct span_note *first = note_in_order(g, k), *last = first;
+	size_t n = g->to - g->from;
+
+	for (k++; k < n; k++) {
+		const struct span_note *next = note_in_order(g, k);
+		uint64_t end = (uint64_t)last->off + last->len;
+
+		if (next->request != first->request || next->off < end ||
+		    next->off - end > GAP_MAX ||
+		    (uint64_t)next->off + next->len - first->off > BOUNCE_MAX)
+			break;
+		last = next;
+	}
+	return k;
+}
+
+static int place(struct block_gather *g, size_t k, const uint8_t *p, struct err *err)
+{
+	const struct span_note *note = note_in_order(g, k);
+	uint8_t *to = g->chunk + g->at[(uint32_t)g->order[k]];
+
+	if (block_gather_check(p, note->len) != note->check)
+		return err_set(err, ERR_CORRUPT, "request %u: bytes at %u changed since they came",
+			       note->request, note->off);
+	if (p != to)
+		memcpy(to, p, note->len);
+	return 0;
+}
+
+static int read_run(struct block_gather *g, size_t k, size_t end, struct err *err)
+{
+	const struct span_note *first = note_in_order(g, k), *last = note_in_order(g, end - 1);
+	uint32_t n = last->off + last->len - first->off;
+	/* A large span alone needs no detour. */
+	uint8_t *to = n > BOUNCE_MAX ? g->chunk + g->at[(uint32_t)g->order[k]] : g->bounce;
+
+	if (g->input->read(g->input->arg, first->request, first->off, n, to, err) < 0)
+		return -1;
+	for (; k < end; k++)
+		if (place(g, k, to + (note_in_order(g, k)->off - first->off), err) < 0)
+			return -1;
+	return 0;
+}
+
+int block_gather_load(struct block_gather *g, size_t from, struct err *err)
+{
+	size_t n;
+
+	lay_out(g, choose(g, from));
+	sort_places(g);
+	n = g->to - g->from;
+	g->bounce = fit(g->bounce, &g->cap_bounce, BOUNCE_MAX, 1);
+	for (size_t k = 0; k < n;) {
+		size_t end = run_end(g, k);
+
+		if (read_run(g, k, end, err) < 0)
+			return -1;
+		k = end;
+	}
+	return 0;
+}
+
+const uint8_t *block_gather_span(const struct block_gather *g, size_t i, uint8_t *head_len)
+{
+	*head_len = (uint8_t)head_size(note_of(g, i)->len);
+	return g->chunk + g->at[i - g->from];
+}
+
+size_t block_gather_memory(const struct block_gather *g)
+{
+	return g->cap_chunk + g->cap_at * sizeof(*g->at) + 2 * g->cap_order * sizeof(*g->order) +
+	       g->cap_bounce;
+}

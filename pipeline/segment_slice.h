@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * segment_slice.h - reads parts of records of a segment log by position, many in a row.
+ *
+ * For callers that have read and checked the whole record before and remember a checksum of the
+ * part: a slice is read as it lies on disk. Keeps the segment it read last open, so slices in the
+ * order of positions cost one system call each.
+ * THREADS: one at a time; the log's other calls may go on. OWNERSHIP: borrows the log, holds one
+ * descriptor.
+ */
+#ifndef PIPELINE_SEGMENT_SLICE_H
+#define PIPELINE_SEGMENT_SLICE_H
+
+#include "pipeline/segment_log.h"
+
+struct segment_slices {
+	struct segment_log *log;
+	uint64_t segment; /* of fd */
+	int fd;           /* -1: none */
+};
+
+void segment_slices_init(struct segment_slices *s, struct segment_log *log);
+void segment_slices_fini(struct segment_slices *s);
+/* n bytes from `off` of the payload at `at`. -1: NOT_FOUND (freed), CORRUPT (no such bytes), IO. */
+int segment_slices_read(struct segment_slices *s, const struct segment_position *at, uint32_t off,
+			uint32_t n, void *to, struct err *err);
+
+#endif

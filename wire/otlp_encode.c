@@ -190,3 +190,92 @@ size_t otlp_encoded_size(const struct span_tables *t, const uint32_t *pick, uint
 	measure(t, pick, n, NULL, &total);
 	return total;
 }
+
+/* ---- written in one go ---- */
+
+/* The payload of the ScopeSpans that starts at span `first`; *end: behind its last span. */
+static size_t scope_payload(const struct span_tables *t, const uint32_t *pick, uint32_t n,
+			    uint32_t first, uint32_t *end)
+{
+	uint32_t scope = span_at(t, pick, first)->scope, i;
+	size_t payload = t->scopes[scope].head_bytes;
+
+	for (i = first; i < n && span_at(t, pick, i)->scope == scope; i++)
+		payload += field_size(span_at(t, pick, i)->len);
+	*end = i;
+	return payload;
+}
+
+/* The same of the ResourceSpans that starts there. */
+static size_t resource_payload(const struct span_tables *t, const uint32_t *pick, uint32_t n,
+			       uint32_t first, uint32_t *end)
+{
+	uint32_t resource = t->scopes[span_at(t, pick, first)->scope].resource, i = first;
+	size_t payload = t->resources[resource].head_bytes;
+
+	while (i < n && t->scopes[span_at(t, pick, i)->scope].resource == resource)
+		payload += field_size(scope_payload(t, pick, n, i, &i));
+	*end = i;
+	return payload;
+}
+
+static uint8_t *put(uint8_t *out, const uint8_t *p, size_t n)
+{
+	if (n > 0)
+		memcpy(out, p, n);
+	return out + n;
+}
+
+static uint8_t *put_head(uint8_t *out, uint8_t tag, size_t payload)
+{
+	*out++ = tag;
+	return out + pb_varint_write(out, payload);
+}
+
+static uint8_t *put_heads(uint8_t *out, const struct span_tables *t, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		out = put(out, t->heads[first + i].p, t->heads[first + i].n);
+	return out;
+}
+
+static uint8_t *put_span(uint8_t *out, const struct span_ref *sp)
+{
+	if (sp->pieces == NULL && sp->head_len > 0)
+		return put(out, sp->p - sp->head_len, sp->head_len + (size_t)sp->len);
+	out = put_head(out, TAG_SPAN, sp->len);
+	if (sp->pieces == NULL)
+		return put(out, sp->p, sp->len);
+	for (unsigned i = 0; i < sp->n_pieces; i++)
+		out = put(out, sp->pieces[i].p, sp->pieces[i].n);
+	return out;
+}
+
+static uint8_t *put_scope(uint8_t *out, const struct span_tables *t, const uint32_t *pick,
+			  uint32_t n, uint32_t first, uint32_t *end)
+{
+	const struct scope_ref *s = &t->scopes[span_at(t, pick, first)->scope];
+
+	out = put_head(out, TAG_SCOPE_SPANS, scope_payload(t, pick, n, first, end));
+	out = put_heads(out, t, s->head, s->n_head);
+	for (uint32_t i = first; i < *end; i++)
+		out = put_span(out, span_at(t, pick, i));
+	return out;
+}
+
+uint8_t *otlp_write(const struct span_tables *t, const uint32_t *pick, uint32_t n, uint8_t *out)
+{
+	uint32_t i = 0, end;
+
+	out = put_heads(out, t, 0, t->n_extras);
+	while (i < n) {
+		const struct resource_ref *r =
+			&t->resources[t->scopes[span_at(t, pick, i)->scope].resource];
+
+		out = put_head(out, TAG_RESOURCE_SPANS, resource_payload(t, pick, n, i, &end));
+		out = put_heads(out, t, r->head, r->n_head);
+		while (i < end)
+			out = put_scope(out, t, pick, end, i, &i);
+	}
+	return out;
+}

@@ -26,5 +26,8 @@ void otlp_encode(const struct span_tables *t, const uint32_t *pick, uint32_t n, 
 		 struct otlp_pieces *out);
 /* Encoded size of the same. */
 size_t otlp_encoded_size(const struct span_tables *t, const uint32_t *pick, uint32_t n);
+/* The same bytes written to `out`, which has room for otlp_encoded_size of them; returns their end.
+ * For few spans at a time: no list, no memory. */
+uint8_t *otlp_write(const struct span_tables *t, const uint32_t *pick, uint32_t n, uint8_t *out);
 
 #endif

@@ -365,6 +365,17 @@ static int otlp_is_drained(struct component *c)
 	return st->queue == NULL || sending_queue_is_drained(st->queue);
 }
 
+static bool otlp_is_ready(struct component *c, char *why, size_t why_size)
+{
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
+	char reason[200];
+
+	if (st->queue == NULL || !sending_queue_is_failing(st->queue, reason, sizeof(reason)))
+		return st->queue != NULL;
+	snprintf(why, why_size, "exporter %s: %s", c->id, reason);
+	return false;
+}
+
 static void stop_on_loop(void *arg)
 {
 	struct otlp_state *st = arg;
@@ -406,4 +417,5 @@ const struct component_type exporter_otlp = {
 	.drain = otlp_drain,
 	.is_drained = otlp_is_drained,
 	.shutdown = otlp_shutdown,
+	.is_ready = otlp_is_ready,
 };

@@ -108,6 +108,7 @@ struct component {
 	const void *config;                      /* type->config_size bytes, parsed */
 	void *state;                             /* type->state_size bytes, zeroed at start */
 	const struct receiver_options *receiver; /* receivers: tenant, ack, ack_timeout */
+	const char *pipeline; /* processors: the id of the pipeline it is in, a label; else NULL */
 	struct component_counters *count;
 	/* ---- */
 	struct service *service;

@@ -282,7 +282,7 @@ static void check_sections(struct conf_check *k, const struct conf_node *root)
 			continue;
 		if (s->kind != CONF_MAP) {
 			k->broken[kind] = true;
-			conf_error_add(k->errors, s->pos, name,
+			conf_error_add(k->errors, conf_tree_kind_pos(s), name,
 				       "write one `type/name:` a line below it",
 				       "expected a map, got '%s'", conf_tree_type_name(s));
 			continue;

@@ -124,7 +124,7 @@ static void resolve_list(struct conf_check *k, enum component_kind kind,
 	if (node == NULL || node->kind == CONF_NULL)
 		return;
 	if (node->kind != CONF_LIST) {
-		conf_error_add(k->errors, node->pos, path, "write [a, b]",
+		conf_error_add(k->errors, conf_tree_kind_pos(node), path, "write [a, b]",
 			       "expected a list of %s, got '%s'", registry_section_name(kind),
 			       conf_tree_type_name(node));
 		/* One error is enough: not also "must have at least one". */
@@ -433,7 +433,7 @@ static void check_pipelines(struct conf_check *k, const struct conf_node *root,
 	bool any = pipelines != NULL && pipelines->kind == CONF_MAP && pipelines->n > 0;
 
 	if (pipelines != NULL && pipelines->kind != CONF_MAP && pipelines->kind != CONF_NULL) {
-		conf_error_add(k->errors, pipelines->pos, "service.pipelines",
+		conf_error_add(k->errors, conf_tree_kind_pos(pipelines), "service.pipelines",
 			       "write `traces:` below it", "expected a map, got '%s'",
 			       conf_tree_type_name(pipelines));
 		return;

@@ -152,7 +152,7 @@ static const char *scalar_text(const struct check *k, const struct conf_node *n,
 		return n->raw;
 	if (n->kind == CONF_SCALAR)
 		return n->text;
-	conf_error_add(k->errors, n->pos, path, "write one value",
+	conf_error_add(k->errors, conf_tree_kind_pos(n), path, "write one value",
 		       "expected type 'string', got unconvertible type '%s'",
 		       conf_tree_type_name(n));
 	return NULL;
@@ -164,7 +164,7 @@ static bool expect_map(const struct check *k, const struct conf_node *n, const c
 		return false;
 	if (n->kind == CONF_MAP)
 		return true;
-	conf_error_add(k->errors, conf_tree_own_pos(n), path, "write name: value lines below it",
+	conf_error_add(k->errors, conf_tree_kind_pos(n), path, "write name: value lines below it",
 		       "expected a map, got '%s'", conf_tree_type_name(n));
 	return false;
 }
@@ -192,7 +192,7 @@ static void read_attributes(const struct check *k, const struct conf_node *list,
 	size_t i = 0;
 
 	if (list->kind != CONF_LIST) {
-		conf_error_add(k->errors, list->pos, PATH ".resource.attributes",
+		conf_error_add(k->errors, conf_tree_kind_pos(list), PATH ".resource.attributes",
 			       "write - {name: service.name, value: text} lines",
 			       "expected a list, got '%s'", conf_tree_type_name(list));
 		return;
@@ -225,7 +225,8 @@ static void read_inline(const struct check *k, const struct conf_node *n, struct
 	else if (is_text)
 		set_attribute(map, n->key, n->raw ? n->raw : n->text);
 	else
-		conf_error_add(k->errors, n->pos, path, "put it in quotes, or write nothing",
+		conf_error_add(k->errors, conf_tree_kind_pos(n), path,
+			       "put it in quotes, or write nothing",
 			       "legacy resource attribute \"%.100s\" must be string or null",
 			       n->key);
 }

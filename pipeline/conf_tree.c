@@ -157,6 +157,12 @@ struct conf_pos conf_tree_own_pos(const struct conf_node *n)
 	return n->key != NULL && (empty || n->pos.source == NULL) ? n->key_pos : n->pos;
 }
 
+struct conf_pos conf_tree_kind_pos(const struct conf_node *n)
+{
+	/* What a ${...} gave is written as a scalar, whatever it became. */
+	return n->kind == CONF_SCALAR || n->raw != NULL || n->key == NULL ? n->pos : n->key_pos;
+}
+
 struct conf_pos conf_tree_pos(const struct conf_node *node, const char *key)
 {
 	const struct conf_node *deepest = node, *at = node;

@@ -90,6 +90,8 @@ struct conf_pos conf_tree_pos(const struct conf_node *node, const char *key);
 /* Where to point for the node itself: its key when it has one and is null or empty, else its value.
  */
 struct conf_pos conf_tree_own_pos(const struct conf_node *n);
+/* Where to point when the node is of the wrong kind: a scalar itself, else its key. */
+struct conf_pos conf_tree_kind_pos(const struct conf_node *n);
 /* "null", "bool", "int", "float", "string", "list" or "map": what YAML makes of the node. */
 const char *conf_tree_type_name(const struct conf_node *n);
 

@@ -259,9 +259,9 @@ static bool expect_map(struct walk *w, const struct conf_node *n, const char *pa
 	if (n->kind == CONF_MAP)
 		return true;
 	/* A scalar is where the mistake is; a list as a whole has its key to point to. */
-	conf_error_add(w->errors, n->kind == CONF_LIST && n->key != NULL ? n->key_pos : n->pos,
-		       path, "put the keys below it, indented, or write {}",
-		       "expected a map, got '%s'", conf_tree_type_name(n));
+	conf_error_add(w->errors, conf_tree_kind_pos(n), path,
+		       "put the keys below it, indented, or write {}", "expected a map, got '%s'",
+		       conf_tree_type_name(n));
 	return false;
 }
 
@@ -298,7 +298,8 @@ static void parse_list(struct walk *w, const struct option *o, const struct conf
 	if (n->kind == CONF_NULL)
 		return;
 	if (n->kind != CONF_LIST || n->n > ITEMS_MAX) {
-		conf_error_add(w->errors, n->pos, path, "write one `- {key: value}` a line",
+		conf_error_add(w->errors, conf_tree_kind_pos(n), path,
+			       "write one `- {key: value}` a line",
 			       n->kind == CONF_LIST ? "a list has more than 10000 items"
 						    : "expected a list, got '%s'",
 			       conf_tree_type_name(n));

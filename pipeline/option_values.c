@@ -63,11 +63,11 @@ static void wrong_type(const struct option_value *v, const struct option *o,
 		       const struct conf_node *n, const char *want, const char *hint)
 {
 	if (n->kind != CONF_SCALAR || o->kind == OPTION_OPAQUE_STR || o->kind == OPTION_OPAQUE_MAP)
-		conf_error_add(v->errors, n->pos, v->path, hint,
+		conf_error_add(v->errors, conf_tree_kind_pos(n), v->path, hint,
 			       "expected type '%s', got unconvertible type '%s'", want,
 			       conf_tree_type_name(n));
 	else
-		conf_error_add(v->errors, n->pos, v->path, hint,
+		conf_error_add(v->errors, conf_tree_kind_pos(n), v->path, hint,
 			       "expected type '%s', got unconvertible type '%s', value: '%.80s'",
 			       want, conf_tree_type_name(n), n->text);
 }

@@ -26,8 +26,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
+
+#define FAILURE_COUNTS_NS (10 * NS_PER_S)
 
 _Static_assert(sizeof(((struct segment_append *)0)->header) == SEGMENT_FRAME_SIZE, "frame");
 _Static_assert(SEGMENT_RECORD_MAX == SEGMENT_PAYLOAD_MAX, "one limit of a record");
@@ -477,6 +481,31 @@ void segment_log_free_to(struct segment_log *log, uint64_t lsn)
 }
 
 /* ---- figures ---- */
+
+static bool has_room(const struct segment_log *log)
+{
+	struct statvfs fs;
+
+	return statvfs(log->dir.path, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize >= MIB;
+}
+
+bool segment_log_is_failing(struct segment_log *log, char *why, size_t why_size)
+{
+	struct err last;
+	uint64_t when;
+
+	pthread_mutex_lock(&log->lock);
+	when = log->failed_ns;
+	last = log->last_error;
+	pthread_mutex_unlock(&log->lock);
+	/* Nobody may try again while we say no, so a failure does not count for ever. */
+	if (when == 0 || (last.kind == ERR_EXHAUSTED
+				  ? has_room(log)
+				  : clock_mono_ns() - when > FAILURE_COUNTS_NS))
+		return false;
+	snprintf(why, why_size, "%s", last.msg);
+	return true;
+}
 
 void segment_log_stats(struct segment_log *log, struct segment_log_stats *out)
 {

@@ -136,6 +136,9 @@ void segment_log_free_to(struct segment_log *log, uint64_t lsn);
 /* True as soon as a record with this LSN or a higher one is durable; false after timeout_ms. Any
  * thread. */
 bool segment_log_wait(struct segment_log *log, uint64_t lsn, uint32_t timeout_ms);
+/* True, with the reason, while appends fail: the last one did, and the disk is still full or it was
+ * not long ago. Any thread. */
+bool segment_log_is_failing(struct segment_log *log, char *why, size_t why_size);
 void segment_log_stats(struct segment_log *log, struct segment_log_stats *out);
 
 #endif

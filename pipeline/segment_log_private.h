@@ -54,6 +54,7 @@ struct segment_log {
 	uint64_t next_lsn, low_water;
 	uint64_t full_until_ns;		/* the disk was full: refuse so long */
 	struct err last_error;
+	uint64_t failed_ns;		/* monotonic, of the last failure; 0 after a success */
 	uint64_t appended, failed, lost, quarantined, fsyncs, fsync_ns_last, fsync_ns_max;
 
 	/* the writer's */

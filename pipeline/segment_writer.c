@@ -379,6 +379,7 @@ static void publish(struct segment_log *log, const struct run *r)
 		seg->size = r->offset;
 	}
 	log->appended += r->n;
+	log->failed_ns = 0;
 	if (log->waiters > 0)
 		pthread_cond_broadcast(&log->progress);
 	pthread_mutex_unlock(&log->lock);
@@ -404,6 +405,7 @@ static void fail_all(struct segment_log *log, struct segment_append *a, const st
 	pthread_mutex_lock(&log->lock);
 	log->failed += n;
 	log->last_error = *err;
+	log->failed_ns = clock_mono_ns();
 	if (err->kind == ERR_EXHAUSTED)
 		log->full_until_ns = clock_mono_ns() + FULL_PAUSE_NS;
 	pthread_mutex_unlock(&log->lock);

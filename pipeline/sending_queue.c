@@ -201,6 +201,7 @@ static void deactivate(struct send_request *r)
 		r->next->prev = r->prev;
 	r->next = r->prev = NULL;
 	q->n_busy--;
+	atomic_fetch_sub(&q->o.component->count->in_flight, 1);
 }
 
 static void close_request(struct send_request *r)
@@ -485,6 +486,7 @@ static void activate(struct send_request *r)
 		q->active->prev = r;
 	q->active = r;
 	q->n_busy++;
+	atomic_fetch_add(&q->o.component->count->in_flight, 1);
 }
 
 /* Start attempts while consumers are free. On the loop. */
@@ -628,6 +630,11 @@ struct sending_queue *sending_queue_new(const struct sending_queue_settings *s, 
 		return NULL;
 	}
 	return q;
+}
+
+bool sending_queue_is_failing(struct sending_queue *q, char *why, size_t why_size)
+{
+	return q->log != NULL && sending_queue_log_is_failing(q, why, why_size);
 }
 
 bool sending_queue_is_drained(struct sending_queue *q)

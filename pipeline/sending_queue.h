@@ -88,6 +88,8 @@ void sending_queue_consume(struct sending_queue *q, struct batch *b);
  * refused by a next hop that took the others. On the loop. */
 void sending_queue_done(struct send_request *r, enum send_result result, uint32_t n_rejected,
 			const struct err *err);
+/* True, with the reason, while the queue on disk cannot take more. Any thread. */
+bool sending_queue_is_failing(struct sending_queue *q, char *why, size_t why_size);
 /* Nothing waits or is under way. With storage: and what the log still has could not be delivered
  * now. Any thread. */
 bool sending_queue_is_drained(struct sending_queue *q);

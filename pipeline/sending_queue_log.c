@@ -473,8 +473,8 @@ static bool may_feed_locked(struct sending_queue *q)
 {
 	const struct sending_queue_log *l = q->log;
 
-	if ((!has_more_locked(l) && l->carry == NULL) ||
-	    q->n_open >= 2 * q->n_consumers || clock_mono_ns() < l->pause_until_ns)
+	if ((!has_more_locked(l) && l->carry == NULL) || q->n_open >= 2 * q->n_consumers ||
+	    clock_mono_ns() < l->pause_until_ns)
 		return false;
 	if (atomic_load(&q->draining) && atomic_load(&q->last_failed))
 		return false;
@@ -497,6 +497,11 @@ static void write_off_locked(struct sending_queue_log *l)
 }
 
 /* What is on disk, against what may be there. Without the lock. */
+bool sending_queue_log_is_failing(struct sending_queue *q, char *why, size_t why_size)
+{
+	return segment_log_is_failing(q->log->log, why, why_size);
+}
+
 static void note_disk(struct sending_queue *q)
 {
 	struct component_counters *count = q->o.component->count;

@@ -52,6 +52,7 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err);
 void sending_queue_log_append(struct sending_queue *q, struct batch *b);
 /* There is room in memory, or less to wait for. Any thread, without the lock. */
 void sending_queue_log_wake(struct sending_queue *q);
+bool sending_queue_log_is_failing(struct sending_queue *q, char *why, size_t why_size);
 /* Everything was read and is finished. With the lock. */
 bool sending_queue_log_is_empty(const struct sending_queue *q);
 /* Read no more. Main thread. */

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { DEFAULT_BUDGET_MIB = 512, DRAIN_STEP_MS = 2 };
+enum { DEFAULT_BUDGET_MIB = 512, DRAIN_STEP_MS = 2, BEST_EFFORT_DRAIN_MS = 1000 };
 
 /* ---- building ---- */
 
@@ -36,7 +36,7 @@ static size_t add_component(struct service *s, size_t index, const char *pipelin
 	c->state = xcalloc(1, MAX(sc->type->state_size, (size_t)1));
 	c->count = &s->counters[s->n_components];
 	c->service = s;
-	s->pipeline_of[s->n_components] = pipeline;
+	c->pipeline = pipeline;
 	s->conf_index[s->n_components] = index;
 	return s->n_components++;
 }
@@ -45,7 +45,7 @@ static size_t add_component(struct service *s, size_t index, const char *pipelin
 static struct component *instance(struct service *s, size_t conf_index)
 {
 	for (size_t i = 0; i < s->n_components; i++)
-		if (s->conf_index[i] == conf_index && s->pipeline_of[i] == NULL)
+		if (s->conf_index[i] == conf_index && s->components[i].pipeline == NULL)
 			return &s->components[i];
 	return NULL;
 }
@@ -181,7 +181,6 @@ struct service *service_new(const struct service_config *conf, struct err *err)
 	atomic_store(&s->budget.limit, default_budget());
 	s->components = xcalloc(room, sizeof(*s->components));
 	s->counters = xcalloc(room, sizeof(*s->counters));
-	s->pipeline_of = xcalloc(room, sizeof(*s->pipeline_of));
 	s->conf_index = xcalloc(room, sizeof(*s->conf_index));
 	if (make_loops(s, err) < 0) {
 		service_free(s);
@@ -222,8 +221,23 @@ static int start_loops(struct service *s, struct err *err)
 	return 0;
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+/* No loop is inside a handler that began before the call. */
+static void pass_loops(struct service *s)
+{
+	for (unsigned i = 0; i < s->n_loops_started; i++)
+		loop_call(s->loops[i], nothing, NULL);
+}
+
 static void shutdown_all(struct service *s)
 {
+	/* From here on nobody asks a component whether it is ready, or for its metrics. */
+	atomic_store(&s->phase, SERVICE_STOPPED);
+	pass_loops(s);
 	/* The reverse of starting, within a kind too: the query borrows the store listed before it.
 	 */
 	for (size_t k = COUNT_OF(start_order); k-- > 0;)
@@ -237,13 +251,12 @@ static void shutdown_all(struct service *s)
 	s->telemetry = NULL;
 	while (s->n_loops_started > 0)
 		loop_stop(s->loops[--s->n_loops_started]);
-	atomic_store(&s->phase, SERVICE_STOPPED);
 }
 
 int service_start(struct service *s, struct err *err)
 {
 	atomic_store(&s->phase, SERVICE_STARTING);
-	s->started_wall_ns = clock_wall_ns();
+	s->started_mono_ns = clock_mono_ns();
 	if (start_loops(s, err) < 0)
 		goto fail;
 	if (s->conf->telemetry.metrics_level != TELEMETRY_NONE &&
@@ -301,6 +314,15 @@ static void drain_kind(struct service *s, enum component_kind kind)
 	}
 }
 
+/* An exporter that holds no acknowledgement holds up no shutdown either, but for a moment. */
+static bool is_waited_for(const struct service *s, const struct component *c)
+{
+	const struct service_component *sc = &s->conf->components[s->conf_index[c - s->components]];
+
+	return c->type->kind != KIND_EXPORTER || !sc->exporter.best_effort ||
+	       clock_mono_ns() - s->drain_mono_ns < BEST_EFFORT_DRAIN_MS * NS_PER_MS;
+}
+
 static bool kind_is_drained(struct service *s, enum component_kind kind)
 {
 	bool drained = true;
@@ -308,7 +330,7 @@ static bool kind_is_drained(struct service *s, enum component_kind kind)
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
-		if (c->type->kind == kind && c->type->is_drained != NULL)
+		if (c->type->kind == kind && c->type->is_drained != NULL && is_waited_for(s, c))
 			drained &= c->type->is_drained(c) != 0;
 	}
 	return drained;
@@ -340,6 +362,7 @@ void service_stop(struct service *s)
 {
 	uint64_t deadline = clock_mono_ns() + (uint64_t)s->conf->drain_timeout_ns;
 
+	s->drain_mono_ns = clock_mono_ns();
 	atomic_store(&s->phase, SERVICE_DRAINING);
 	drain_kind(s, KIND_RECEIVER);
 	drain_kind(s, KIND_PROCESSOR);
@@ -369,7 +392,6 @@ void service_free(struct service *s)
 	free(s->loops);
 	free(s->components);
 	free(s->counters);
-	free(s->pipeline_of);
 	free(s->conf_index);
 	free(s);
 }

@@ -40,13 +40,12 @@ struct service {
 	/* In start order; a processor once per pipeline. */
 	struct component *components;
 	struct component_counters *counters;
-	const char **pipeline_of; /* processors: the pipeline's id; else NULL */
-	size_t *conf_index;       /* into conf->components */
+	size_t *conf_index; /* into conf->components */
 	size_t n_components, n_started;
 	_Atomic int phase;  /* enum service_phase */
 	_Atomic int failed; /* a component asked to stop the process */
 	char failure[256];
-	uint64_t started_wall_ns;
+	uint64_t started_mono_ns, drain_mono_ns;
 	struct telemetry_server *telemetry;
 	struct component *_Atomic starting; /* whose start runs now, or NULL */
 	/* Set by the owner before service_start, each may be NULL. */

@@ -8,6 +8,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
+static const char *root = ""; /* tests put a tree of their own in front */
+
+void system_set_root(const char *path)
+{
+	root = path;
+}
+
 /* The first line of a file as up to two numbers; returns how many were there ("max" is none). */
 static int read_numbers(const char *path, unsigned long long *a, unsigned long long *b)
 {
@@ -21,14 +28,92 @@ static int read_numbers(const char *path, unsigned long long *a, unsigned long l
 	return n < 0 ? 0 : n;
 }
 
-uint64_t system_memory_cgroup_limit(void)
+static int read_in(const char *dir, const char *file, unsigned long long *a, unsigned long long *b)
+{
+	char path[4400];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	return read_numbers(path, a, b);
+}
+
+/* ---- our control groups ---- */
+
+typedef void group_fn(const char *dir, uint64_t *lowest);
+
+/* fn for the group at base+path and all above it: the tightest limit on the way up holds. `path`
+ * is eaten. */
+static void walk_up(const char *base, char *path, group_fn *fn, uint64_t *lowest)
+{
+	char dir[4200];
+
+	for (;;) {
+		char *slash = strrchr(path, '/');
+
+		snprintf(dir, sizeof(dir), "%s/sys/fs/cgroup%s%s", root, base, path);
+		fn(dir, lowest);
+		if (slash == NULL)
+			return;
+		*slash = '\0';
+	}
+}
+
+static bool has_word(const char *list, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *p = list; p != NULL; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+		if (strncmp(p, word, n) == 0 && (p[n] == ',' || p[n] == '\0'))
+			return true;
+	return false;
+}
+
+/* The lowest limit fn finds in our groups, UINT64_MAX when there is none. /proc/self/cgroup has
+ * lines id:controllers:path; version 2 has one, without controllers. */
+static uint64_t lowest_limit(const char *controller, group_fn *fn)
+{
+	uint64_t lowest = UINT64_MAX;
+	char line[4200], base[64], none[1] = "";
+	FILE *f;
+
+	snprintf(line, sizeof(line), "%s/proc/self/cgroup", root);
+	f = fopen(line, "re");
+	snprintf(base, sizeof(base), "/%s", controller);
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+		char *controllers = strchr(line, ':'), *path;
+
+		line[strcspn(line, "\n")] = '\0';
+		path = controllers ? strchr(controllers + 1, ':') : NULL;
+		if (path == NULL)
+			continue;
+		*path++ = '\0';
+		/* In a container the path may be the host's; the group itself is at the top then.
+		 */
+		if (controllers[1] == '\0')
+			walk_up("", path, fn, &lowest);
+		else if (has_word(controllers + 1, controller))
+			walk_up(base, path, fn, &lowest);
+	}
+	if (f != NULL)
+		fclose(f);
+	walk_up("", none, fn, &lowest);
+	walk_up(base, none, fn, &lowest);
+	return lowest;
+}
+
+static void memory_limit(const char *dir, uint64_t *lowest)
 {
 	unsigned long long v, unused;
-	uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 
-	if (read_numbers("/sys/fs/cgroup/memory.max", &v, &unused) < 1 &&
-	    read_numbers("/sys/fs/cgroup/memory/memory.limit_in_bytes", &v, &unused) < 1)
-		return 0;
+	if (read_in(dir, "memory.max", &v, &unused) >= 1 ||
+	    read_in(dir, "memory.limit_in_bytes", &v, &unused) >= 1)
+		*lowest = MIN(*lowest, (uint64_t)v);
+}
+
+uint64_t system_memory_cgroup_limit(void)
+{
+	uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t v = lowest_limit("memory", memory_limit);
+
 	/* Version 1 writes a huge number for "no limit". */
 	return v < all ? v : 0;
 }
@@ -49,28 +134,27 @@ uint64_t system_memory_rss(void)
 	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static unsigned quota_cpus(void)
+/* Part of a CPU counts as one. */
+static void cpu_limit(const char *dir, uint64_t *lowest)
 {
-	unsigned long long quota, period;
+	unsigned long long quota, period, unused;
 
-	if (read_numbers("/sys/fs/cgroup/cpu.max", &quota, &period) == 2 && period > 0)
-		return (unsigned)((quota + period - 1) / period);
-	if (read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota, &period) >= 1 &&
-	    read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period,
-			 &(unsigned long long){ 0 }) >= 1 &&
-	    period > 0 && quota < 1ull << 40)
-		return (unsigned)((quota + period - 1) / period);
-	return 0;
+	if (read_in(dir, "cpu.max", &quota, &period) == 2 && period > 0)
+		*lowest = MIN(*lowest, (quota + period - 1) / period);
+	else if (read_in(dir, "cpu.cfs_quota_us", &quota, &unused) >= 1 &&
+		 read_in(dir, "cpu.cfs_period_us", &period, &unused) >= 1 && period > 0 &&
+		 quota < 1ull << 40) /* -1: none */
+		*lowest = MIN(*lowest, (quota + period - 1) / period);
 }
 
 unsigned system_cpus(void)
 {
-	unsigned n = 1, quota = quota_cpus();
+	uint64_t quota = lowest_limit("cpu", cpu_limit);
+	unsigned n = 1;
 	cpu_set_t set;
 
 	if (sched_getaffinity(0, sizeof(set), &set) == 0)
 		n = (unsigned)CPU_COUNT(&set);
-	if (quota > 0)
-		n = MIN(n, quota);
+	n = (unsigned)MIN((uint64_t)n, quota);
 	return MAX(n, 1u);
 }

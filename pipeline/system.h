@@ -17,4 +17,7 @@ uint64_t system_memory_rss(void);
 /* CPUs that may run this process: affinity, cut by the cgroup's quota (rounded up); at least 1. */
 unsigned system_cpus(void);
 
+/* For tests: read /proc/self/cgroup and /sys/fs/cgroup below `path` (borrowed). */
+void system_set_root(const char *path);
+
 #endif

@@ -4,7 +4,7 @@
  */
 #include "pipeline/telemetry.h"
 
-#include "base/mem.h"
+#include "pipeline/registry.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -32,7 +32,7 @@ void telemetry_head(struct buf *out, const char *name, const char *kind, const c
 }
 
 /* Label values: backslash, quote and newline are escaped (text format 0.0.4). */
-static void add_label_value(struct buf *out, const char *v)
+void telemetry_label_value(struct buf *out, const char *v)
 {
 	for (; *v; v++) {
 		if (*v == '\n') {
@@ -43,6 +43,14 @@ static void add_label_value(struct buf *out, const char *v)
 			buf_add_char(out, '\\');
 		buf_add_char(out, *v);
 	}
+}
+
+static void add_value(struct buf *out, double v)
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), v == floor(v) && fabs(v) < 1e15 ? "%.0f" : "%.15g", v);
+	buf_printf(out, " %s\n", text);
 }
 
 void telemetry_sample(struct buf *out, const char *name, double v, ...)
@@ -59,15 +67,44 @@ void telemetry_sample(struct buf *out, const char *name, double v, ...)
 		if (value == NULL || *value == '\0')
 			continue;
 		buf_printf(out, "%c%s=\"", open, label);
-		add_label_value(out, value);
+		telemetry_label_value(out, value);
 		buf_add_char(out, '"');
 		open = ',';
 	}
 	va_end(ap);
 	if (open == ',')
 		buf_add_char(out, '}');
-	if (v == floor(v) && fabs(v) < 1e15)
-		buf_printf(out, " %.0f\n", v);
-	else
-		buf_printf(out, " %.17g\n", v);
+	add_value(out, v);
+}
+
+void telemetry_observe(struct telemetry_histogram *h, uint64_t v)
+{
+	size_t i = 0;
+
+	while (i < h->n_bounds && v > h->bounds[i])
+		i++;
+	atomic_fetch_add_explicit(&h->counts[i], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&h->sum, v, memory_order_relaxed);
+}
+
+void telemetry_histogram(struct buf *out, const char *name, const struct telemetry_histogram *h,
+			 const struct component *c)
+{
+	const char *kind = registry_kind_name(c->type->kind);
+	uint64_t n = 0;
+	char text[96], bound[24];
+
+	snprintf(text, sizeof(text), "%s_bucket", name);
+	for (size_t i = 0; i <= h->n_bounds; i++) {
+		n += atomic_load_explicit(&h->counts[i], memory_order_relaxed);
+		if (i < h->n_bounds)
+			snprintf(bound, sizeof(bound), "%llu", (unsigned long long)h->bounds[i]);
+		telemetry_sample(out, text, (double)n, kind, c->id, "pipeline", c->pipeline, "le",
+				 i < h->n_bounds ? bound : "+Inf", NULL);
+	}
+	snprintf(text, sizeof(text), "%s_sum", name);
+	telemetry_sample(out, text, (double)atomic_load_explicit(&h->sum, memory_order_relaxed),
+			 kind, c->id, "pipeline", c->pipeline, NULL);
+	snprintf(text, sizeof(text), "%s_count", name);
+	telemetry_sample(out, text, (double)n, kind, c->id, "pipeline", c->pipeline, NULL);
 }

@@ -31,7 +31,21 @@ struct component_counters {
 	struct transport_counters transports[MAX_TRANSPORTS]; /* receivers */
 	_Atomic uint64_t sent, send_failed, enqueue_failed;   /* exporters */
 	_Atomic int64_t queue_size, queue_capacity; /* exporters with a queue; capacity 0: none */
+	_Atomic int64_t in_flight; /* requests being sent, or between two attempts */
 };
+
+enum { HISTOGRAM_BOUNDS_MAX = 24 };
+
+/* Set bounds (ascending, borrowed) and n_bounds before use; the rest starts at zero. */
+struct telemetry_histogram {
+	const uint64_t *bounds;
+	size_t n_bounds; /* at most HISTOGRAM_BOUNDS_MAX */
+	_Atomic uint64_t counts[HISTOGRAM_BOUNDS_MAX + 1];
+	_Atomic uint64_t sum;
+};
+
+/* Count one value. Any thread. */
+void telemetry_observe(struct telemetry_histogram *h, uint64_t v);
 
 /* The slot of a transport, made on first use. Call in start. */
 struct transport_counters *telemetry_transport(struct component *c, const char *transport);
@@ -41,6 +55,11 @@ struct service;
 void telemetry_write(struct service *s, struct buf *out);
 /* `# HELP` and `# TYPE` of one metric, for component_type.metrics callbacks. */
 void telemetry_head(struct buf *out, const char *name, const char *kind, const char *help);
+/* The samples of a component's histogram, after telemetry_head with kind "histogram". */
+void telemetry_histogram(struct buf *out, const char *name, const struct telemetry_histogram *h,
+			 const struct component *c);
+/* Text as it stands between the quotes of a label value. */
+void telemetry_label_value(struct buf *out, const char *v);
 /* One sample: name{label="value",...} v. Labels are name/value pairs that end with NULL. */
 void telemetry_sample(struct buf *out, const char *name, double v, ...);
 

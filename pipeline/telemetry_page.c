@@ -16,7 +16,7 @@
 #include "pipeline/service.h"
 #include "pipeline/system.h"
 
-#include <stdio.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 /* ---- families of the core ---- */
@@ -58,6 +58,11 @@ static uint64_t queue_capacity(const struct component *c)
 	return (uint64_t)atomic_load(&c->count->queue_capacity);
 }
 
+static uint64_t in_flight(const struct component *c)
+{
+	return (uint64_t)atomic_load(&c->count->in_flight);
+}
+
 static const struct family {
 	const char *name, *kind, *help;
 	enum component_kind of;
@@ -76,31 +81,28 @@ static const struct family {
 	  queue_size },
 	{ "otelcol_exporter_queue_capacity", "gauge", "Room of the sending queue.", KIND_EXPORTER,
 	  queue_capacity },
+	{ "otelcol_exporter_in_flight_requests", "gauge",
+	  "Requests being sent, or waiting for their next attempt.", KIND_EXPORTER, in_flight },
 };
-
-static const char *name_of(const struct service *s, const char *name, const char *kind,
-			   char out[128])
-{
-	bool suffix = s->conf->telemetry.type_suffix && strcmp(kind, "counter") == 0;
-
-	snprintf(out, 128, "%s%s", name, suffix ? "_total" : "");
-	return out;
-}
 
 static void write_family(struct service *s, const struct family *f, struct buf *out)
 {
-	bool is_queue = f->value == queue_size || f->value == queue_capacity;
-	char name[128];
+	bool is_queue =
+		f->value == queue_size || f->value == queue_capacity || f->value == in_flight;
+	bool is_processor = f->of == KIND_PROCESSOR;
 
-	telemetry_head(out, name_of(s, f->name, f->kind, name), f->kind, f->help);
+	telemetry_head(out, f->name, f->kind, f->help);
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
 		if (c->type->kind != f->of ||
 		    (is_queue && atomic_load(&c->count->queue_capacity) == 0))
 			continue;
-		telemetry_sample(out, name, (double)f->value(c), registry_kind_name(f->of), c->id,
-				 "pipeline", s->pipeline_of[i], is_queue ? "data_type" : NULL,
+		telemetry_sample(out, f->name, (double)f->value(c), registry_kind_name(f->of),
+				 c->id, "pipeline", c->pipeline,
+				 is_queue       ? "data_type"
+				 : is_processor ? "otel_signal"
+						: NULL,
 				 "traces", NULL);
 	}
 }
@@ -123,9 +125,7 @@ static const struct transport_family {
 static void write_transport_family(struct service *s, const struct transport_family *f,
 				   struct buf *out)
 {
-	char name[128];
-
-	telemetry_head(out, name_of(s, f->name, "counter", name), "counter", f->help);
+	telemetry_head(out, f->name, "counter", f->help);
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
@@ -133,7 +133,7 @@ static void write_transport_family(struct service *s, const struct transport_fam
 			struct transport_counters *tc = &c->count->transports[t];
 
 			if (tc->transport != NULL)
-				telemetry_sample(out, name,
+				telemetry_sample(out, f->name,
 						 (double)atomic_load(
 							 (_Atomic uint64_t *)(void *)((char *)tc +
 										      f->offset)),
@@ -143,117 +143,218 @@ static void write_transport_family(struct service *s, const struct transport_fam
 	}
 }
 
-/* The two ends of the books, counted independently of each other. */
-static void write_ledger(struct service *s, struct buf *out)
+/* A family of one sample without labels. */
+static void single(struct buf *out, const char *name, const char *kind, const char *help, double v)
 {
-	char name[128];
-
-	telemetry_head(out, name_of(s, "spanmill_accepted_spans", "counter", name), "counter",
-		       "Spans this process took on, or found in a log at start.");
-	telemetry_sample(out, name, (double)atomic_load(&ledger.accepted), NULL);
-	telemetry_head(out, name_of(s, "spanmill_delivered_spans", "counter", name), "counter",
-		       "Of those: delivered to an exporter that is not best_effort.");
-	telemetry_sample(out, name, (double)atomic_load(&ledger.delivered), NULL);
-	telemetry_head(out, name_of(s, "spanmill_dropped_spans", "counter", name), "counter",
-		       "Of those: dropped, by reason.");
-	for (int r = 0; r < DROP_REASON_MAX; r++)
-		telemetry_sample(out, name, (double)atomic_load(&ledger.dropped[r]), "reason",
-				 drop_reason_name((enum drop_reason)r), NULL);
-	telemetry_head(out, "spanmill_held_spans", "gauge",
-		       "Of those: acknowledged and lying in a log.");
-	telemetry_sample(out, "spanmill_held_spans", (double)atomic_load(&ledger.held), NULL);
-	telemetry_head(out, "spanmill_in_flight_spans", "gauge",
-		       "Spans received and not answered yet.");
-	telemetry_sample(out, "spanmill_in_flight_spans", (double)atomic_load(&ledger.in_flight),
-			 NULL);
+	telemetry_head(out, name, kind, help);
+	telemetry_sample(out, name, v, NULL);
 }
 
+/* The two ends of the books, counted independently of each other. */
+static void write_ledger(struct buf *out)
+{
+	single(out, "spanmill_accepted_spans", "counter",
+	       "Spans this process took on, or found in a log at start.",
+	       (double)atomic_load(&ledger.accepted));
+	single(out, "spanmill_delivered_spans", "counter",
+	       "Of those: delivered to an exporter that is not best_effort.",
+	       (double)atomic_load(&ledger.delivered));
+	telemetry_head(out, "spanmill_dropped_spans", "counter", "Of those: dropped, by reason.");
+	for (int r = 0; r < DROP_REASON_MAX; r++)
+		telemetry_sample(out, "spanmill_dropped_spans",
+				 (double)atomic_load(&ledger.dropped[r]), "reason",
+				 drop_reason_name((enum drop_reason)r), NULL);
+	single(out, "spanmill_held_spans", "gauge", "Of those: acknowledged and lying in a log.",
+	       (double)atomic_load(&ledger.held));
+	single(out, "spanmill_in_flight_spans", "gauge", "Spans received and not answered yet.",
+	       (double)atomic_load(&ledger.in_flight));
+}
+
+static void write_budget(struct service *s, struct buf *out)
+{
+	static const char name[] = "spanmill_memory_bytes";
+
+	telemetry_head(out, name, "gauge", "The memory budget: granted now, limit, highest.");
+	telemetry_sample(out, name, (double)atomic_load(&s->budget.used), "what", "used", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&s->budget.limit), "what", "limit", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&s->budget.peak), "what", "peak", NULL);
+	single(out, "spanmill_memory_refusals", "counter", "Requests refused for want of budget.",
+	       (double)atomic_load(&s->budget.refusals));
+}
+
+/* The Collector's names, for its dashboards: what Go's runtime calls heap and system memory is what
+ * malloc handed out and what it has from the system. */
 static void write_process(struct service *s, struct buf *out)
 {
+	struct mallinfo2 m = mallinfo2();
 	struct rusage u;
-	double cpu;
-	char name[128];
 
 	getrusage(RUSAGE_SELF, &u);
-	cpu = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-	      (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-	telemetry_head(out, name_of(s, "otelcol_process_uptime", "counter", name), "counter",
-		       "Seconds since the start.");
-	telemetry_sample(out, name, (double)(clock_wall_ns() - s->started_wall_ns) / 1e9, NULL);
-	telemetry_head(out, name_of(s, "otelcol_process_cpu_seconds", "counter", name), "counter",
-		       "CPU seconds, user and system.");
-	telemetry_sample(out, name, cpu, NULL);
-	telemetry_head(out, "otelcol_process_memory_rss", "gauge", "Resident bytes.");
-	telemetry_sample(out, "otelcol_process_memory_rss", (double)system_memory_rss(), NULL);
-	telemetry_head(out, "spanmill_memory_bytes", "gauge",
-		       "The memory budget: granted now, limit, highest.");
-	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.used), "what",
-			 "used", NULL);
-	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.limit),
-			 "what", "limit", NULL);
-	telemetry_sample(out, "spanmill_memory_bytes", (double)atomic_load(&s->budget.peak), "what",
-			 "peak", NULL);
-	telemetry_head(out, name_of(s, "spanmill_memory_refusals", "counter", name), "counter",
-		       "Requests refused for want of budget.");
-	telemetry_sample(out, name, (double)atomic_load(&s->budget.refusals), NULL);
+	single(out, "otelcol_process_uptime", "counter", "Seconds since the start.",
+	       (double)((clock_mono_ns() - s->started_mono_ns) / NS_PER_MS) / 1e3);
+	single(out, "otelcol_process_cpu_seconds", "counter", "CPU seconds, user and system.",
+	       (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+		       (double)((u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1000) / 1e3);
+	single(out, "otelcol_process_memory_rss", "gauge", "Resident bytes.",
+	       (double)system_memory_rss());
+	single(out, "otelcol_process_runtime_heap_alloc_bytes", "gauge",
+	       "Bytes that malloc has given out.", (double)(m.uordblks + m.hblkhd));
+	single(out, "otelcol_process_runtime_total_sys_memory_bytes", "gauge",
+	       "Bytes that malloc has from the system.", (double)(m.arena + m.hblkhd));
+}
+
+static char label_char(char c, bool first)
+{
+	bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+
+	return letter || (!first && c >= '0' && c <= '9') ? c : '_';
+}
+
+/* Who speaks: service_name, service_version, service_instance_id and what the user added. */
+static void write_target(struct service *s, struct buf *out)
+{
+	const struct strmap *map = &s->conf->telemetry.resource;
+
+	telemetry_head(out, "target_info", "gauge", "Attributes of this process.");
+	buf_add_str(out, "target_info");
+	for (size_t i = 0; i < map->n; i++) {
+		buf_add_char(out, i == 0 ? '{' : ',');
+		for (const char *p = map->items[i].name; *p != '\0'; p++)
+			buf_add_char(out, label_char(*p, p == map->items[i].name));
+		buf_add_str(out, "=\"");
+		telemetry_label_value(out, map->items[i].value);
+		buf_add_char(out, '"');
+	}
+	buf_add_str(out, map->n > 0 ? "} 1\n" : " 1\n");
 }
 
 /* ---- components' own families ---- */
 
-/* Copy `own` into out, leaving out heads of families that were written before (two components of
- * one type). */
-static void merge_own(struct buf *own, struct map *seen, struct buf *out)
+/* A family that some components write, each with its own samples: they stand together under one
+ * head, as the format wants it. */
+struct own_family {
+	struct buf text;
+	struct own_family *next;
+};
+
+struct own_families {
+	struct map by_name;
+	struct own_family *first, **end;
+};
+
+static struct own_family *own_family(struct own_families *all, struct bytes name, bool *is_new)
 {
-	static char mark;
-	const char *line = buf_cstr(own);
+	struct own_family *f = map_find(&all->by_name, name);
 
-	while (*line != '\0') {
-		const char *end = strchr(line, '\n');
-		size_t n = end ? (size_t)(end - line) + 1 : strlen(line);
-		bool is_head = line[0] == '#';
+	*is_new = f == NULL;
+	if (f == NULL) {
+		f = xcalloc(1, sizeof(*f));
+		map_set(&all->by_name, name, f);
+		*all->end = f;
+		all->end = &f->next;
+	}
+	return f;
+}
 
-		if (!is_head ||
-		    map_set(seen, (struct bytes){ (const uint8_t *)line, n }, &mark) == NULL)
-			buf_add(out, line, n);
-		line += n;
+/* The word at p, which ends at a blank, a brace or the line. */
+static struct bytes word_at(const char *p)
+{
+	return (struct bytes){ (const uint8_t *)p, strcspn(p, " {\n") };
+}
+
+/* Sort one component's rows: `# HELP name` begins a family, what follows belongs to it. */
+static void sort_own(struct own_families *all, const char *text)
+{
+	struct own_family *f = NULL;
+	bool is_new = false;
+
+	for (const char *line = text; *line != '\0'; line += strcspn(line, "\n") + 1) {
+		if (strncmp(line, "# HELP ", 7) == 0)
+			f = own_family(all, word_at(line + 7), &is_new);
+		assert(f != NULL); /* telemetry_head comes first */
+		if (line[0] != '#' || is_new)
+			buf_add(&f->text, line, strcspn(line, "\n") + 1);
 	}
 }
 
 static void write_own(struct service *s, struct buf *out)
 {
-	struct map seen = MAP_INIT;
+	struct own_families all = { .by_name = MAP_INIT, .end = &all.first };
 
-	/* Components of one type stand together, so that a family's samples do. */
 	for (size_t i = 0; i < s->n_components; i++) {
-		bool done = false;
+		struct component *c = &s->components[i];
+		struct buf own = BUF_INIT;
 
-		for (size_t j = 0; j < i; j++)
-			done |= s->components[j].type == s->components[i].type;
-		for (size_t j = i; !done && j < s->n_components; j++) {
-			struct component *c = &s->components[j];
-			struct buf own = BUF_INIT;
-
-			if (c->type != s->components[i].type || c->type->metrics == NULL)
-				continue;
+		if (c->type->metrics != NULL)
 			c->type->metrics(c, &own);
-			merge_own(&own, &seen, out);
-			buf_fini(&own);
-		}
+		sort_own(&all, buf_cstr(&own));
+		buf_fini(&own);
 	}
-	map_fini(&seen);
+	for (struct own_family *f = all.first, *next; f != NULL; f = next) {
+		next = f->next;
+		buf_add_bytes(out, buf_bytes(&f->text));
+		buf_fini(&f->text);
+		free(f);
+	}
+	map_fini(&all.by_name);
 }
 
-void telemetry_write(struct service *s, struct buf *out)
+/* ---- _total ---- */
+
+/* With a reader that says without_type_suffix: false, counters end in _total. */
+static void add_suffixes(struct buf *page, struct buf *out)
+{
+	static const char type[] = "# TYPE ", help[] = "# HELP ";
+	struct map counters = MAP_INIT;
+	static char mark;
+
+	for (const char *line = buf_cstr(page); *line != '\0'; line += strcspn(line, "\n") + 1) {
+		struct bytes name = word_at(line + strlen(type));
+
+		if (strncmp(line, type, strlen(type)) == 0 &&
+		    strncmp((const char *)name.p + name.n, " counter\n", 9) == 0)
+			map_set(&counters, name, &mark);
+	}
+	for (const char *line = buf_cstr(page); *line != '\0'; line += strcspn(line, "\n") + 1) {
+		bool head = strncmp(line, type, strlen(type)) == 0 ||
+			    strncmp(line, help, strlen(help)) == 0;
+		struct bytes name = word_at(line + (head ? strlen(type) : 0));
+		const char *rest = (const char *)name.p + name.n;
+
+		buf_add(out, line, (size_t)(rest - line));
+		if (map_find(&counters, name) != NULL)
+			buf_add_str(out, "_total");
+		buf_add(out, rest, strcspn(rest, "\n") + 1);
+	}
+	map_fini(&counters);
+}
+
+static void write_families(struct service *s, struct buf *out)
 {
 	for (size_t i = 0; i < COUNT_OF(transport_families); i++)
 		write_transport_family(s, &transport_families[i], out);
 	for (size_t i = 0; i < COUNT_OF(families); i++)
 		write_family(s, &families[i], out);
-	write_ledger(s, out);
+	write_ledger(out);
+	write_budget(s, out);
 	write_process(s, out);
+	write_target(s, out);
 	/* A component that is still starting has nothing to say, and may not be asked. */
 	if (atomic_load(&s->phase) == SERVICE_RUNNING || atomic_load(&s->phase) == SERVICE_DRAINING)
 		write_own(s, out);
+}
+
+void telemetry_write(struct service *s, struct buf *out)
+{
+	struct buf page = BUF_INIT;
+
+	if (!s->conf->telemetry.type_suffix) {
+		write_families(s, out);
+		return;
+	}
+	write_families(s, &page);
+	add_suffixes(&page, out);
+	buf_fini(&page);
 }
 
 /* ---- the server ---- */

@@ -16,6 +16,7 @@
  */
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "net/loop.h"
 #include "pipeline/component.h"
 #include "pipeline/conf_error.h"
@@ -53,7 +54,13 @@ struct batch_state {
 	struct loop_timer timer;
 	bool ticking; /* the timer runs, or is about to */
 	_Atomic uint64_t size_triggers, timeout_triggers;
+	struct telemetry_histogram sizes;
 };
+
+/* The Collector's bounds of batch_send_size. */
+static const uint64_t size_bounds[] = { 10,   25,    50,    75,    100,   250,   500,  750,
+					1000, 2000,  3000,  4000,  5000,  6000,  7000, 8000,
+					9000, 10000, 20000, 30000, 50000, 100000 };
 
 #define C struct batch_config
 static const struct option batch_options[] = {
@@ -80,6 +87,14 @@ static void batch_validate(void *config, const struct conf_node *node, struct co
 	if (c->send_batch_max_size > 0 && c->send_batch_max_size < c->send_batch_size)
 		conf_error_at(errs, node, path, "send_batch_max_size", "raise it, or leave it 0",
 			      "must be greater or equal to send_batch_size");
+	for (size_t i = 0; i < c->metadata_keys.n; i++)
+		for (size_t j = 0; j < i; j++)
+			if (str_eq_nocase(bytes_str(c->metadata_keys.items[i]),
+					  c->metadata_keys.items[j]))
+				conf_error_at(errs, node, path, "metadata_keys", "list it once",
+					      "duplicate entry in metadata_keys: \"%.80s\" "
+					      "(case-insensitive)",
+					      c->metadata_keys.items[i]);
 }
 
 /* Emit in pieces of send_batch_max_size, the last one of what is left. Takes b. */
@@ -90,6 +105,8 @@ static void emit_split(struct component *c, struct batch *b)
 	struct batch *head, *tail;
 
 	if (n == 0) {
+		telemetry_observe(&COMPONENT_STATE(c, struct batch_state)->sizes,
+				  b->tables.n_spans);
 		component_emit(c, b);
 		return;
 	}
@@ -243,6 +260,8 @@ static int batch_processor_start(struct component *c, struct err *err)
 	(void)err;
 	pthread_mutex_init(&st->lock, NULL);
 	st->initialised = true;
+	st->sizes.bounds = size_bounds;
+	st->sizes.n_bounds = COUNT_OF(size_bounds);
 	st->loop = component_loop(c, 0);
 	st->task = (struct loop_task){ .fn = start_timer, .arg = c };
 	st->timer = (struct loop_timer){ .fn = tick, .arg = c };
@@ -282,18 +301,33 @@ static void batch_processor_shutdown(struct component *c)
 	st->initialised = false;
 }
 
+static void counter(struct buf *out, const struct component *c, const char *name, uint64_t v,
+		    const char *help)
+{
+	telemetry_head(out, name, "counter", help);
+	telemetry_sample(out, name, (double)v, "processor", c->id, "pipeline", c->pipeline, NULL);
+}
+
 static void batch_processor_metrics(struct component *c, struct buf *out)
 {
+	static const char sizes[] = "otelcol_processor_batch_batch_send_size",
+			  cardinality[] = "otelcol_processor_batch_metadata_cardinality";
 	struct batch_state *st = COMPONENT_STATE(c, struct batch_state);
+	size_t n_groups;
 
-	telemetry_head(out, "otelcol_processor_batch_batch_size_trigger_send", "counter",
-		       "Batches sent because of their size.");
-	telemetry_sample(out, "otelcol_processor_batch_batch_size_trigger_send",
-			 (double)atomic_load(&st->size_triggers), "processor", c->id, NULL);
-	telemetry_head(out, "otelcol_processor_batch_timeout_trigger_send", "counter",
-		       "Batches sent because time passed or nothing more came.");
-	telemetry_sample(out, "otelcol_processor_batch_timeout_trigger_send",
-			 (double)atomic_load(&st->timeout_triggers), "processor", c->id, NULL);
+	pthread_mutex_lock(&st->lock);
+	n_groups = st->n_groups;
+	pthread_mutex_unlock(&st->lock);
+	telemetry_head(out, sizes, "histogram", "Spans in the batches sent.");
+	telemetry_histogram(out, sizes, &st->sizes, c);
+	counter(out, c, "otelcol_processor_batch_batch_size_trigger_send",
+		atomic_load(&st->size_triggers), "Batches sent because of their size.");
+	counter(out, c, "otelcol_processor_batch_timeout_trigger_send",
+		atomic_load(&st->timeout_triggers),
+		"Batches sent because time passed or nothing more came.");
+	telemetry_head(out, cardinality, "gauge", "Tenants whose spans wait to be joined.");
+	telemetry_sample(out, cardinality, (double)n_groups, "processor", c->id, "pipeline",
+			 c->pipeline, NULL);
 }
 
 const struct component_type processor_batch = {

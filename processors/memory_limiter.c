@@ -13,6 +13,7 @@
 #include "pipeline/component.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/system.h"
+#include "pipeline/telemetry.h"
 
 struct memory_limiter_config {
 	int64_t check_interval_ns;
@@ -95,6 +96,16 @@ static void memory_limiter_consume(struct component *c, struct batch *b)
 	component_emit(c, b);
 }
 
+static void memory_limiter_metrics(struct component *c, struct buf *out)
+{
+	static const char name[] = "otelcol_processor_memory_limiter_accepted_spans";
+
+	/* What is refused is refused before its spans are known: spanmill_memory_refusals. */
+	telemetry_head(out, name, "counter", "Spans that found room.");
+	telemetry_sample(out, name, (double)atomic_load(&c->count->incoming), "processor", c->id,
+			 "pipeline", c->pipeline, NULL);
+}
+
 const struct component_type processor_memory_limiter = {
 	.name = "memory_limiter",
 	.kind = KIND_PROCESSOR,
@@ -106,4 +117,5 @@ const struct component_type processor_memory_limiter = {
 	.validate = memory_limiter_validate,
 	.start = memory_limiter_start,
 	.consume = memory_limiter_consume,
+	.metrics = memory_limiter_metrics,
 };

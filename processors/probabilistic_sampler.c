@@ -233,10 +233,11 @@ static void sampler_metrics(struct component *c, struct buf *out)
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
 
 	telemetry_head(out, name, "counter", "Spans decided, by policy and decision.");
-	telemetry_sample(out, name, (double)atomic_load(&st->kept), "processor", c->id, "policy",
-			 "trace_id_w3c", "sampled", "true", NULL);
-	telemetry_sample(out, name, (double)atomic_load(&st->dropped), "processor", c->id, "policy",
-			 "trace_id_w3c", "sampled", "false", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->kept), "processor", c->id, "pipeline",
+			 c->pipeline, "policy", "trace_id_w3c", "sampled", "true", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&st->dropped), "processor", c->id,
+			 "pipeline", c->pipeline, "policy", "trace_id_w3c", "sampled", "false",
+			 NULL);
 }
 
 const struct component_type processor_probabilistic_sampler = {

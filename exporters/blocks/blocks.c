@@ -193,9 +193,12 @@ static bool blocks_is_ready(struct component *c, char *why, size_t why_size)
 {
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
 
-	if (st->log != NULL)
-		return true;
-	snprintf(why, why_size, "%s: the log is being replayed", c->id);
+	char reason[200];
+
+	/* While it starts, the service says what for. */
+	if (st->log == NULL || !section_log_is_failing(st->log, reason, sizeof(reason)))
+		return st->log != NULL;
+	snprintf(why, why_size, "exporter %s: %s", c->id, reason);
 	return false;
 }
 

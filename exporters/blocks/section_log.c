@@ -407,6 +407,20 @@ bool section_log_is_idle(struct section_log *l)
 	return idle;
 }
 
+bool section_log_is_failing(struct section_log *l, char *why, size_t why_size)
+{
+	bool failing;
+
+	if (segment_log_is_failing(l->log, why, why_size))
+		return true;
+	pthread_mutex_lock(&l->lock);
+	failing = l->stats.last_error[0] != '\0';
+	if (failing)
+		snprintf(why, why_size, "blocks cannot be written: %s", l->stats.last_error);
+	pthread_mutex_unlock(&l->lock);
+	return failing;
+}
+
 void section_log_stats(struct section_log *l, struct section_log_stats *out)
 {
 	struct segment_log_stats log;

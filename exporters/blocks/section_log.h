@@ -56,6 +56,8 @@ void section_log_append(struct section_log *l, struct batch *b);
 /* Close what is open now. section_log_is_idle tells when everything is published. */
 void section_log_cut(struct section_log *l);
 bool section_log_is_idle(struct section_log *l);
+/* True, with the reason, while spans cannot be acknowledged or blocks cannot be written. */
+bool section_log_is_failing(struct section_log *l, char *why, size_t why_size);
 void section_log_stats(struct section_log *l, struct section_log_stats *out);
 /* Stop the builder (after the step it is at; what is not published stays in the log) and close.
  * NULL is fine. */

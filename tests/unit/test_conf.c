@@ -333,7 +333,7 @@ static const struct {
 	  "yaml:3:11: service.pipelines: service must have at least one pipeline: add "
 	  "service: {pipelines: {traces: {receivers: [...], exporters: [...]}}}\n" },
 	{ BASE "service: {pipelines: [a]}",
-	  "yaml:3:22: service.pipelines: expected a map, got 'list': write `traces:` "
+	  "yaml:3:11: service.pipelines: expected a map, got 'list': write `traces:` "
 	  "below it\n" },
 	{ OK "service::piplines: 1",
 	  "yaml:4:10: service.piplines: has invalid keys: piplines: did you mean "

@@ -184,7 +184,7 @@ static const struct {
 	  "f:1:9: x.number: expected type 'int', got unconvertible type 'string', value: '5': "
 	  "write it without quotes: 5\n" },
 	{ "number: 11", "f:1:9: x.number: 11 is out of range: between -10 and 10\n" },
-	{ "number: [1]", "f:1:9: x.number: expected type 'int', got unconvertible type 'list': "
+	{ "number: [1]", "f:1:1: x.number: expected type 'int', got unconvertible type 'list': "
 			 "write a number, for "
 			 "example -3\n" },
 	{ "number: 1.5", "f:1:9: x.number: expected type 'int', got unconvertible type 'float', "
@@ -213,7 +213,7 @@ static const struct {
 	{ "text: 5", "f:1:7: x.text: expected type 'string', got unconvertible type 'int', value: "
 		     "'5': put it in "
 		     "quotes: \"5\"\n" },
-	{ "text: {a: b}", "f:1:7: x.text: expected type 'string', got unconvertible type 'map': "
+	{ "text: {a: b}", "f:1:1: x.text: expected type 'string', got unconvertible type 'map': "
 			  "write one value\n" },
 	{ "secret: 5", "f:1:9: x.secret: expected type 'string', got unconvertible type 'int': put "
 		       "it in quotes: "
@@ -222,7 +222,7 @@ static const struct {
 			  "'int', value: '5': put "
 			  "it in quotes: \"5\"\n" },
 	{ "list: {a: b}",
-	  "f:1:7: x.list: expected type 'list', got unconvertible type 'map': write [a, b]\n" },
+	  "f:1:1: x.list: expected type 'list', got unconvertible type 'map': write [a, b]\n" },
 	{ "color: gren",
 	  "f:1:8: x.color: unknown value \"gren\": did you mean \"green\"? valid values: red, "
 	  "green\n" },
@@ -236,7 +236,7 @@ static const struct {
 	{ "items: [{weight: 1}]",
 	  "f:1:9: x.items[0].name: requires a non-empty \"name\": add `name: text`\n" },
 	{ "items: {name: a}",
-	  "f:1:8: x.items: expected a list, got 'map': write one `- {key: value}` a line\n" },
+	  "f:1:1: x.items: expected a list, got 'map': write one `- {key: value}` a line\n" },
 	{ "items: [5]",
 	  "f:1:9: x.items[0]: expected a map, got 'int': put the keys below it, indented, or write "
 	  "{}\n" },

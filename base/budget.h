@@ -18,12 +18,20 @@ struct budget {
 	_Atomic int64_t limit; /* bytes */
 	_Atomic int64_t peak;  /* highest `used` seen */
 	_Atomic uint64_t refusals;
+	_Atomic uint64_t refused_ns; /* clock_mono_ns of the last one */
+	_Atomic int64_t connections; /* what open connections could come to hold */
 };
 
 #define BUDGET_INIT(bytes)                                                                         \
 	{                                                                                          \
-		0, (bytes), 0, 0                                                                   \
+		.limit = (bytes)                                                                   \
 	}
+
+enum {
+	BUDGET_SMALL_BODY = 64 * 1024, /* one that may have the last of the budget */
+	BUDGET_RESERVE = 8,            /* the part that larger ones leave alone: one in eight */
+	BUDGET_CONNECTIONS = 2,        /* the part that connections may come to hold: a half */
+};
 
 /* True and accounted, or false and unchanged. NULL budget grants everything. */
 bool budget_charge(struct budget *b, size_t n);
@@ -32,5 +40,21 @@ void budget_force(struct budget *b, size_t n);
 void budget_release(struct budget *b, size_t n);
 /* Bytes still to be had; 0 when over. SIZE_MAX without a budget. */
 size_t budget_left(struct budget *b);
+
+/* May a request that promises n bytes be granted them? Large ones leave an eighth to small ones, so
+ * that a few which promise much and send nothing do not keep everybody out. What it allows must
+ * still be charged. */
+bool budget_allows_body(struct budget *b, size_t n);
+/* Was somebody refused in the last two seconds? Then those who hold memory and do nothing for it
+ * should give it back. */
+bool budget_is_short(const struct budget *b);
+/* Could n bytes never be had, not even when nothing else is? False without a budget. */
+bool budget_is_too_small(const struct budget *b, size_t n);
+
+/* A connection opened: `now` bytes are charged (forced), and it may come to `most`. False when all
+ * connections together could then hold more than half of the limit: time to close an idle one. */
+bool budget_connection(struct budget *b, size_t now, size_t most);
+/* It closed; the same numbers, `now` as it is by now. */
+void budget_connection_end(struct budget *b, size_t now, size_t most);
 
 #endif

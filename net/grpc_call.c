@@ -6,7 +6,8 @@
  * so a warm server allocates nothing for it but the message.
  * OWNERSHIP, THREADS: counted references (the session's, the holder's), loop's thread only. The
  * session's reference lasts as long as the stream, so whatever is being sent stays alive.
- * LIMITS: headers by MAX_HEADER_LIST_SIZE in grpc_session.c.
+ * LIMITS: headers by MAX_HEADER_LIST_SIZE in grpc_session.c; a call's memory is charged to the
+ * budget.
  */
 #include "net/grpc_call.h"
 
@@ -14,7 +15,13 @@
 
 #include <stdio.h>
 
-enum { SPARE_CALLS = 64, KEEP_BUF_BYTES = 4096, MAX_FIELDS = 6 };
+enum {
+	SPARE_CALLS = 64,
+	KEEP_BUF_BYTES = 4096,
+	MAX_FIELDS = 6,
+	CALL_CHARGE = 2048,       /* with nghttp2's stream, its answer and usual headers */
+	HEADERS_IN_CHARGE = 1024, /* of that: these headers */
+};
 
 struct grpc_call *grpc_call_new(struct grpc_session_env *env)
 {
@@ -28,11 +35,33 @@ struct grpc_call *grpc_call_new(struct grpc_session_env *env)
 		call = xcalloc(1, sizeof(*call));
 	}
 	call->refs = 1;
+	call->budget = env->settings->budget;
+	call->charged = CALL_CHARGE;
+	budget_force(call->budget, call->charged);
 	return call;
+}
+
+bool grpc_call_keep_headers(struct grpc_call *call)
+{
+	if (call->headers.cap <= HEADERS_IN_CHARGE)
+		return true;
+	if (budget_charge(call->budget, call->headers.cap)) {
+		call->charged += call->headers.cap;
+		return true;
+	}
+	buf_fini(&call->headers);
+	return false;
+}
+
+static void release_charge(struct grpc_call *call)
+{
+	budget_release(call->budget, call->charged);
+	call->charged = 0;
 }
 
 void grpc_call_delete(struct grpc_call *call)
 {
+	release_charge(call);
 	rcbuf_unref(call->message);
 	buf_fini(&call->headers);
 	buf_fini(&call->reply);
@@ -44,6 +73,7 @@ static void clean(struct grpc_call *call)
 {
 	struct buf headers = call->headers, reply = call->reply;
 
+	release_charge(call);
 	rcbuf_unref(call->message);
 	if (headers.cap > KEEP_BUF_BYTES)
 		buf_fini(&headers);

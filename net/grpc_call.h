@@ -36,6 +36,8 @@ struct grpc_call {
 	size_t received;   /* of those */
 	size_t unconsumed; /* received, but not yet given back as stream window */
 	struct rcbuf *message;
+	struct budget *budget; /* charged with `charged` bytes for the call itself */
+	size_t charged;
 	struct buf reply; /* prefix and message being sent */
 	size_t reply_off;
 	void (*on_cancel)(struct grpc_call *call, void *arg);
@@ -49,6 +51,8 @@ struct grpc_call *grpc_call_new(struct grpc_session_env *env);
 /* Drop the session's reference, keeping the memory in env->spare when it was the last. */
 void grpc_call_retire(struct grpc_call *call, struct grpc_session_env *env);
 void grpc_call_delete(struct grpc_call *call);
+/* The headers are complete: charge their memory, or forget them; false when the budget refuses. */
+bool grpc_call_keep_headers(struct grpc_call *call);
 void grpc_call_add_header(struct grpc_call *call, struct bytes name, struct bytes value);
 /* As grpc_call_fail, with an HTTP status that is not 200 where gRPC wants one. */
 void grpc_call_refuse(struct grpc_call *call, unsigned http_status, enum grpc_status status,

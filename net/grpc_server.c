@@ -6,9 +6,12 @@
  * whoever has something to send is put on a list that a uv_prepare handle empties before the loop
  * sleeps, so the answers to everything one turn brought go out in one write per connection.
  * A connection that does not take its answers is not read either.
+ * A spent budget closes no door: a client must be able to come and hear that it should come again.
+ * When connections hold more than their share of it, the one that was idle longest makes room.
  * OWNERSHIP, THREADS: the server owns connections, a connection its session; loop's thread. A
  * holder's calls survive all of them.
- * LIMITS: max_connections, CONNECTION_CHARGE bytes of budget each, times per settings.
+ * LIMITS: max_connections; what each holds is charged to the budget, answers that its client does
+ * not read included; times per settings.
  */
 #include "net/grpc_server.h"
 
@@ -26,7 +29,11 @@
 #include <unistd.h>
 
 enum {
-	CONNECTION_CHARGE = 24 * 1024, /* measured: an idle session's memory */
+	CONNECTION_CHARGE = 16 * 1024, /* measured: an idle session's memory, */
+	CONNECTION_MOST = 40 * 1024,   /* and with its header tables and buffers full */
+	TLS_CHARGE = 48 * 1024,        /* measured: what TLS adds to either */
+	CONNECTIONS_ALWAYS = 32,       /* whatever other listeners' connections hold */
+	IDLE_MIN_MS = 500,             /* before that a connection has hardly come */
 	ACCEPTS_PER_TURN = 64,
 	SEND_BATCH_BYTES = 64 * 1024,
 	ACCEPT_PAUSE_MS = 100, /* when descriptors ran out */
@@ -42,9 +49,11 @@ struct connection {
 	struct connection *next_dirty;
 	struct loop_timer timer;
 	uint64_t opened_ms, heard_ms;
-	uint64_t retire_ms;  /* when its age is up; 0 = never */
-	uint64_t drained_ms; /* when it began to drain; 0 = not */
-	uint64_t pinged_ms;  /* 0 = no PING is out */
+	uint64_t retire_ms;   /* when its age is up; 0 = never */
+	uint64_t drained_ms;  /* when it began to drain; 0 = not */
+	uint64_t pinged_ms;   /* 0 = no PING is out */
+	uint64_t blocked_ms;  /* since when it takes no more bytes; 0 = it takes them */
+	size_t charged, most; /* of the budget; pending bytes included */
 	bool dirty;
 	bool final;  /* the second GOAWAY is out */
 	bool broken; /* close once what there is to say is said */
@@ -82,7 +91,7 @@ static void connection_closed(struct stream *stream)
 	struct connection *k = CONTAINER_OF(stream, struct connection, stream);
 	struct grpc_server *s = k->server;
 
-	budget_release(s->c.budget, CONNECTION_CHARGE);
+	budget_connection_end(s->c.budget, k->charged, k->most);
 	free(k);
 	s->n_closing--;
 	release_server(s);
@@ -126,6 +135,27 @@ static void mark_dirty(void *arg)
 	k->server->dirty = k;
 }
 
+static void plan(struct connection *k);
+
+/* Account for what waits to be written. */
+static void note_pending(struct connection *k)
+{
+	size_t base = k->server->c.tls != NULL ? CONNECTION_CHARGE + TLS_CHARGE : CONNECTION_CHARGE;
+	size_t now = base + stream_pending(&k->stream);
+
+	if (now > k->charged)
+		budget_force(k->server->c.budget, now - k->charged);
+	else
+		budget_release(k->server->c.budget, k->charged - now);
+	k->charged = now;
+	if (!stream_is_blocked(&k->stream)) {
+		k->blocked_ms = 0;
+	} else if (k->blocked_ms == 0) {
+		k->blocked_ms = now_ms(k->server);
+		plan(k);
+	}
+}
+
 /* Send what the session has. False when the connection is gone. */
 static bool flush(struct connection *k)
 {
@@ -150,6 +180,7 @@ static bool flush(struct connection *k)
 			return false;
 		}
 	}
+	note_pending(k);
 	if ((k->broken || grpc_session_is_done(k->session) ||
 	     (k->final && grpc_session_calls(k->session) == 0)) &&
 	    !stream_is_blocked(&k->stream)) {
@@ -170,8 +201,6 @@ static void flush_dirty(uv_prepare_t *h)
 		flush(k);
 	}
 }
-
-static void plan(struct connection *k);
 
 static void connection_ready(struct stream *stream, bool readable)
 {
@@ -250,12 +279,19 @@ static uint64_t drain_due(const struct connection *k)
 						  : 0;
 }
 
+/* A client that does not read its answers, as one that does not answer a PING. */
+static uint64_t blocked_due(const struct connection *k)
+{
+	return k->blocked_ms > 0 ? k->blocked_ms + k->server->c.keepalive_timeout_ms : 0;
+}
+
 /* Set the timer to the next thing that time brings, unless it rings early enough already. */
 static void plan(struct connection *k)
 {
 	uint64_t now = now_ms(k->server);
 	uint64_t due = earlier(keepalive_due(k), earlier(idle_due(k), drain_due(k)));
 
+	due = earlier(due, blocked_due(k));
 	if (grpc_session_calls(k->session) > 0)
 		due = earlier(due, now + SLOW_CHECK_MS);
 	if (loop_timer_is_active(&k->timer) && k->timer.due_ms <= due)
@@ -276,7 +312,8 @@ static void timer_rang(void *arg)
 	struct connection *k = arg;
 	uint64_t now = now_ms(k->server), idle = idle_due(k), drain = drain_due(k);
 
-	if (idle != 0 && idle <= now && !grpc_session_is_greeted(k->session)) {
+	if ((idle != 0 && idle <= now && !grpc_session_is_greeted(k->session)) ||
+	    (k->blocked_ms != 0 && blocked_due(k) <= now)) {
 		close_connection(k);
 		return;
 	}
@@ -315,19 +352,51 @@ static void set_peer(struct connection *k, int fd)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
+/* Close the connection that was without a call for longest. False: all have some. */
+static bool close_idlest(struct grpc_server *s)
+{
+	struct connection *idlest = NULL;
+
+	for (struct connection *k = s->connections; k != NULL; k = k->next)
+		if (grpc_session_calls(k->session) == 0 &&
+		    (idlest == NULL || grpc_session_idle_since(k->session) <=
+					       grpc_session_idle_since(idlest->session)))
+			idlest = k;
+	if (idlest == NULL || now_ms(s) - grpc_session_idle_since(idlest->session) < IDLE_MIN_MS)
+		return false;
+	/* With a last GOAWAY, so that its client knows what to send again. */
+	drain_connection(idlest, true);
+	if (flush(idlest))
+		close_connection(idlest);
+	return true;
+}
+
+/* Account for a new connection and make room for it; false: there is none. */
+static bool admit(struct grpc_server *s, struct connection *k)
+{
+	size_t tls = s->c.tls != NULL ? TLS_CHARGE : 0;
+	bool in_share;
+
+	k->charged = CONNECTION_CHARGE + tls;
+	k->most = CONNECTION_MOST + tls;
+	in_share = budget_connection(s->c.budget, k->charged, k->most);
+	if (s->n_connections < s->c.max_connections &&
+	    (in_share || s->n_connections < CONNECTIONS_ALWAYS))
+		return true;
+	return close_idlest(s);
+}
+
 int grpc_server_adopt(struct grpc_server *s, int fd, struct err *err)
 {
+	struct connection *k = xcalloc(1, sizeof(*k));
 	struct tls_conn *tls = NULL;
-	struct connection *k;
 
-	if (s->n_connections >= s->c.max_connections ||
-	    !budget_charge(s->c.budget, CONNECTION_CHARGE)) {
-		close(fd);
-		return err_set(err, ERR_EXHAUSTED,
-			       "too many connections or memory budget is spent");
-	}
-	k = xcalloc(1, sizeof(*k));
 	k->server = s;
+	if (!admit(s, k)) {
+		err_set(err, ERR_EXHAUSTED, "too many connections, none of them idle");
+		close(fd);
+		goto fail;
+	}
 	set_peer(k, fd);
 	if (s->c.tls != NULL && (tls = tls_conn_new(s->c.tls, fd, NULL, err)) == NULL) {
 		close(fd);
@@ -352,7 +421,7 @@ int grpc_server_adopt(struct grpc_server *s, int fd, struct err *err)
 	plan(k);
 	return 0;
 fail:
-	budget_release(s->c.budget, CONNECTION_CHARGE);
+	budget_connection_end(s->c.budget, k->charged, k->most);
 	free(k);
 	return -1;
 }

@@ -45,7 +45,7 @@ struct grpc_server_settings {
 	uint32_t max_concurrent_streams;  /* per connection [256] */
 	uint32_t stream_window_bytes;     /* [1 MiB] */
 	uint32_t connection_window_bytes; /* [4 MiB] */
-	size_t max_connections;           /* more are closed at once [10,000] */
+	size_t max_connections;           /* more close the idlest one [10,000] */
 	struct budget *budget; /* messages and connections are charged to it; NULL = none */
 	uint64_t max_connection_idle_ms;      /* without a call; 0 = for ever */
 	uint64_t max_connection_age_ms;       /* +-10 %, then GOAWAY; 0 = for ever */

@@ -11,8 +11,10 @@
  * them after they were half sent.
  * OWNERSHIP, THREADS: owns its calls' first reference; loop's thread.
  * LIMITS: concurrent streams, message and header list sizes (settings); a connection's incomplete
- * messages may claim half the budget; requests have a least speed; control frames and resets have a
- * rate; nghttp2 itself bounds CONTINUATION, SETTINGS entries and unsent acknowledgements.
+ * messages may claim half the budget; requests have a least speed, and those that stall while
+ * others are refused for want of memory give theirs back; control frames, resets and refused
+ * streams have a rate; nghttp2 itself bounds CONTINUATION, SETTINGS entries and unsent
+ * acknowledgements.
  * SPEC: gRPC over HTTP/2, RFC 9113; CVE-2023-44487, CVE-2024-28182.
  */
 #include "net/grpc_session.h"
@@ -32,7 +34,9 @@ enum {
 	FRAME_BURST = 1000, /* the same for PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA */
 	FRAME_RATE = 200,
 	FRAMES_PER_CALL = 8, /* each served call earns these: clients probe while they work */
+	REFUSED_COST = 4,    /* a stream that nghttp2 refuses: its RST_STREAM waits to be sent */
 	SLOWEST_BYTES_PER_S = 64 * 1024,
+	SHORT_GRACE_MS = 1000, /* for a request that stalls while memory is short */
 	LINGER_MS = 500,
 };
 
@@ -232,7 +236,8 @@ static void admit(struct grpc_call *call)
 		   s->claimed + n > (uint64_t)c->budget->limit / 2) {
 		/* One connection must not reserve everything by promises. */
 		refuse_budget(call);
-	} else if (!call->route->discard && (call->message = rcbuf_new(c->budget, n)) == NULL) {
+	} else if (!call->route->discard && (!budget_allows_body(c->budget, n) ||
+					     (call->message = rcbuf_new(c->budget, n)) == NULL)) {
 		refuse_budget(call);
 	} else {
 		call->length = n;
@@ -393,6 +398,8 @@ static void end_of_headers(struct grpc_call *call)
 		       "grpc-encoding is none of identity, gzip, deflate, zstd, snappy");
 	else if (timeout.p != NULL && grpc_status_parse_timeout(timeout, &timeout_ns) < 0)
 		refuse(call, 400, GRPC_INTERNAL, "malformed grpc-timeout");
+	else if (!grpc_call_keep_headers(call))
+		refuse_budget(call);
 	else if (timeout.p != NULL)
 		call->deadline_ns = clock_mono_ns() + timeout_ns;
 }
@@ -444,24 +451,40 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t stream_id, const 
 }
 
 /* Floods of frames that cost us something and carry nothing. */
-static int charge_frame(struct grpc_session *s, const nghttp2_frame *frame)
+static void charge_frames(struct grpc_session *s, int64_t cost)
 {
 	uint64_t elapsed_ms = s->now_ms - s->refilled_ms;
 
-	if (frame->hd.type == NGHTTP2_HEADERS ||
-	    (frame->hd.type == NGHTTP2_DATA &&
-	     (frame->hd.length > 0 || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)))
-		return 0;
 	if (elapsed_ms >= 100) {
 		s->frame_tokens =
 			MIN(s->frame_tokens + (int64_t)(MIN(elapsed_ms, 60000) * FRAME_RATE / 1000),
 			    FRAME_BURST);
 		s->refilled_ms = s->now_ms;
 	}
-	if (s->frame_tokens-- > 0)
-		return 0;
+	s->frame_tokens -= cost;
+	if (s->frame_tokens >= 0)
+		return;
 	s->abused = true;
+	/* What else it sent is not looked at. */
 	nghttp2_session_terminate_session(s->h2, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+static int charge_frame(struct grpc_session *s, const nghttp2_frame *frame)
+{
+	if (frame->hd.type != NGHTTP2_HEADERS &&
+	    (frame->hd.type != NGHTTP2_DATA ||
+	     (frame->hd.length == 0 && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0)))
+		charge_frames(s, 1);
+	return 0;
+}
+
+/* nghttp2 answers it with RST_STREAM, one after the other if need be. */
+static int on_invalid_frame(nghttp2_session *h2, const nghttp2_frame *frame, int code, void *arg)
+{
+	(void)h2;
+	(void)frame;
+	(void)code;
+	charge_frames(arg, REFUSED_COST);
 	return 0;
 }
 
@@ -511,6 +534,7 @@ static nghttp2_session *new_h2(struct grpc_session *s)
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+	nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
 	nghttp2_option_set_no_auto_window_update(option, 1);
 	nghttp2_option_set_no_closed_streams(option, 1);
 	nghttp2_option_set_stream_reset_rate_limit(option, RESET_BURST, RESET_RATE);
@@ -638,27 +662,38 @@ static void end_lingering(struct grpc_session *s, const struct grpc_call *call)
 	s->wake(s->wake_arg);
 }
 
+/* Is the request behind the least speed, `grace_ms` ago begun? */
+static bool is_behind(const struct grpc_call *call, uint64_t now_ms, uint64_t grace_ms)
+{
+	return now_ms - call->started_ms >
+	       grace_ms + (uint64_t)call->received * 1000 / SLOWEST_BYTES_PER_S;
+}
+
 bool grpc_session_check_slow(struct grpc_session *s, uint64_t now_ms)
 {
-	uint64_t grace_ms = s->env->settings->message_timeout_ms;
+	const struct grpc_server_settings *c = s->env->settings;
+	bool is_short = budget_is_short(c->budget);
 	struct grpc_call *next;
 
 	s->now_ms = now_ms;
 	for (struct grpc_call *call = s->calls; call != NULL; call = next) {
-		uint64_t allowed = grace_ms + (uint64_t)call->length * 1000 / SLOWEST_BYTES_PER_S;
-
 		next = call->next;
 		if (call->state == CALL_ANSWERED)
 			end_lingering(s, call);
-		if (!is_incoming(call) || now_ms - call->started_ms <= allowed)
+		if (!is_incoming(call))
 			continue;
-		if (call->state == CALL_HEADERS) {
+		if (!is_behind(call, now_ms, c->message_timeout_ms)) {
+			if (is_short && call->state == CALL_BODY &&
+			    is_behind(call, now_ms, SHORT_GRACE_MS))
+				refuse_budget(call);
+		} else if (call->state == CALL_HEADERS) {
 			/* In the middle of a header block nothing else can be said. */
 			nghttp2_session_terminate_session(s->h2, NGHTTP2_ENHANCE_YOUR_CALM);
 			s->wake(s->wake_arg);
 			return false;
+		} else {
+			refuse(call, 200, GRPC_DEADLINE_EXCEEDED, "the request came in too slowly");
 		}
-		refuse(call, 200, GRPC_DEADLINE_EXCEEDED, "the request came in too slowly");
 	}
 	return s->n_incoming > 0;
 }

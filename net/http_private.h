@@ -31,6 +31,9 @@ struct http_conn {
 	struct http_exchange *current; /* NULL between requests */
 	int fd;
 	enum http_phase phase;
+	uint64_t since_ms;       /* uv_now when the phase began */
+	size_t charged, most;    /* of the budget: now, and what it may come to */
+	bool leaving;            /* shut down by us */
 	bool nul_in_path;        /* of the request line read last */
 	bool watched;            /* for the client's end of file */
 	struct loop_timer timer; /* the phase's end */
@@ -68,6 +71,8 @@ struct http_pair {
 struct http_exchange {
 	struct http_request req;
 	_Atomic uint32_t refs;
+	struct budget *budget; /* charged with `charged` bytes for this object */
+	size_t charged;
 	enum exchange_state state;
 	struct loop *loop;
 	struct http_conn *conn; /* NULL once it is gone */

@@ -75,11 +75,15 @@ struct http_exchange *http_exchange_new(struct http_conn *c, const char *method,
 {
 	struct pair_copy pc = { 0 };
 	struct http_exchange *ex = NULL;
-	size_t fixed = strlen(method) + strlen(path) + strlen(c->client) + 3;
+	size_t bytes = sizeof(*ex) + strlen(method) + strlen(path) + strlen(c->client) + 3;
 
 	walk_pairs(c, &pc);
-	ex = xmalloc(sizeof(*ex) + pc.n * sizeof(ex->pairs[0]) + fixed + pc.text_bytes);
+	bytes += pc.n * sizeof(ex->pairs[0]) + pc.text_bytes;
+	ex = xmalloc(bytes);
 	memset(ex, 0, sizeof(*ex));
+	ex->budget = c->server->settings.budget;
+	ex->charged = bytes;
+	budget_force(ex->budget, bytes);
 	ex->n_pairs = pc.n;
 	pc = (struct pair_copy){ .ex = ex, .to = (char *)&ex->pairs[pc.n] };
 	ex->req.method = copy_text(&pc, method, strlen(method));
@@ -179,6 +183,7 @@ void http_request_unref(struct http_request *req)
 		return;
 	assert(ex->response == NULL && ex->conn == NULL);
 	rcbuf_unref(ex->req.body);
+	budget_release(ex->budget, ex->charged);
 	free(ex);
 }
 

@@ -19,7 +19,10 @@
  * OWNERSHIP, THREADS: everything on the loop's thread. Connections are libmicrohttpd's; ours live
  * from NOTIFY_STARTED to NOTIFY_CLOSED.
  *
- * LIMITS: max_connections, connection_memory, the phases' times (http_server.h).
+ * LIMITS: max_connections, connection_memory, the phases' times (http_server.h). When connections
+ * hold more than their share of the budget, or are as many as may be, the one that was between
+ * requests for longest is closed for the new one. A body that stalls while others are refused for
+ * want of memory gives its own back.
  *
  * SPEC: RFC 9112; DESIGN section 4; reference/libmicrohttpd.md sections 1, 2, 4.
  */
@@ -35,9 +38,22 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { ROUNDS = 4, STOP_GRACE_MS = 250, CONN_OVERHEAD = 2048, WATCH_BATCH = 64 };
+enum {
+	ROUNDS = 4,
+	STOP_GRACE_MS = 250,
+	CONN_IDLE_CHARGE = 6 * 1024, /* measured: before its pool is touched */
+	CONNS_ALWAYS = 32,           /* whatever other listeners' connections hold */
+	CONNS_SPARE = 4,   /* below max_connections, where libmicrohttpd stops accepting */
+	IDLE_MIN_MS = 500, /* before that a connection has hardly come */
+	BODY_TICK_MS = 1000,
+	SHORT_GRACE_MS = 1000,         /* for a body that stalls while memory is short, */
+	SHORT_BYTES_PER_S = 64 * 1024, /* and the speed it must have after that */
+	WATCH_BATCH = 64
+};
 
 static const char raw_408[] = "HTTP/1.1 408 Request Timeout\r\n"
+			      "Connection: close\r\nContent-Length: 0\r\n\r\n";
+static const char raw_503[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
 			      "Connection: close\r\nContent-Length: 0\r\n\r\n";
 
 /* ---- driving ---- */
@@ -108,6 +124,49 @@ static void http_server_drive(struct http_server *s)
 
 /* ---- connections and their deadlines ---- */
 
+/* libmicrohttpd sees an end of file and closes. */
+static void conn_leave(struct http_conn *c)
+{
+	c->leaving = true;
+	shutdown(c->fd, SHUT_RDWR);
+	http_server_dirty(c->server);
+}
+
+static void conn_send(const struct http_conn *c, const char *raw, size_t n)
+{
+	send(c->fd, raw, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* Does its body stall while others are refused for want of memory? */
+static bool is_in_the_way(const struct http_conn *c, uint64_t elapsed_ms)
+{
+	const struct http_exchange *ex = c->current;
+	uint64_t got = ex->req.body != NULL ? ex->req.body->n : 0;
+
+	return ex->state == EX_READ && ex->req.body != NULL &&
+	       budget_is_short(c->server->settings.budget) &&
+	       elapsed_ms > SHORT_GRACE_MS + got * 1000 / SHORT_BYTES_PER_S;
+}
+
+/* Is the body still welcome? Looked at every BODY_TICK_MS. */
+static bool body_may_go_on(struct http_conn *c)
+{
+	uint64_t elapsed_ms = (clock_mono_ns() - c->current->req.received_ns) / NS_PER_MS;
+	uint64_t limit_ms = c->server->settings.body_timeout_ms;
+
+	if (limit_ms > 0 && elapsed_ms >= limit_ms) {
+		http_exchange_send_raw(c->current, 408, "the body did not arrive in time");
+		return false;
+	}
+	if (is_in_the_way(c, elapsed_ms)) {
+		http_exchange_send_raw(c->current, 503, "memory budget spent and the body stalls");
+		return false;
+	}
+	loop_timer_start(c->server->loop, &c->timer,
+			 limit_ms > 0 ? MIN(limit_ms - elapsed_ms, BODY_TICK_MS) : BODY_TICK_MS);
+	return true;
+}
+
 /* The client let its time pass. */
 static void conn_expire(void *arg)
 {
@@ -118,33 +177,80 @@ static void conn_expire(void *arg)
 		http_respond_error(&c->current->req, 503, 1, "no answer within the time limit");
 		http_exchange_gone(c->current, HTTP_GONE_DEADLINE);
 		return;
-	case PHASE_HEADERS:
-		send(c->fd, raw_408, sizeof(raw_408) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-		break;
 	case PHASE_BODY:
-		http_exchange_send_raw(c->current, 408, "the body did not arrive in time");
+		if (body_may_go_on(c))
+			return;
+		break;
+	case PHASE_HEADERS:
+		conn_send(c, raw_408, sizeof(raw_408) - 1);
 		break;
 	case PHASE_IDLE:
 	case PHASE_SEND:
 		break;
 	}
-	/* libmicrohttpd sees an end of file and closes. */
-	shutdown(c->fd, SHUT_RDWR);
-	http_server_dirty(c->server);
+	conn_leave(c);
 }
 
 void http_conn_phase(struct http_conn *c, enum http_phase phase, uint64_t ms)
 {
 	c->phase = phase;
+	c->since_ms = uv_now(loop_uv(c->server->loop));
+	if (phase == PHASE_BODY)
+		ms = ms > 0 ? MIN(ms, BODY_TICK_MS) : BODY_TICK_MS;
 	if (ms == 0)
 		loop_timer_stop(c->server->loop, &c->timer);
 	else
 		loop_timer_start(c->server->loop, &c->timer, ms);
 }
 
-static size_t conn_cost(const struct http_server *s)
+/* Close the connection that was between requests, or on the way to one, for longest. */
+static bool close_idlest(struct http_server *s)
 {
-	return s->settings.connection_memory + CONN_OVERHEAD;
+	uint64_t now_ms = uv_now(loop_uv(s->loop));
+	struct http_conn *idlest = NULL;
+
+	for (struct http_conn *c = s->conns; c != NULL; c = c->next)
+		if ((c->phase == PHASE_IDLE || c->phase == PHASE_HEADERS) && !c->leaving &&
+		    (idlest == NULL || c->since_ms <= idlest->since_ms))
+			idlest = c;
+	if (idlest == NULL || now_ms - idlest->since_ms < IDLE_MIN_MS)
+		return false;
+	if (idlest->phase == PHASE_HEADERS)
+		conn_send(idlest, raw_503, sizeof(raw_503) - 1);
+	conn_leave(idlest);
+	/* Its memory goes in the next turn, but others come in this one. */
+	budget_connection_end(s->settings.budget, idlest->charged, idlest->most);
+	idlest->charged = idlest->most = 0;
+	return true;
+}
+
+/* Account for a new connection, which is not in the list yet, and make room for it. */
+static void conn_admit(struct http_server *s, struct http_conn *c)
+{
+	bool is_fine;
+
+	c->charged = CONN_IDLE_CHARGE;
+	c->most = CONN_IDLE_CHARGE + s->settings.connection_memory;
+	is_fine = budget_connection(s->settings.budget, c->charged, c->most) ||
+		  s->n_conns < CONNS_ALWAYS;
+	if (is_fine && s->n_conns + CONNS_SPARE < s->settings.max_connections)
+		return;
+	/* At max_connections libmicrohttpd lets more wait in the backlog. */
+	if (close_idlest(s) || is_fine)
+		return;
+	conn_send(c, raw_503, sizeof(raw_503) - 1);
+	conn_leave(c);
+}
+
+/* The pool, once touched, stays as long as the connection. */
+static void conn_touch_pool(struct http_conn *c)
+{
+	size_t n = c->server->settings.connection_memory;
+
+	if (c->charged != CONN_IDLE_CHARGE)
+		return;
+	budget_force(c->server->settings.budget, n);
+	c->charged += n;
 }
 
 static void conn_open(struct http_server *s, struct MHD_Connection *mhd, void **socket_context)
@@ -164,14 +270,13 @@ static void conn_open(struct http_server *s, struct MHD_Connection *mhd, void **
 		snprintf(c->client, sizeof(c->client), "unix");
 	c->timer.fn = conn_expire;
 	c->timer.arg = c;
+	conn_admit(s, c);
 	c->next = s->conns;
 	if (c->next != NULL)
 		c->next->prev = c;
 	s->conns = c;
 	s->n_conns++;
 	*socket_context = c;
-	/* The pool, once touched, stays as long as the connection. */
-	budget_force(s->settings.budget, conn_cost(s));
 	http_conn_phase(c, PHASE_IDLE, s->settings.read_header_timeout_ms);
 }
 
@@ -186,7 +291,7 @@ static void conn_close(struct http_server *s, struct http_conn *c)
 		c->next->prev = c->prev;
 	s->n_conns--;
 	s->n_closed++;
-	budget_release(s->settings.budget, conn_cost(s));
+	budget_connection_end(s->settings.budget, c->charged, c->most);
 	loop_timer_stop(s->loop, &c->timer);
 	free(c);
 }
@@ -248,6 +353,7 @@ static void *on_request_line(void *arg, const char *uri, struct MHD_Connection *
 	const char *nul = strstr(uri, "%00");
 	const char *query = strchr(uri, '?');
 
+	conn_touch_pool(c);
 	c->nul_in_path = nul != NULL && (query == NULL || nul < query);
 	http_conn_phase(c, PHASE_HEADERS, s->settings.read_header_timeout_ms);
 	return NULL;
@@ -372,7 +478,7 @@ static void close_idle(struct http_server *s)
 {
 	for (struct http_conn *c = s->conns; c != NULL; c = c->next)
 		if (c->phase == PHASE_IDLE)
-			shutdown(c->fd, SHUT_RDWR);
+			conn_leave(c);
 }
 
 void http_server_drain(struct http_server *s, void (*fn)(struct http_server *, void *arg),

@@ -9,7 +9,8 @@
  *   404 unknown path, 405 known path (with Allow), 408 body too slow
  *   413 over max_body (counted inflated), or more than an empty budget could hold
  *   415 unknown Content-Encoding, 501 a transfer coding other than chunked
- *   503 with Retry-After: 1 budget spent, deadline of a held answer, stop
+ *   503 with Retry-After: 1 budget spent, a body that stalls then, too many connections, deadline
+ *       of a held answer, stop
  * Malformed HTTP is libmicrohttpd's 400, 414 or 431.
  */
 #ifndef NET_HTTP_SERVER_H
@@ -41,11 +42,12 @@ struct http_settings {
 	uint64_t max_body;               /* bytes, on the wire and inflated */
 	uint32_t read_header_timeout_ms; /* from the first line, or the connection, to the last
 					    header */
-	uint32_t body_timeout_ms;        /* from the headers to the last byte of the body */
+	uint32_t body_timeout_ms;        /* from the headers to the last byte of the body; 0: for
+					    ever, unless it stalls while memory is short */
 	uint32_t hold_timeout_ms;        /* from the complete request to the answer */
 	uint32_t write_timeout_ms;       /* from the answer to its last byte */
 	uint32_t idle_timeout_ms;        /* between requests */
-	unsigned max_connections;        /* more wait in the backlog */
+	unsigned max_connections;        /* more make the idlest one go */
 	size_t connection_memory;        /* of libmicrohttpd per connection; bounds the headers */
 	struct budget *budget;           /* may be NULL */
 	http_error_fn error;             /* NULL: text/plain */

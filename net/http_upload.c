@@ -154,6 +154,13 @@ static int refuse_memory(struct http_exchange *ex, size_t bytes)
 	return -1;
 }
 
+static struct rcbuf *new_body(const struct http_exchange *ex, size_t n)
+{
+	struct budget *budget = ex->conn->server->settings.budget;
+
+	return budget_allows_body(budget, n) ? rcbuf_new(budget, n) : NULL;
+}
+
 /* Memory is granted before bytes are read. */
 static int reserve_body(struct http_exchange *ex)
 {
@@ -161,7 +168,7 @@ static int reserve_body(struct http_exchange *ex)
 		return refuse_too_large(ex);
 	if (ex->length == 0)
 		return 0; /* none, or chunked: by steps */
-	ex->req.body = rcbuf_new(ex->conn->server->settings.budget, (size_t)ex->length);
+	ex->req.body = new_body(ex, (size_t)ex->length);
 	return ex->req.body != NULL ? 0 : refuse_memory(ex, (size_t)ex->length);
 }
 
@@ -215,11 +222,13 @@ static int grow_body(struct http_exchange *ex, size_t n)
 	if (need > ex->max_body)
 		return refuse_too_large(ex);
 	if (*b == NULL) {
-		*b = rcbuf_new(budget, MAX(need, CHUNKED_FIRST));
+		*b = new_body(ex, MAX(need, CHUNKED_FIRST));
 		return *b != NULL ? 0 : refuse_memory(ex, need);
 	}
 	if (need <= (*b)->cap)
 		return 0;
+	if (!budget_allows_body(budget, need))
+		return refuse_memory(ex, need);
 	/* Doubled while that is granted; the last step before the limit may be just enough. */
 	if (rcbuf_grow(b, MAX(need, MIN((*b)->cap * 2, (size_t)ex->max_body))) == 0 ||
 	    rcbuf_grow(b, need) == 0)

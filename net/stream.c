@@ -216,6 +216,11 @@ bool stream_is_blocked(const struct stream *s)
 	return s->pending.n > s->pending_off;
 }
 
+size_t stream_pending(const struct stream *s)
+{
+	return s->pending.cap;
+}
+
 void stream_pause(struct stream *s, bool paused)
 {
 	s->paused = paused;

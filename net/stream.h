@@ -42,6 +42,8 @@ ssize_t stream_read(struct stream *s, uint8_t *to, size_t n, struct err *err);
 int stream_write(struct stream *s, const struct iovec *iov, size_t n, struct err *err);
 /* Is something waiting for the kernel? */
 bool stream_is_blocked(const struct stream *s);
+/* Bytes of memory that what waits takes. */
+size_t stream_pending(const struct stream *s);
 /* Stop or go on asking for readable. */
 void stream_pause(struct stream *s, bool paused);
 /* Close; `closed` is called on a later turn, after which the memory may go. Only once. */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/content_coding.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/listener.h"
 
@@ -154,16 +155,27 @@ void http_listener_free(struct http_listener *l)
 
 /* ---- options ---- */
 
+/* Do both name the same coding ("x-gzip" is gzip)? */
+static bool is_same_coding(const char *a, const char *b)
+{
+	enum content_coding x, y;
+
+	if (str_eq_nocase(bytes_str(a), b))
+		return true;
+	return content_coding_parse(bytes_str(a), &x) == 0 &&
+	       content_coding_parse(bytes_str(b), &y) == 0 && x == y;
+}
+
 bool http_listener_takes_coding(struct http_request *req, const struct http_server_options *o)
 {
 	const char *coding = http_request_header(req, "Content-Encoding");
 
-	for (size_t i = 0; coding != NULL && i < o->compression_algorithms.n; i++)
-		if (str_eq_nocase(bytes_str(coding), o->compression_algorithms.items[i]))
-			return true;
 	/* No coding is always taken, as everywhere. */
-	if (coding == NULL || coding[0] == '\0' || str_eq_nocase(bytes_str(coding), "identity"))
+	if (coding == NULL || is_same_coding(coding, "identity"))
 		return true;
+	for (size_t i = 0; i < o->compression_algorithms.n; i++)
+		if (is_same_coding(coding, o->compression_algorithms.items[i]))
+			return true;
 	http_respond_error(req, 415, 0, "unsupported Content-Encoding: %.64s", coding);
 	return false;
 }

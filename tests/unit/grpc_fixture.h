@@ -16,8 +16,11 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { BUDGET_BYTES = 64 * 1024 * 1024, MAX_HELD = 64 };
@@ -169,6 +172,19 @@ static inline int tear_down(void **state)
 	loop_free(f.server_loop);
 	assert_int_equal(f.budget.used, 0);
 	return 0;
+}
+
+/* A connection that says nothing. */
+static inline int connect_raw(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons(listen_port(f.fd)),
+				 .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+		fail_msg("connect: %s", strerror(errno));
+	return fd;
 }
 
 static inline void start_both(void)

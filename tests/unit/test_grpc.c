@@ -320,6 +320,36 @@ static void old_connections_are_replaced_without_a_failed_call(void **state)
 	assert_true(grpc_server_counts(f.server)->connections_total > 3);
 }
 
+/* More idle connections than the budget has room for: the idlest go, and a client that has
+ * something to say is heard even when the budget is spent. */
+static void idle_connections_make_room(void **state)
+{
+	enum { N = 200 };
+	struct call c = { 0 };
+	int fds[N];
+
+	(void)state;
+	f.budget.limit = 4 << 20; /* half of it for connections: about 50 */
+	start_both();
+	for (int i = 0; i < N; i++)
+		fds[i] = connect_raw();
+	usleep(600000); /* until then they have hardly come */
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_OK);
+	end(&c);
+	assert_in_range(grpc_server_counts(f.server)->connections, 32, 60);
+	budget_force(&f.budget, 4 << 20);
+	loop_call(f.client_loop, free_client, NULL);
+	loop_call(f.client_loop, start_client, NULL);
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("x"));
+	assert_int_equal(c.status, GRPC_UNAVAILABLE);
+	assert_true(c.has_retry_info); /* it was let in, and told */
+	end(&c);
+	budget_release(&f.budget, 4 << 20);
+	for (int i = 0; i < N; i++)
+		close(fds[i]);
+}
+
 static void idle_connections_are_closed_and_counted(void **state)
 {
 	struct call c = { 0 };
@@ -499,6 +529,7 @@ int main(void)
 		SOCKET_TEST(a_dead_server_fails_fast_and_is_found_again),
 		SOCKET_TEST(draining_finishes_what_is_in_flight),
 		SOCKET_TEST(old_connections_are_replaced_without_a_failed_call),
+		SOCKET_TEST(idle_connections_make_room),
 		SOCKET_TEST(idle_connections_are_closed_and_counted),
 		SOCKET_TEST(the_endpoint_is_checked),
 		SOCKET_TEST(names_are_looked_up),

@@ -136,6 +136,18 @@ static void message(uint32_t stream, int flags, uint8_t compressed, size_t n, si
 	free(p);
 }
 
+/* n more bytes of a message, fed at once. */
+static void more(uint32_t stream, size_t n)
+{
+	uint8_t *p = xcalloc(1, n);
+
+	for (size_t at = 0; at < n; at += 16384)
+		frame(DATA, 0, stream, (struct bytes){ p, MIN(n - at, 16384u) });
+	grpc_session_recv(f.session, buf_bytes(&f.in), f.now_ms, NULL);
+	buf_reset(&f.in);
+	free(p);
+}
+
 /* ---- reading ---- */
 
 static void read_headers(uint32_t stream, int flags, const uint8_t *p, size_t n)
@@ -201,9 +213,9 @@ static const char *play(void)
 	return answers();
 }
 
-static int set_up(void **state)
+/* A session with a client that has not seen our settings yet. */
+static void set_up_unacknowledged(void)
 {
-	(void)state;
 	memset(&f, 0, sizeof(f));
 	f.budget = (struct budget)BUDGET_INIT(8 * 1024 * 1024);
 	f.settings = (struct grpc_server_settings){ .max_recv_msg_bytes = 4 * MIB,
@@ -220,6 +232,12 @@ static int set_up(void **state)
 	buf_add_str(&f.in, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 	frame(SETTINGS, 0, 0, BYTES_EMPTY);
 	play();
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	set_up_unacknowledged();
 	frame(SETTINGS, 1, 0, BYTES_EMPTY); /* ACK: our windows count from here */
 	play();
 	assert_true(grpc_session_is_greeted(f.session));
@@ -410,8 +428,8 @@ static void promises_do_not_take_the_whole_budget(void **state)
 		message(s, 0, 0, 3 * MIB, 5);
 	}
 	text = play();
-	/* One is admitted: two would be more than half of 8 MiB. */
-	assert_int_equal(f.budget.used, 3 * MIB);
+	/* One is admitted: two would be more than half of 8 MiB. The calls cost a bit. */
+	assert_in_range(f.budget.used, 3 * MIB, 3 * MIB + 10 * 4096);
 	assert_int_equal(strncmp(text, "3: ", 3), 0);
 	assert_has(text, "3: :status=200 content-type=application/grpc grpc-status=14");
 	assert_has(text, "grpc-status-details-bin=");
@@ -450,19 +468,98 @@ static void slow_requests_end(void **state)
 	message(3, 0, 0, 2 * MIB, 105);
 	play();
 	for (int i = 0; i < 11; i++) {
-		f.now_ms += 1000;
-		grpc_session_check_slow(f.session, f.now_ms);
+		grpc_session_check_slow(f.session, f.now_ms += 1000);
+		more(3, 70000);
 	}
 	assert_has(answers(), "1: :status=200 content-type=application/grpc grpc-status=4");
 	assert_null(strstr(buf_cstr(&f.text), "3: "));
-	/* 2 MiB at 64 KiB a second are 32 s more. */
-	f.now_ms += 32000;
-	grpc_session_check_slow(f.session, f.now_ms);
+	/* 770 KB at 64 KiB a second are 12 s more; that it promised 2 MiB helps it nothing. */
+	grpc_session_check_slow(f.session, f.now_ms += 10000);
+	assert_null(strstr(answers(), "3: "));
+	grpc_session_check_slow(f.session, f.now_ms += 3000);
 	assert_has(answers(), "3: :status=200 content-type=application/grpc grpc-status=4");
 	f.now_ms += 1000;
 	grpc_session_check_slow(f.session, f.now_ms);
 	assert_has(answers(), "rst 3 0");
 	assert_int_equal(grpc_session_calls(f.session), 0);
+}
+
+/* Who promised much and stalls gives it back as soon as somebody else needs it, and hears that it
+ * may come again; who gets on is left alone. */
+static void stalled_requests_give_way_when_memory_is_short(void **state)
+{
+	(void)state;
+	post(1, "/t.T/Echo");
+	message(1, 0, 0, 3 * MIB, 105);
+	post(3, "/t.T/Echo");
+	message(3, 0, 0, MIB / 2, 105);
+	play();
+	more(3, 200000);
+	grpc_session_check_slow(f.session, f.now_ms += 2000);
+	assert_string_equal(answers(), "");
+	assert_false(budget_charge(&f.budget, 6 * MIB)); /* somebody else's */
+	grpc_session_check_slow(f.session, f.now_ms += 1000);
+	assert_has(answers(), "1: :status=200 content-type=application/grpc grpc-status=14");
+	assert_has(buf_cstr(&f.text), "grpc-status-details-bin=");
+	assert_null(strstr(buf_cstr(&f.text), "3: "));
+	assert_true(budget_charge(&f.budget, 6 * MIB));
+	budget_release(&f.budget, 6 * MIB);
+}
+
+/* The last eighth of the budget is for small requests. */
+static void large_promises_leave_room_for_small_ones(void **state)
+{
+	(void)state;
+	budget_force(&f.budget, 6 * MIB);
+	post(1, "/t.T/Echo");
+	message(1, 0, 0, MIB + MIB / 2, 5);
+	assert_has(play(), "1: :status=200 content-type=application/grpc grpc-status=14");
+	post(3, "/t.T/Echo");
+	message(3, 0, 0, 60000, 16000);
+	more(3, 60005 - 16000);
+	frame(DATA, END_STREAM, 3, BYTES_EMPTY);
+	assert_has(play(), "3: grpc-status=0");
+	budget_release(&f.budget, 6 * MIB);
+}
+
+/* Headers are memory too. */
+static void large_headers_are_charged(void **state)
+{
+	char value[8001];
+	int64_t before = f.budget.used;
+
+	(void)state;
+	memset(value, 'v', 8000);
+	value[8000] = '\0';
+	request(1, 0, "POST", "/t.T/Echo", "application/grpc", "x-long", value);
+	play();
+	assert_true(f.budget.used >= before + 8000);
+	budget_force(&f.budget, 8 * MIB);
+	request(3, 0, "POST", "/t.T/Echo", "application/grpc", "x-long", value);
+	assert_has(play(), "3: :status=200 content-type=application/grpc grpc-status=14");
+	budget_release(&f.budget, 8 * MIB);
+}
+
+/* Streams over the limit, before the client can know it: a few are told to come again, a flood ends
+ * the connection and leaves no thousand RST_STREAMs in memory. */
+static void refused_streams_have_a_rate(void **state)
+{
+	const char *text;
+	size_t n = 0;
+
+	tear_down(state);
+	set_up_unacknowledged();
+	for (uint32_t s = 1; s < 400; s += 2)
+		post(s, "/t.T/Hold");
+	play();
+	assert_false(grpc_session_is_done(f.session));
+	for (uint32_t s = 401; s < 8000; s += 2)
+		post(s, "/t.T/Hold");
+	for (text = play(); (text = strstr(text, "rst ")) != NULL; text++)
+		n++;
+	assert_has(buf_cstr(&f.text), "goaway");
+	assert_true(n < 300);
+	assert_true(f.counts.abuse > 0);
 }
 
 static void half_a_header_block_ends_the_connection(void **state)
@@ -606,6 +703,10 @@ int main(void)
 		SESSION_TEST(promises_do_not_take_the_whole_budget),
 		SESSION_TEST(windows_are_given_for_admitted_bytes_only),
 		SESSION_TEST(slow_requests_end),
+		SESSION_TEST(stalled_requests_give_way_when_memory_is_short),
+		SESSION_TEST(large_promises_leave_room_for_small_ones),
+		SESSION_TEST(large_headers_are_charged),
+		SESSION_TEST(refused_streams_have_a_rate),
 		SESSION_TEST(half_a_header_block_ends_the_connection),
 		SESSION_TEST(a_reset_reaches_the_holder),
 		SESSION_TEST(rapid_resets_end_the_connection),

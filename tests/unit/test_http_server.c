@@ -855,6 +855,80 @@ static void a_thousand_idle_connections(void **state)
 	stop();
 }
 
+static int64_t wait_used_below(int64_t bytes)
+{
+	for (int i = 0; i < 5000 && fx.budget.used >= bytes; i++)
+		usleep(1000);
+	return fx.budget.used;
+}
+
+/* More idle connections than the budget has room for: they go, a client that has something to say
+ * is served, and requests keep their memory. */
+static void idle_connections_make_room(void **state)
+{
+	enum { N = 200 };
+	static struct client idle[N];
+	unsigned open = N;
+	struct client c;
+
+	(void)state;
+	start();
+	fx.budget.limit = 4 << 20; /* half of it for connections: about 50 */
+	for (size_t i = 0; i < N; i++)
+		idle[i] = open_client();
+	usleep(600000); /* until then they have hardly come */
+	for (int i = 0; i < 3; i++) {
+		c = open_client();
+		put_request(&c, "/echo", "", BYTES_LIT("x"));
+		expect(&c, 200, "x");
+		close_client(&c);
+	}
+	for (int i = 0; i < 5000 && open > 60; i++) {
+		usleep(1000);
+		loop_call(fx.loop, ask_connections, &open);
+	}
+	assert_in_range(open, 32, 60);
+	assert_true(fx.budget.used < fx.budget.limit / 4);
+	for (size_t i = 0; i < N; i++)
+		close_client(&idle[i]);
+	assert_int_equal(wait_used_below(1), 0);
+	assert_int_equal(fx.budget.connections, 0);
+	stop();
+}
+
+/* Who promises much and sends nothing gives way as soon as somebody else needs the memory. */
+static void a_body_that_stalls_gives_way(void **state)
+{
+	struct client stalls, c;
+	struct reply r = { 0 };
+	uint8_t *body = xcalloc(1, 3 << 20);
+
+	(void)state;
+	start();
+	fx.budget.limit = 8 << 20;
+	stalls = open_client();
+	put_str(&stalls, "POST /count HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\nx");
+	for (int i = 0; i < 5000 && fx.budget.used < 5000000; i++)
+		usleep(1000);
+	for (int i = 0; i < 200 && r.status != 200; i++) {
+		c = open_client();
+		put_request(&c, "/count", "Connection: close\r\n", (struct bytes){ body, 3 << 20 });
+		r = take(&c);
+		assert_true(r.status == 200 || r.status == 503);
+		buf_fini(&r.body);
+		close_client(&c);
+		usleep(50000);
+	}
+	assert_int_equal(r.status, 200);
+	r = take(&stalls);
+	assert_int_equal(r.status, 503);
+	assert_non_null(strstr(r.head, "Retry-After: 1"));
+	buf_fini(&r.body);
+	close_client(&stalls);
+	free(body);
+	stop();
+}
+
 static void answer_from_nowhere(void *arg)
 {
 	(void)arg;
@@ -910,6 +984,8 @@ int main(void)
 		cmocka_unit_test(slow_senders_are_cut),
 		cmocka_unit_test(slow_readers_are_cut),
 		cmocka_unit_test(clients_over_the_limit_wait_their_turn),
+		cmocka_unit_test(idle_connections_make_room),
+		cmocka_unit_test(a_body_that_stalls_gives_way),
 		cmocka_unit_test(references_outlive_the_server),
 	};
 

@@ -66,16 +66,20 @@ static bool site_admits(struct log_site *site, uint32_t *suppressed)
 
 static bool needs_quotes(const char *s)
 {
+	bool good = str_is_utf8(bytes_str(s));
+
 	if (*s == '\0')
 		return true;
 	for (; *s; s++)
 		if ((uint8_t)*s <= ' ' || *s == '"' || *s == '=' || *s == '\\' || *s == 0x7f)
 			return true;
-	return false;
+	return !good;
 }
 
 static void add_quoted(struct buf *b, const char *s)
 {
+	bool good = str_is_utf8(bytes_str(s));
+
 	buf_add_char(b, '"');
 	for (; *s; s++) {
 		if (*s == '"' || *s == '\\')
@@ -84,6 +88,8 @@ static void add_quoted(struct buf *b, const char *s)
 			buf_add_str(b, "\\n");
 		else if ((uint8_t)*s < ' ' || *s == 0x7f)
 			buf_printf(b, "\\u%04x", (unsigned)(uint8_t)*s);
+		else if ((uint8_t)*s >= 0x80 && !good) /* JSON readers refuse the whole line */
+			buf_add_str(b, "\\ufffd");
 		else
 			buf_add_char(b, *s);
 	}

@@ -2,8 +2,8 @@
  *
  * run.c - the subcommand that is the program: load, start, wait for signals, drain, balance.
  *
- * DESIGN: the signals we act upon are blocked in every thread from the beginning and taken by one
- * thread with sigwait, which tells the main thread what came and can still end the process while
+ * DESIGN: the signals we act upon are blocked in every thread before the first starts, and taken by
+ * one thread with sigwait; it tells the main thread what came and can end the process while
  * that one starts or drains.
  * Exit status: 0 done, 1 bad configuration or usage, 2 could not start, 3 stopped with something
  * undelivered that no log holds. SPEC: INTERFACE "The program".
@@ -119,11 +119,17 @@ static void *take_signals(void *arg)
 	return NULL;
 }
 
-static void block_signals(void)
+/* While the configuration is read only SIGHUP waits: SIGTERM ends a process that waits for a file
+ * for ever, and nothing has been taken on yet. */
+static void block_signals(bool only_hup)
 {
 	sigset_t set;
 
 	signal_set(&set);
+	if (only_hup) {
+		sigemptyset(&set);
+		sigaddset(&set, SIGHUP);
+	}
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -226,6 +232,7 @@ static int run_service(const struct cmd_config *args, const struct service_confi
 	bool failed;
 	int status;
 
+	block_signals(false);
 	tune_malloc();
 	if (log_open(&conf->telemetry.log, &err) < 0) {
 		fprintf(stderr, "spanmill: %s\n", err.msg);
@@ -273,7 +280,7 @@ int cmd_run(int argc, char **argv)
 	};
 	int status;
 
-	block_signals();
+	block_signals(true);
 	cmd_config_init(&args, argc);
 	status = cmd_config_parse(&command, &args, argc, argv);
 	if (status < 0) {

@@ -126,11 +126,13 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 		finish(in);
 		return;
 	}
-	if (c->receiver->ack == RECEIVER_ACK_EARLY)
+	if (c->receiver->ack == RECEIVER_ACK_EARLY) {
+		origin_promise(&in->origin);
 		answer_once(in, &(struct ingest_answer){ .n_rejected = in->n_rejected,
 							 .message = in->first_reject });
-	else
+	} else {
 		start_timer(in, answer_within_ms(c->receiver, deadline_ns));
+	}
 	component_emit(c, b);
 }
 

@@ -50,6 +50,20 @@ void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct orig
 	atomic_fetch_add_explicit(&ledger.in_flight, n_spans, memory_order_relaxed);
 }
 
+void origin_promise(struct origin *o)
+{
+	o->promised = true;
+}
+
+/* Why spans went back that nobody will send again; the first reason stays. */
+static void note_retry(struct origin *o, enum drop_reason reason)
+{
+	int none = 0;
+
+	if (reason != DROP_REASON_MAX)
+		atomic_compare_exchange_strong(&o->retry_reason, &none, (int)reason + 1);
+}
+
 void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra)
 {
 	_Atomic uint8_t *none = NULL, *marks;
@@ -81,7 +95,9 @@ bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_r
 		return !(atomic_fetch_or(mark, MARK_HELD) & MARK_HELD);
 	if (v == VERDICT_DELIVERED)
 		atomic_fetch_or(mark, MARK_DELIVERED);
-	else if (v != VERDICT_RETRYABLE)
+	else if (v == VERDICT_RETRYABLE)
+		note_retry(o, reason);
+	else
 		add = (uint8_t)((reason + 1) << MARK_REASON_SHIFT);
 	/* The first reason stays. */
 	while (add != 0 && old >> MARK_REASON_SHIFT == 0 &&
@@ -123,7 +139,9 @@ void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reaso
 		atomic_fetch_add(&o->n_delivered, n);
 	else if (v == VERDICT_HELD)
 		atomic_fetch_add(&o->n_held, n);
-	else if (v != VERDICT_RETRYABLE)
+	else if (v == VERDICT_RETRYABLE)
+		note_retry(o, reason);
+	else
 		atomic_fetch_add(&o->n_dropped[reason], n);
 	pay(o, n);
 }
@@ -186,13 +204,27 @@ static void add_marks(struct origin *o, struct books *to)
 	}
 }
 
+/* A promise that was not kept: spans that are in no other book were dropped. */
+static void add_broken_promises(struct origin *o, struct books *to)
+{
+	int reason = atomic_load(&o->retry_reason);
+	uint64_t n = to->delivered + to->held;
+
+	for (int r = 0; r < DROP_REASON_MAX; r++)
+		n += to->dropped[r];
+	if (n < o->n_spans)
+		to->dropped[reason > 0 ? reason - 1 : DROP_RETRIES_EXHAUSTED] += o->n_spans - n;
+}
+
 uint32_t origin_fini(struct origin *o)
 {
-	bool refused = origin_is_withdrawn(o) || atomic_load(&o->n_retryable) > 0;
+	bool refused = !o->promised && (origin_is_withdrawn(o) || atomic_load(&o->n_retryable) > 0);
 	struct books books;
 
 	read_tallies(o, &books);
 	add_marks(o, &books);
+	if (o->promised)
+		add_broken_promises(o, &books);
 	/* What a log already holds of a refused request will leave it as delivered: it came in by
 	 * another door. */
 	atomic_fetch_add(&ledger.refused, refused ? o->n_spans : 0);

@@ -75,6 +75,8 @@ struct origin {
 	_Atomic uint32_t n_delivered, n_held, n_dropped[DROP_REASON_MAX];
 	_Atomic(_Atomic uint8_t *) marks; /* one byte per span once fanned out; see origin.c */
 	_Atomic int withdrawn;            /* answered before it settled */
+	_Atomic int retry_reason;         /* of the first RETRYABLE verdict, + 1 */
+	bool promised;                    /* the client was told "taken" before any verdict */
 	_Atomic int err_claimed;
 	struct err err;
 };
@@ -100,6 +102,9 @@ void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct orig
 /* The same for spans that a log of ours holds: the books were written when they came in, so none
  * are written here and origin_fini is not called; no fan-out. */
 void origin_init_held(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o));
+/* The client is told "taken" before the verdicts come (ack: early): what then cannot be delivered
+ * is lost, not refused, and the books say so. Before the spans go anywhere. */
+void origin_promise(struct origin *o);
 /* Each of n spans is owed `extra` further verdicts: called by the fan-out before the branches run.
  * With n = 0 the origin is not looked at: it may be gone. */
 void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra);
@@ -109,7 +114,8 @@ bool origin_has_marks(const struct origin *o);
 /* One span's verdict, when there are marks; origin_settle_marked follows. True when the span is now
  * HELD and was not before: this log answers for it in the books. */
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason);
-/* n spans have this verdict. `reason` matters for DROPPED and PERMANENT, `err` (may be NULL) for
+/* n spans have this verdict. `reason` matters for DROPPED and PERMANENT, and for RETRYABLE after
+ * origin_promise (DROP_REASON_MAX: none in particular); `err` (may be NULL) for
  * the failures. When this pays the last debt, `settled` runs before the call returns, and the
  * origin may be gone after it. */
 void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reason reason,

@@ -65,7 +65,7 @@ static void settled(struct origin *o)
 	assert(atomic_load(&o->owed) == 0);
 	origin_outcome(o, &rq->outcome);
 	rq->accepted = origin_fini(o);
-	assert(!rq->outcome.retryable || rq->accepted == 0);
+	assert(!rq->outcome.retryable || rq->accepted == 0 || o->promised);
 	atomic_fetch_add(&n_settled, 1);
 	request_unref(rq);
 }
@@ -187,6 +187,45 @@ static void reasons_before_a_fan_out(void **state)
 	assert_int_equal(atomic_load(&ledger.dropped[DROP_BEST_EFFORT]), 0);
 	assert_int_equal(atomic_load(&ledger.accepted), 4);
 	batch_unref(b);
+}
+
+/* ack: early - what goes back to a client that is not waiting is lost, with the reason it went back
+ * for. */
+static void promises_are_kept_in_the_books(void **state)
+{
+	struct request *rq;
+	struct batch *b;
+
+	(void)state;
+	reset_ledger();
+	b = make_request(3, &rq);
+	origin_promise(&rq->origin);
+	batch_settle(b, VERDICT_RETRYABLE, DROP_QUEUE_FULL, NULL);
+	assert_int_equal(atomic_load(&ledger.dropped[DROP_QUEUE_FULL]), 3);
+	assert_int_equal(rq->accepted, 3);
+	batch_unref(b);
+	request_unref(rq);
+
+	b = make_request(3, &rq);
+	origin_promise(&rq->origin);
+	fan_out(b, 2);
+	batch_settle(b, VERDICT_RETRYABLE, DROP_SHUTDOWN, NULL);
+	batch_settle(b, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
+	assert_int_equal(atomic_load(&ledger.dropped[DROP_SHUTDOWN]), 0);
+	assert_int_equal(atomic_load(&ledger.delivered), 3);
+	batch_unref(b);
+	request_unref(rq);
+
+	b = make_request(3, &rq);
+	origin_promise(&rq->origin);
+	fan_out(b, 2);
+	batch_settle(b, VERDICT_RETRYABLE, DROP_REASON_MAX, NULL);
+	batch_settle(b, VERDICT_RETRYABLE, DROP_SHUTDOWN, NULL);
+	assert_int_equal(atomic_load(&ledger.dropped[DROP_SHUTDOWN]), 3);
+	assert_int_equal(atomic_load(&ledger.accepted), 9);
+	assert_int_equal(atomic_load(&ledger.refused), 0);
+	batch_unref(b);
+	request_unref(rq);
 }
 
 static void partial_success_of_the_next_hop(void **state)
@@ -467,6 +506,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers),
 		cmocka_unit_test(reasons_before_a_fan_out),
+		cmocka_unit_test(promises_are_kept_in_the_books),
 		cmocka_unit_test(partial_success_of_the_next_hop),
 		cmocka_unit_test(withdrawal),
 		cmocka_unit_test(origins_may_go_one_by_one),

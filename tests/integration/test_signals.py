@@ -250,9 +250,9 @@ def test_health_tells_of_a_full_disk(make_mill, small_disk):
     assert "disk full" in answer.json()["reason"]
     filler.unlink()
     wait_for("health to be well", lambda: health(mill).status_code == 200, 40)
-    assert otlp.send_http(mill, otlp.request()).status_code == 200
-    balance = mill.stop()
-    assert balance["dropped"] == 0
+    small = otlp.request()
+    wait_for("room", lambda: otlp.send_http(mill, small).status_code == 200)
+    assert mill.stop()["dropped"] == 0
 
 
 def test_second_sigterm_balances(make_mill, hung_hop):

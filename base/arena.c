@@ -26,6 +26,7 @@ static void add_chunk(struct arena *a, size_t n)
 	size = MIN(size, (size_t)LAST_CHUNK);
 	size = MAX(size, n);
 	c = xmalloc(sizeof(*c) + size);
+	meter_force(a->meter, sizeof(*c) + size);
 	c->older = a->head;
 	c->size = size;
 	c->used = 0;

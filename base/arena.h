@@ -11,17 +11,19 @@
 #define BASE_ARENA_H
 
 #include "base/base.h"
+#include "base/meter.h"
 
 struct arena_chunk;
 
 struct arena {
 	struct arena_chunk *head; /* the chunk being filled; older ones hang off it */
 	size_t bytes;             /* total size of all chunks: what the arena retains */
+	struct meter *meter;      /* hears of each chunk, forced; NULL: nobody. Not of resets */
 };
 
 #define ARENA_INIT                                                                                 \
 	{                                                                                          \
-		NULL, 0                                                                            \
+		NULL, 0, NULL                                                                      \
 	}
 
 /* 16-byte aligned, uninitialised; n = 0 gives a valid pointer. Never NULL. */

@@ -9,14 +9,31 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* Room for `need` bytes in all: twice what there is or, when the meter has not that much, just
+ * enough. False: not even that. */
+static bool grow(struct buf *b, size_t need)
+{
+	size_t twice = MAX(need, b->cap * 2);
+
+	if (b->meter == NULL) {
+		b->p = xgrow(b->p, &b->cap, need, 1);
+		return true;
+	}
+	if (twice - b->cap > budget_left(b->meter->budget))
+		twice = need;
+	if (!meter_charge(b->meter, twice - b->cap))
+		return false;
+	b->p = xrealloc(b->p, twice);
+	b->cap = twice;
+	return true;
+}
+
 uint8_t *buf_reserve(struct buf *b, size_t n)
 {
-	if (b->max && n > b->max - b->n) {
+	if ((b->max && n > b->max - b->n) || (n > b->cap - b->n && !grow(b, b->n + n))) {
 		b->overflow = true;
 		return NULL;
 	}
-	if (n > b->cap - b->n)
-		b->p = xgrow(b->p, &b->cap, b->n + n, 1);
 	return b->p + b->n;
 }
 

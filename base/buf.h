@@ -3,13 +3,14 @@
  * buf.h - a growable byte buffer with an optional hard cap.
  *
  * Grows by doubling. With cap > 0 an append that would pass it fails (-1) and sets `overflow`,
- * which stays set, so a long series of appends can be checked once at the end. One thread at a
- * time; owner frees with buf_fini.
+ * which stays set, so a long series of appends can be checked once at the end. The same when a
+ * meter refuses the memory. One thread at a time; owner frees with buf_fini.
  */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
 #include "base/base.h"
+#include "base/meter.h"
 
 struct buf {
 	uint8_t *p;
@@ -17,15 +18,17 @@ struct buf {
 	size_t cap;    /* bytes allocated */
 	size_t max;    /* hard limit of n; 0 = none */
 	bool overflow; /* an append was refused */
+	struct meter
+		*meter; /* grants what it grows by; NULL: everything. Its owner gives it back */
 };
 
 #define BUF_INIT                                                                                   \
 	{                                                                                          \
-		NULL, 0, 0, 0, false                                                               \
+		NULL, 0, 0, 0, false, NULL                                                         \
 	}
 #define BUF_INIT_MAX(limit)                                                                        \
 	{                                                                                          \
-		NULL, 0, 0, (limit), false                                                         \
+		NULL, 0, 0, (limit), false, NULL                                                   \
 	}
 
 /* Room for n more bytes; returns where they go, NULL over the cap. The caller adds to b->n what it

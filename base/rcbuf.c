@@ -97,6 +97,28 @@ struct rcbuf *rcbuf_new_forced(struct budget *budget, size_t cap)
 	return make(budget, cap, true);
 }
 
+struct rcbuf *rcbuf_adopt(struct budget *budget, uint8_t *p, size_t n)
+{
+	struct rcbuf *b;
+
+	/* What fits a class of the pool must be of its size. */
+	if (class_of(n) >= 0) {
+		b = rcbuf_new_forced(budget, n);
+		if (n > 0)
+			memcpy(b->p, p, n);
+		free(p);
+	} else {
+		b = xcalloc(1, sizeof(*b));
+		b->p = xrealloc(p, n + RCBUF_PAD);
+		b->cap = b->charged = n;
+		b->budget = budget;
+		budget_force(budget, n);
+		atomic_init(&b->refs, 1);
+	}
+	b->n = n;
+	return b;
+}
+
 int rcbuf_grow(struct rcbuf **b, size_t cap)
 {
 	struct rcbuf *old = *b, *grown;

@@ -35,6 +35,9 @@ struct rcbuf *rcbuf_new(struct budget *budget, size_t cap);
 /* As rcbuf_new, but accounts above the limit instead of refusing: for bytes that are in memory
  * already. */
 struct rcbuf *rcbuf_new_forced(struct budget *budget, size_t cap);
+/* A buffer around n bytes at p, which malloc gave (takes them); shrinks the memory to fit. Accounts
+ * above the limit. */
+struct rcbuf *rcbuf_adopt(struct budget *budget, uint8_t *p, size_t n);
 /* Grow to at least `cap`, keeping content; only while refs is 1. -1 when the budget refuses. */
 int rcbuf_grow(struct rcbuf **b, size_t cap);
 struct rcbuf *rcbuf_ref(struct rcbuf *b);

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * transcode.h - a request in another encoding (OTLP JSON, Zipkin) becomes OTLP protobuf in a
- * buffer that the budget granted beforehand.
+ * transcode.h - a request in another encoding (OTLP JSON, Zipkin) becomes OTLP protobuf, in memory
+ * that the budget grants step by step.
  *
- * A decoder writes into memory of a size that nobody knows before it ran. It is given room for the
- * common case; when that overflows it runs again with four times as much, up to the decoder's
- * bound. What it needs beside the output (twice the input for its own tables and copies) is charged
- * while it runs.
+ * A decoder writes an output of a size that nobody knows before it ran, and needs tables and copies
+ * beside it. All of it hangs on one meter (base/meter.h): what it takes is charged when it is taken,
+ * and the decoder stops when the budget says no.
  */
 #ifndef PIPELINE_TRANSCODE_H
 #define PIPELINE_TRANSCODE_H
@@ -17,9 +16,9 @@
 #include "base/err.h"
 #include "base/rcbuf.h"
 
-/* Append the OTLP form of `in`, at most max_bytes, to out; scratch from arena. 0, or -1 with
- * ERR_TOO_LARGE when max_bytes were not enough. May be called again for the same input: what it
- * notes in `arg` starts afresh. */
+/* Append the OTLP form of `in`, at most max_bytes, to out; scratch from arena. Both have a meter:
+ * other memory is charged to it as well. 0, or -1: damaged, ERR_TOO_LARGE when max_bytes were not
+ * enough, any error when the meter refused. */
 typedef int (*transcode_fn)(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
 			    void *arg, struct err *err);
 

@@ -156,6 +156,9 @@ static int read_escaped(struct json_reader *r, const uint8_t *from, const uint8_
 	if (p == r->end || *p != '"')
 		return damaged(r, p, "expected '\"' at the end of a string", err);
 	to = arena_alloc(r->arena, (size_t)(p - from));
+	if (meter_is_refused(r->arena->meter))
+		return err_set(err, ERR_EXHAUSTED, "json: byte %zu: memory budget spent",
+			       (size_t)(p - r->start));
 	n = unescape(from, p, to, &bad);
 	if (n < 0)
 		return damaged(r, bad, "no such escape in a string", err);

@@ -25,7 +25,8 @@
  * OWNERSHIP, THREADS: a string without escapes is a slice of the text; one with escapes is written
  * into the caller's arena (never longer than it is in the text). A reader belongs to one thread.
  * LIMITS: max_depth (64 by default, at most JSON_DEPTH_MAX); time and arena are linear in the text.
- * SPEC: RFC 8259. Errors are ERR_INVALID and say `json: byte <offset>: <what>`.
+ * SPEC: RFC 8259. Errors are ERR_INVALID and say `json: byte <offset>: <what>`; ERR_EXHAUSTED when
+ * the arena's meter refused a string's memory.
  */
 #ifndef WIRE_JSON_READER_H
 #define WIRE_JSON_READER_H

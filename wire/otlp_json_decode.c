@@ -239,7 +239,8 @@ static void open_run(struct decoder *d, size_t first_run, const struct otlp_json
 	if (last != NULL && last->number == f->number && last->old == old)
 		return;
 	if (d->n_runs == d->cap_runs)
-		d->runs = xgrow(d->runs, &d->cap_runs, d->n_runs + 1, sizeof(*d->runs));
+		d->runs = meter_grow(d->r.arena->meter, d->runs, &d->cap_runs, d->n_runs + 1,
+				     sizeof(*d->runs));
 	d->runs[d->n_runs++] = (struct run){ .off = d->out->n, .number = f->number, .old = old };
 }
 
@@ -276,6 +277,10 @@ static void settle_runs(struct decoder *d, size_t first_run, size_t start)
 	for (size_t i = 0; i < n; i++)
 		if (!runs[i].old || !(brought >> runs[i].number & 1))
 			buf_add(&d->scratch, d->out->p + runs[i].off, runs[i].len);
+	if (d->scratch.overflow) {	/* the meter refused it */
+		d->out->overflow = true;
+		return;
+	}
 	d->out->n = start;
 	buf_add_bytes(d->out, buf_bytes(&d->scratch));
 }
@@ -291,6 +296,8 @@ static int decode_members(struct decoder *d, const struct otlp_json_message *m, 
 		bool old = false;
 		const struct otlp_json_field *f = find_field(m, v.key, &hint, &old);
 
+		if (UNLIKELY(meter_is_refused(d->r.arena->meter)))
+			return err_set(d->err, ERR_EXHAUSTED, "otlp json: memory budget spent");
 		if (f == NULL || v.kind == JSON_NULL) {
 			if (json_reader_skip(&d->r, &v, d->err) < 0)
 				return -1;
@@ -341,7 +348,7 @@ int otlp_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, s
 {
 	size_t start = out->n, outer_max = out->max;
 	bool outer_overflow = out->overflow;
-	struct decoder d = { .out = out, .scratch = BUF_INIT, .err = err };
+	struct decoder d = { .out = out, .scratch = { .meter = arena->meter }, .err = err };
 	int rc = 0;
 
 	json_reader_init(&d.r, json, arena);

@@ -29,9 +29,10 @@
 #include "base/err.h"
 
 /* Append the ExportTraceServiceRequest (TracesData) in `json` to out, at most max_bytes of it (0:
- * only out's own cap holds). Borrows json; scratch goes to arena, which the caller resets. 0, or -1
- * with out as it was: ERR_INVALID `otlp json: ...` (400), ERR_TOO_LARGE over the cap (413). An
- * empty text is damaged. Any thread. */
+ * only out's own cap holds). Borrows json; scratch goes to arena, which the caller resets, other
+ * memory is charged to its meter. 0, or -1 with out as it was: ERR_INVALID `otlp json: ...` (400),
+ * ERR_TOO_LARGE over the cap (413), any error when the meter refused. An empty text is damaged. Any
+ * thread. */
 int otlp_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
 		     struct err *err) MUST_CHECK;
 

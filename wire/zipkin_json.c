@@ -239,7 +239,8 @@ static int read_tags(struct decoder *d, const struct json_value *v)
 			continue;
 		}
 		if (d->sp.n_tags == d->cap_tags)
-			d->tags = xgrow(d->tags, &d->cap_tags, d->sp.n_tags + 1, sizeof(*d->tags));
+			d->tags = meter_grow(d->batch.arena->meter, d->tags, &d->cap_tags,
+					     d->sp.n_tags + 1, sizeof(*d->tags));
 		d->tags[d->sp.n_tags++] = (struct zipkin_span_tag){ .key = m.key, .value = value };
 	}
 	return rc;
@@ -268,8 +269,9 @@ static int read_annotation(struct decoder *d)
 	if (rc < 0 || !has_time || !has_value)
 		return rc;
 	if (d->n_annotations == d->cap_annotations)
-		d->annotations = xgrow(d->annotations, &d->cap_annotations, d->n_annotations + 1,
-				       sizeof(*d->annotations));
+		d->annotations = meter_grow(d->batch.arena->meter, d->annotations,
+					    &d->cap_annotations, d->n_annotations + 1,
+					    sizeof(*d->annotations));
 	d->annotations[d->n_annotations++] = a;
 	return 0;
 }
@@ -340,6 +342,8 @@ static int read_span(struct decoder *d, const struct json_value *v)
 		rc = m.bad_utf8 ? span_bad(d, ZIPKIN_BAD_UTF8, "", &m) : read_member(d, &m);
 		if (rc != 0)
 			return rc;
+		if (UNLIKELY(meter_is_refused(d->batch.arena->meter)))
+			return err_set(d->err, ERR_EXHAUSTED, "zipkin: memory budget spent");
 	}
 	if (rc < 0)
 		return -1;

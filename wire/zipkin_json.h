@@ -38,8 +38,9 @@ const char *zipkin_json_reason_name(enum zipkin_json_reason reason);
 
 /* Append the OTLP form (ExportTraceServiceRequest) of the list in `json` to out, at most max_bytes
  * of it (0: only out's own cap holds), and fill *result. An empty list, and an empty or blank text,
- * is zero spans. Borrows json; scratch goes to arena, which the caller resets. 0 (also when every
- * span was bad), or -1 with out as it was: ERR_INVALID (400), ERR_TOO_LARGE (413). Any thread. */
+ * is zero spans. Borrows json; scratch goes to arena, which the caller resets, other memory is
+ * charged to its meter. 0 (also when every span was bad), or -1 with out as it was: ERR_INVALID
+ * (400), ERR_TOO_LARGE (413), any error when the meter refused. Any thread. */
 int zipkin_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
 		       struct zipkin_json_result *result, struct err *err) MUST_CHECK;
 

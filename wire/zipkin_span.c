@@ -10,7 +10,8 @@
 
 #include <arpa/inet.h>
 
-enum { MAX_LINKS = 128, LINK_JSON_DEPTH = 32 };
+/* GROUP_BYTES: an entry of the map and the allocation of its key. */
+enum { MAX_LINKS = 128, LINK_JSON_DEPTH = 32, GROUP_BYTES = 128 };
 
 /* A run of spans of one scope. */
 struct piece {
@@ -655,6 +656,7 @@ static struct zipkin_span_resource *find_resource(struct zipkin_span_batch *b,
 		rs = arena_zalloc(b->arena, sizeof(*rs));
 		rs->message = arena_copy(b->arena, message);
 		rs->number = b->last ? b->last->number + 1 : 0;
+		meter_force(b->arena->meter, GROUP_BYTES + b->key.n);
 		map_set(&b->groups, buf_bytes(&b->key), rs);
 		if (b->last != NULL)
 			b->last->next = rs;
@@ -684,6 +686,7 @@ static struct scope_group *find_scope(struct zipkin_span_batch *b, struct zipkin
 	if (sg == NULL) {
 		sg = arena_zalloc(b->arena, sizeof(*sg));
 		sg->message = arena_copy(b->arena, message);
+		meter_force(b->arena->meter, GROUP_BYTES + b->key.n);
 		map_set(&b->groups, buf_bytes(&b->key), sg);
 		if (rs->last != NULL)
 			rs->last->next = sg;
@@ -744,13 +747,14 @@ void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
 
 void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes)
 {
-	*b = (struct zipkin_span_batch){ .arena = arena, .spans = BUF_INIT_MAX(max_bytes) };
+	*b = (struct zipkin_span_batch){ .arena = arena,
+					 .spans = { .max = max_bytes, .meter = arena->meter } };
 }
 
 void zipkin_span_batch_add(struct zipkin_span_batch *b, struct zipkin_span *sp)
 {
 	struct sorted_tags s;
-	size_t off = b->spans.n;
+	size_t off = b->spans.n, key_cap = b->key.cap;
 	struct scope_group *sg;
 
 	memset(&s, 0, offsetof(struct sorted_tags, resource));
@@ -760,6 +764,7 @@ void zipkin_span_batch_add(struct zipkin_span_batch *b, struct zipkin_span *sp)
 	if (b->spans.overflow)
 		return;
 	sg = find_scope(b, find_resource(b, sp, &s), &s);
+	meter_force(b->arena->meter, b->key.cap - key_cap);
 	add_piece(b->arena, sg, off, b->spans.n - off);
 }
 
@@ -779,14 +784,19 @@ static void put_head(struct buf *out, uint32_t number, size_t n)
 	pb_put_varint(out, n);
 }
 
-static void write_resource_spans(const struct zipkin_span_batch *b,
-				 const struct zipkin_span_resource *rs, struct buf *out)
+static size_t resource_spans_size(const struct zipkin_span_resource *rs)
 {
 	size_t n = field_size(rs->message.n);
 
 	for (const struct scope_group *sg = rs->first; sg != NULL; sg = sg->next)
 		n += field_size(scope_spans_size(sg));
-	put_head(out, 1, n);
+	return n;
+}
+
+static void write_resource_spans(const struct zipkin_span_batch *b,
+				 const struct zipkin_span_resource *rs, struct buf *out)
+{
+	put_head(out, 1, resource_spans_size(rs));
 	pb_put_bytes(out, 1, rs->message);
 	for (const struct scope_group *sg = rs->first; sg != NULL; sg = sg->next) {
 		put_head(out, 2, scope_spans_size(sg));
@@ -799,18 +809,19 @@ static void write_resource_spans(const struct zipkin_span_batch *b,
 
 int zipkin_span_batch_encode(struct zipkin_span_batch *b, struct buf *out, struct err *err)
 {
-	size_t start = out->n, max = b->spans.max;
+	size_t start = out->n, max = b->spans.max, n = 0;
 	bool overflow = b->spans.overflow, outer = out->overflow;
 
-	out->overflow = false;
-	for (const struct zipkin_span_resource *rs = b->first; rs && !overflow; rs = rs->next) {
-		write_resource_spans(b, rs, out);
-		overflow = out->overflow || (max > 0 && out->n - start > max);
+	for (const struct zipkin_span_resource *rs = b->first; rs != NULL; rs = rs->next)
+		n += field_size(resource_spans_size(rs));
+	/* Room at once: it is as large as all spans together. */
+	if (!overflow && (max == 0 || n <= max) && (n == 0 || buf_reserve(out, n) != NULL)) {
+		for (const struct zipkin_span_resource *rs = b->first; rs != NULL; rs = rs->next)
+			write_resource_spans(b, rs, out);
+		assert(out->n == start + n);
+		return 0;
 	}
 	out->overflow = outer;
-	if (!overflow)
-		return 0;
-	out->n = start;
 	return err_set(err, ERR_TOO_LARGE, "zipkin: spans are larger than %zu bytes as OTLP",
 		       max > 0 ? max : out->max);
 }

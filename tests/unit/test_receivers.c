@@ -752,8 +752,23 @@ static int repeat(struct bytes in, size_t max_bytes, struct arena *arena, struct
 	if (in.n * *factor > max_bytes)
 		return err_set(err, ERR_TOO_LARGE, "more than %zu", max_bytes);
 	for (unsigned i = 0; i < *factor; i++)
-		assert_int_equal(buf_add_bytes(out, in), 0);
+		if (buf_add_bytes(out, in) < 0)
+			return err_set(err, ERR_INTERNAL, "whatever");
 	return 0;
+}
+
+/* Needs `factor` times the input beside an output of one byte. */
+static int think(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out, void *arg,
+		 struct err *err)
+{
+	unsigned *factor = arg;
+
+	(void)max_bytes;
+	for (unsigned i = 0; i < *factor && !arena->meter->refused; i++)
+		arena_alloc(arena, in.n);
+	if (arena->meter->refused)
+		return err_set(err, ERR_INTERNAL, "whatever");
+	return buf_add_char(out, 'x');
 }
 
 static void transcode_finds_room(void **state)
@@ -761,38 +776,46 @@ static void transcode_finds_room(void **state)
 	static const struct {
 		const char *name;
 		size_t n;
+		transcode_fn decode;
 		unsigned factor, grow_max;
-		int64_t limit;
+		int64_t limit, used;
 		enum err_kind want;
 	} cases[] = {
-		{ "smaller", 100000, 0, 4, 1 << 30, ERR_NONE },
-		{ "as large", 100000, 1, 4, 1 << 30, ERR_NONE },
-		{ "a second attempt", 100000, 4, 4, 1 << 30, ERR_NONE },
-		{ "a third", 100000, 16, 16, 1 << 30, ERR_NONE },
-		{ "over its bound", 2000000, 5, 4, 1 << 30, ERR_TOO_LARGE },
-		{ "over the budget", 2000000, 4, 4, 16 << 20, ERR_TOO_LARGE },
-		{ "over what is left", 2000000, 1, 4, 20 << 20, ERR_EXHAUSTED },
+		{ "empty", 100000, repeat, 0, 4, 1 << 30, 0, ERR_NONE },
+		{ "as large", 100000, repeat, 1, 4, 1 << 30, 0, ERR_NONE },
+		{ "larger", 2000000, repeat, 4, 4, 1 << 30, 0, ERR_NONE },
+		{ "much larger", 100000, repeat, 16, 16, 1 << 30, 0, ERR_NONE },
+		{ "over its bound", 2000000, repeat, 5, 4, 1 << 30, 0, ERR_TOO_LARGE },
+		{ "just within the budget", 2000000, repeat, 3, 4, 8400000, 0, ERR_NONE },
+		{ "over the budget", 2000000, repeat, 4, 4, 8400000, 0, ERR_TOO_LARGE },
+		{ "over what is left", 2000000, repeat, 4, 4, 20 << 20, 15 << 20, ERR_EXHAUSTED },
+		{ "much scratch", 2000000, think, 4, 4, 16 << 20, 0, ERR_NONE },
+		{ "too much scratch", 2000000, think, 9, 4, 16 << 20, 0, ERR_TOO_LARGE },
+		{ "too much for now", 2000000, think, 4, 4, 16 << 20, 9 << 20, ERR_EXHAUSTED },
 	};
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {
 		struct budget budget = BUDGET_INIT(cases[i].limit);
 		unsigned factor = cases[i].factor;
-		struct transcode t = { repeat, &factor, cases[i].grow_max };
+		struct transcode t = { cases[i].decode, &factor, cases[i].grow_max };
 		struct rcbuf *in = rcbuf_new_forced(&budget, cases[i].n), *out;
 		struct err err = ERR_INIT;
 
 		in->n = cases[i].n;
 		memset(in->p, 'x', in->n);
-		if (cases[i].want == ERR_EXHAUSTED)
-			budget_force(&budget, 15 << 20);
+		budget_force(&budget, (size_t)cases[i].used);
 		out = transcode_body(&t, in, &budget, &err);
 		if (err.kind != cases[i].want || (out != NULL) != (err.kind == ERR_NONE))
 			fail_msg("%s: %s", cases[i].name, err.msg);
-		if (out != NULL)
+		if (out != NULL && t.decode == repeat)
 			assert_int_equal(out->n, factor * cases[i].n);
+		/* Nothing is held beyond the output, and hardly more than that while it ran. */
+		assert_true(out == NULL ||
+			    budget.used <= cases[i].used + (int64_t)out->n * 2 + 4096);
+		assert_true(budget.peak <= cases[i].limit + (4 << 20));
 		rcbuf_unref(out);
-		assert_int_equal(budget.used, cases[i].want == ERR_EXHAUSTED ? 15 << 20 : 0);
+		assert_int_equal(budget.used, cases[i].used);
 	}
 }
 

@@ -248,7 +248,6 @@ static int run_service(const struct cmd_config *args, const struct service_confi
 		service_free(s);
 		return stopped ? balance() : EXIT_START;
 	}
-	log_info("Everything is ready. Begin running and processing data.");
 	while (!(take_events(true) & EVENT_STOP))
 		check_again(args, conf);
 	log_info("Starting shutdown...");

@@ -269,6 +269,8 @@ int service_start(struct service *s, struct err *err)
 	for (size_t k = 0; k < COUNT_OF(start_order); k++)
 		if (start_kind(s, start_order[k], err) < 0)
 			goto fail;
+	/* Before anybody is told so: who waits for the line and who asks see the same. */
+	log_info("Everything is ready. Begin running and processing data.");
 	atomic_store(&s->phase, SERVICE_RUNNING);
 	return 0;
 fail:

@@ -1,6 +1,7 @@
 """The command line and configuration: sources, expansion, errors with their places, exit
 statuses."""
 
+import json
 import re
 import subprocess
 import textwrap
@@ -407,10 +408,76 @@ def test_usage():
     assert status == 1 and "/nowhere/at/all.yaml" in err
 
 
+COMMANDS = ("run", "validate", "print-config", "components", "gen", "get", "fsck", "bench")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    """--help (and help COMMAND) on stdout with status 0; a flag that does not exist: usage on
+    stderr, status 1."""
+    status, out, err = run(command, "--help")
+    assert (status, err) == (0, "") and out.startswith(f"usage: spanmill {command}")
+    assert run("help", command) == (0, out, "")
+    status, out, err = run(command, "--nonsense")
+    assert (status, out) == (1, "") and f"usage: spanmill {command}" in err
+    assert f'spanmill {command}: unknown flag "--nonsense"' in err
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["validat"], ["unknown command", "did you mean validate?", "usage: "]),
+        (["zork"], ["unknown command", "usage: "]),
+        (["validate", "--confg", "x"], ["did you mean --config?"]),
+        (["validate", "extra"], ['unexpected argument "extra"', "usage: "]),
+        (["validate", "--config"], ["--config: needs a value"]),
+        (["print-config", "--format", "xml"], ['"xml" is none of yaml, json']),
+        (["print-config", "--mode", "x"], ['"x" is none of redacted, unredacted']),
+        (["--set", "a"], ["at least one config flag", '--set:1:1: (document): "a" has no key']),
+        (["--config", ""], ["--config:1:1: (document): an empty source"]),
+    ],
+)
+def test_usage_mistakes(args, words):
+    status, out, err = run(*args)
+    assert (status, out) == (1, "")
+    for word in words:
+        assert word in err, err
+
+
+def test_version_in_every_form():
+    assert run("--version") == run("-v") == run("version")
+    assert re.fullmatch(r"spanmill version \d+\.\d+\.\d+\n", run("--version")[1])
+
+
+def test_print_config_forms(tmp_path):
+    """The alias, both formats, secrets on request, and what was merged without a check."""
+    text = GOOD.replace("    tls:", "    headers: {authorization: hunter2, x: 'a$$${b}'}\n    tls:")
+    source = ("--config", write(tmp_path, text))
+    env = {"b": "c"}
+    status, out, _ = run("print-initial-config", *source, env=env)
+    assert status == 0 and "hunter2" not in out and "[REDACTED]" in out
+    status, out, _ = run("print-config", *source, "--format", "json", "--mode=unredacted", env=env)
+    tree = json.loads(out)
+    assert tree["exporters"]["otlp/next"]["headers"] == {"authorization": "hunter2", "x": "a$c"}
+    assert tree["service"]["drain_timeout"] == "15s"
+    bad = ("--config", write(tmp_path, text.replace("50ms", "soon"), "bad.yaml"))
+    assert run("print-config", *bad, env=env)[0] == 1
+    unchecked = ("--validate=false", "--mode", "unredacted")
+    status, out, err = run("print-config", *bad, *unchecked, env=env)
+    assert (status, err) == (0, "")
+    assert yaml.safe_load(out)["processors"] == {"batch": {"timeout": "soon"}}
+    assert run("print-config", *bad, "--validate=false", env=env)[0] == 1, "secrets are not known"
+
+
 def test_components():
     status, out, _ = run("components")
     assert status == 0
     tree = yaml.safe_load(out)
+    assert set(tree["buildinfo"]) == {"command", "description", "version"}
+    assert {p["scheme"] for p in tree["providers"]} == {"env", "file", "yaml"}
+    for kind in ("receivers", "processors", "exporters"):
+        for component in tree[kind]:
+            assert component["module"] and component["stability"]["traces"], component
     have = {
         kind: {c["name"] for c in tree[kind]}
         for kind in ("receivers", "processors", "exporters", "extensions")

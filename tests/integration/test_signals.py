@@ -183,6 +183,51 @@ def test_idle_process_sleeps(make_mill):
     assert switches() - before <= 30
 
 
+# ---- start
+
+
+@pytest.fixture
+def with_a_log(make_mill):
+    """A stopped process that left 40,000 spans in its log."""
+    mill = make_mill(
+        overlay={"exporters": {"blocks": {"flush_on_shutdown": False, "max_block_age": "1h"}}}
+    )
+    big = otlp.request(n_traces=1000, n_spans=4)
+    for _ in range(10):
+        otlp.send_grpc(mill, big)
+    assert mill.stop()["held"] == 40000
+    return mill
+
+
+def test_not_ready_before_the_log_is_replayed(with_a_log):
+    """503 with the reason until everything is there; never 200 before."""
+    mill = with_a_log
+    mill.start(ready=False)
+    answers = set()
+    while 200 not in answers:
+        try:
+            for answer in (health(mill), requests.get(mill.url("query", "/ready"), timeout=5)):
+                answers.add(answer.status_code)
+                if answer.status_code == 200:
+                    assert "Everything is ready" in mill.stderr()
+                else:
+                    assert answer.status_code == 503 and "starting" in answer.text
+        except requests.ConnectionError:
+            assert mill.process.poll() is None
+    assert mill.stop() == {"accepted": 40000, "delivered": 0, "dropped": 0, "held": 40000}
+
+
+def test_sigterm_while_starting(with_a_log):
+    """It ends in good order, with what the log holds in the books; exit status 0."""
+    mill = with_a_log
+    mill.start(ready=False)
+    wait_for("its first line", lambda: "Starting spanmill" in mill.stderr())
+    assert mill.stop() in (
+        {"accepted": 40000, "delivered": 0, "dropped": 0, "held": 40000},
+        {"accepted": 0, "delivered": 0, "dropped": 0, "held": 0},  # before it looked
+    )
+
+
 # ---- health
 
 

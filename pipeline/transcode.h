@@ -4,8 +4,8 @@
  * that the budget grants step by step.
  *
  * A decoder writes an output of a size that nobody knows before it ran, and needs tables and copies
- * beside it. All of it hangs on one meter (base/meter.h): what it takes is charged when it is taken,
- * and the decoder stops when the budget says no.
+ * beside it. All of it hangs on one meter (base/meter.h): what it takes is charged when it is
+ * taken, and the decoder stops when the budget says no.
  */
 #ifndef PIPELINE_TRANSCODE_H
 #define PIPELINE_TRANSCODE_H

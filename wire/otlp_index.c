@@ -621,6 +621,24 @@ static int index_scope_spans(struct walk *w, struct bytes ss, uint32_t resource)
 	return 0;
 }
 
+/* A field of a ResourceSpans that is no child. */
+static int resource_field(struct walk *w, const struct pb_field *f)
+{
+	enum otlp_verdict v = OTLP_VALID;
+
+	if ((f->number == RS_RESOURCE || f->number == RS_SCHEMA_URL) && f->wire != PB_LEN)
+		v = OTLP_DAMAGED;
+	else if (f->number == RS_RESOURCE)
+		v = otlp_validate_resource(f->data, w->end);
+	else if (f->number == RS_SCHEMA_URL)
+		v = otlp_validate_string(f->data);
+	if (v < 0)
+		return refuse(w, AT_RESOURCE,
+			      f->number == RS_RESOURCE ? ".resource" : ".schema_url", v);
+	w->resource_text_is_bad |= v != OTLP_VALID;
+	return 0;
+}
+
 /* The fields of a ResourceSpans other than its children. */
 static int index_resource(struct walk *w, struct bytes rs, uint32_t child, struct head_run *run)
 {
@@ -629,25 +647,45 @@ static int index_resource(struct walk *w, struct bytes rs, uint32_t child, struc
 
 	w->resource_text_is_bad = false;
 	for (struct bytes in = rs; pb_next(&in, &f) > 0;) {
-		enum otlp_verdict v = OTLP_VALID;
-
 		if (f.number == child)
 			continue;
-		if ((f.number == RS_RESOURCE || f.number == RS_SCHEMA_URL) && f.wire != PB_LEN)
-			v = OTLP_DAMAGED;
-		else if (f.number == RS_RESOURCE)
-			v = otlp_validate_resource(f.data, w->end);
-		else if (f.number == RS_SCHEMA_URL)
-			v = otlp_validate_string(f.data);
-		if (v < 0)
-			return refuse(w, AT_RESOURCE,
-				      f.number == RS_RESOURCE ? ".resource" : ".schema_url", v);
-		w->resource_text_is_bad |= v != OTLP_VALID;
+		if (resource_field(w, &f) < 0)
+			return -1;
 		n_resources += f.number == RS_RESOURCE;
 		add_head(w->t, f.raw, run);
 	}
 	if (n_resources > 1)
 		merge_heads(w, rs, child, run);
+	return 0;
+}
+
+/* A ScopeSpans without spans leaves nothing behind, but damage in it is damage. */
+static int check_empty_scope(struct walk *w, struct bytes ss)
+{
+	enum otlp_verdict v = OTLP_VALID;
+	struct pb_field f;
+
+	while (pb_next(&ss, &f) > 0)
+		if (scope_field(w, &f, &v) < 0)
+			return -1;
+	return 0;
+}
+
+/* The same for a ResourceSpans. */
+static int check_empty_resource(struct walk *w, struct bytes rs, uint32_t child)
+{
+	struct pb_field f;
+
+	while (pb_next(&rs, &f) > 0) {
+		if (f.number != child) {
+			if (resource_field(w, &f) < 0)
+				return -1;
+			continue;
+		}
+		if (check_empty_scope(w, f.data) < 0)
+			return -1;
+		w->at.scope_spans++;
+	}
 	return 0;
 }
 
@@ -685,7 +723,7 @@ static int index_resource_spans(struct walk *w, struct bytes rs)
 	/* The tables have no room for an empty envelope: it was not counted. */
 	if (!resource_has_spans(rs, child)) {
 		w->result->is_whole = false;
-		return 0;
+		return check_empty_resource(w, rs, child);
 	}
 	w->result->is_whole &= child == RS_SCOPE_SPANS;
 	if (index_resource(w, rs, child, &run) < 0)
@@ -693,10 +731,13 @@ static int index_resource_spans(struct walk *w, struct bytes rs)
 	for (; pb_next(&rs, &f) > 0;) {
 		if (f.number != child)
 			continue;
-		if (!scope_has_spans(f.data))
+		if (!scope_has_spans(f.data)) {
 			w->result->is_whole = false;
-		else if (index_scope_spans(w, f.data, t->n_resources) < 0)
+			if (check_empty_scope(w, f.data) < 0)
+				return -1;
+		} else if (index_scope_spans(w, f.data, t->n_resources) < 0) {
 			return -1;
+		}
 		w->at.scope_spans++;
 	}
 	if (t->n_spans == spans_before) {

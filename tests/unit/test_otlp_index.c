@@ -204,6 +204,11 @@ static void envelope_fields_in_any_order(void **state)
 
 /* ---- damage ---- */
 
+#define TEXT(s)                                                                                    \
+	{                                                                                          \
+		(const uint8_t *)(s), sizeof(s) - 1                                                \
+	}
+
 static void every_truncation_is_refused(void **state)
 {
 	struct buf b = BUF_INIT;
@@ -259,6 +264,53 @@ static void nested(struct buf *b, unsigned depth)
 	wrap(b, 2);
 }
 
+/* Damage is damage where nothing is kept, too: resources and scopes without spans. */
+static void damage_beside_the_spans_is_refused(void **state)
+{
+	static const struct {
+		const char *name, *message;
+		uint32_t path[3]; /* fields from the request down, ends with 0 */
+		struct bytes payload;
+	} cases[] = {
+		{ "resource",
+		  "resource_spans[1].resource: damaged protobuf",
+		  { 1, 1 },
+		  TEXT("\xff") },
+		{ "resource attribute",
+		  "resource_spans[1].resource: damaged protobuf",
+		  { 1, 1, 1 },
+		  TEXT("\x0a\x05x") },
+		{ "scope",
+		  "resource_spans[1].scope_spans[0].scope: damaged protobuf",
+		  { 1, 2, 1 },
+		  TEXT("\x0b") },
+	};
+	struct buf b = BUF_INIT, bad = BUF_INIT;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		buf_reset(&b);
+		buf_reset(&bad);
+		buf_add_bytes(&bad, cases[i].payload);
+		for (size_t k = COUNT_OF(cases[i].path); k-- > 0;)
+			if (cases[i].path[k] != 0)
+				wrap(&bad, cases[i].path[k]);
+		put_request(&b, 1);
+		buf_add_bytes(&b, buf_bytes(&bad));
+		expect_refused(buf_bytes(&b), cases[i].message, cases[i].name);
+	}
+	buf_reset(&b);
+	buf_reset(&bad);
+	nested(&bad, 65);
+	wrap(&bad, 1);
+	wrap(&bad, 1);
+	wrap(&bad, 1);
+	expect_refused(buf_bytes(&bad), "resource_spans[0].resource: nested deeper than 64 levels",
+		       "depth");
+	buf_fini(&b);
+	buf_fini(&bad);
+}
+
 static void depth_is_bounded(void **state)
 {
 	static const unsigned depths[] = { 1, 63, 64, 65, 200 };
@@ -290,11 +342,6 @@ static void depth_is_bounded(void **state)
 }
 
 /* ---- rejects ---- */
-
-#define TEXT(s)                                                                                    \
-	{                                                                                          \
-		(const uint8_t *)(s), sizeof(s) - 1                                                \
-	}
 
 static void one_bad_span_rejects_itself(void **state)
 {
@@ -857,6 +904,7 @@ int main(void)
 		cmocka_unit_test(every_truncation_is_refused),
 		cmocka_unit_test(wrong_wire_types_are_refused),
 		cmocka_unit_test(depth_is_bounded),
+		cmocka_unit_test(damage_beside_the_spans_is_refused),
 		cmocka_unit_test(one_bad_span_rejects_itself),
 		cmocka_unit_test(bad_text_above_spans),
 		cmocka_unit_test(unknown_fields_survive),

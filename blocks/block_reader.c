@@ -22,6 +22,7 @@ struct block_reader *block_reader_new(struct backend *be, const struct block_met
 	r->max_page_bytes = o && o->max_page_bytes ? o->max_page_bytes : 64 * MIB;
 	r->read_ahead_bytes = o && o->read_ahead_bytes ? o->read_ahead_bytes : 4 * MIB;
 	r->cache = o ? o->cache : NULL;
+	r->budget = o ? o->budget : NULL;
 	if (block_reader_open(r, m, o ? o->number : 0, err) == 0)
 		return r;
 	block_reader_free(r);
@@ -52,6 +53,7 @@ void block_reader_free(struct block_reader *r)
 	buf_fini(&r->page);
 	buf_fini(&r->index_read);
 	block_cache_unref(r->index_kept);
+	budget_release(r->budget, r->charged);
 	free(r);
 }
 
@@ -65,6 +67,44 @@ size_t block_reader_stored_max(const struct block_reader *r)
 	return r->max_page_bytes + r->max_page_bytes / 8 + 64 * KIB;
 }
 
+/* Have n bytes charged for the page, or what the buffers hold already when that is more. */
+static int charge_page(struct block_reader *r, size_t n, struct err *err)
+{
+	n = MAX(n, r->raw.cap + r->page.cap);
+	if (n > r->charged && !budget_charge(r->budget, n - r->charged))
+		return err_set(err, ERR_EXHAUSTED,
+			       "page: memory budget is spent, %zu bytes are wanted", n);
+	if (n < r->charged)
+		budget_release(r->budget, r->charged - n);
+	r->charged = n;
+	return 0;
+}
+
+/* Decompress into r->page. What it will take is not known: first as much is charged as pages
+ * usually inflate to, then more. */
+static int inflate(struct block_reader *r, struct bytes packed, struct err *err)
+{
+	enum { USUAL = 16, MORE = 8 };
+	size_t most = r->max_page_bytes, limit = most;
+	struct err local = ERR_INIT;
+
+	if (r->budget != NULL)
+		limit = (size_t)MIN(most, packed.n * USUAL + MIB);
+	for (;;) {
+		if (charge_page(r, packed.n + limit, err) < 0)
+			return -1;
+		buf_reset(&r->page);
+		if (codec_decompress(r->codec, packed, limit, &r->page, &local) == 0)
+			return charge_page(r, 0, err);
+		if (local.kind != ERR_TOO_LARGE || limit == most)
+			break;
+		limit = MIN(most, limit * MORE);
+	}
+	if (err != NULL)
+		*err = local;
+	return -1;
+}
+
 int block_reader_unpack(struct block_reader *r, struct bytes page, struct bytes *body,
 			struct err *err)
 {
@@ -75,7 +115,7 @@ int block_reader_unpack(struct block_reader *r, struct bytes page, struct bytes 
 		return -1;
 	if (codec_id(r->codec) == CODEC_NONE && packed.n <= r->max_page_bytes)
 		*body = packed;
-	else if (codec_decompress(r->codec, packed, r->max_page_bytes, &r->page, err) < 0)
+	else if (inflate(r, packed, err) < 0)
 		return -1;
 	else
 		*body = buf_bytes(&r->page);
@@ -205,7 +245,7 @@ int block_reader_page(struct block_reader *r, const struct block_index_record *r
 			       "block %s: data at %llu: page of %u bytes, pages may inflate to %zu",
 			       r->meta.id, (unsigned long long)rec->start, rec->len,
 			       r->max_page_bytes);
-	if (block_object_key(r, "data", key, err) < 0 ||
+	if (block_object_key(r, "data", key, err) < 0 || charge_page(r, rec->len, err) < 0 ||
 	    backend_read_range(r->be, key, rec->start, rec->len, &r->raw, err) < 0)
 		return -1;
 	if (block_reader_unpack(r, buf_bytes(&r->raw), body, err) < 0)
@@ -245,7 +285,7 @@ static int ask_bloom(struct block_reader *r, const uint8_t id[PAGE_ID], struct e
 	return bloom_test(buf_bytes(&r->raw), id, err);
 }
 
-int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct buf *out,
+int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
 		      struct err *err)
 {
 	struct page_object o = { NULL, { NULL, 0 } };
@@ -263,10 +303,7 @@ int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct 
 	if (ret < 0)
 		return err_wrap(err, "block %s: data at %llu", r->meta.id,
 				(unsigned long long)rec.start);
-	if (ret == 1 && buf_add_bytes(out, o.data) < 0)
-		return err_set(err, ERR_TOO_LARGE,
-			       "block %s: object of %zu bytes: the limit is %zu", r->meta.id,
-			       o.data.n, out->max);
+	*object = o.data;
 	return ret;
 }
 

@@ -13,7 +13,7 @@
  * LIMITS: max_page_bytes for a page's plain and (plus an eighth) stored size; bloom shards of 64
  * MiB.
  * ERRORS: NOT_FOUND when an object of the block is gone (deleted meanwhile), CORRUPT, TOO_LARGE,
- * the backend's own.
+ * EXHAUSTED when the budget cannot hold the page now, the backend's own.
  * SPEC: docs/formats/tempo-v2-block.md.
  */
 #ifndef BLOCKS_BLOCK_READER_H
@@ -31,6 +31,7 @@ struct block_reader_options {
 	size_t read_ahead_bytes;   /* of an iterator: 4 MiB */
 	struct block_cache *cache; /* borrowed; NULL: none */
 	uint64_t number;           /* of the block in the cache */
+	struct budget *budget;     /* charged for pages; borrowed; NULL: none */
 };
 
 struct block_reader;
@@ -47,8 +48,9 @@ int block_reader_open(struct block_reader *r, const struct block_meta *m, uint64
 void block_reader_free(struct block_reader *r);
 const struct block_meta *block_reader_meta(const struct block_reader *r);
 
-/* Append the object bytes of trace id to out. 1 = found, 0 = not in this block, -1 = error. */
-int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct buf *out,
+/* The object bytes of trace id, borrowed from r until its next call. 1 = found, 0 = not in this
+ * block, -1 = error. */
+int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
 		      struct err *err);
 
 /* The steps of find, past the cache. Each appends whole checked bytes to out:

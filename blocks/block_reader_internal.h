@@ -16,6 +16,8 @@ struct block_reader {
 	struct buf raw;                       /* stored bytes of a page, or a bloom shard */
 	struct buf page;                      /* plain bytes of a page */
 	struct block_cache *cache;            /* NULL: none */
+	struct budget *budget;                /* NULL: none */
+	size_t charged;                       /* to it: for raw and page */
 	uint64_t number;                      /* the block's key in the cache */
 	struct buf index_read;                /* an index page that was read */
 	struct block_cache_piece *index_kept; /* or one of the cache */

@@ -47,6 +47,7 @@ struct store *store_new(const struct store_options *o)
 	s->cache = block_cache_new(o->budget, o->cache_bytes);
 	s->reader.max_page_bytes = o->max_page_bytes;
 	s->reader.cache = s->cache;
+	s->reader.budget = o->budget;
 	s->list = blocklist_new(s->be);
 	blocklist_on_gone(s->list, forget_block, s->cache);
 	pthread_mutex_init(&s->live_lock, NULL);
@@ -223,7 +224,6 @@ struct finder {
 	struct store_find_result *result;
 	bool stopped;           /* the caller's callback said -1 */
 	struct block_reader *r; /* turned from block to block; NULL: none yet */
-	struct buf object;      /* what it found */
 };
 
 static int count_piece(void *arg, struct bytes traces_data, struct err *err)
@@ -297,14 +297,12 @@ static int turn_reader(struct store *s, const struct listed_block *b, struct fin
 static int find_in_block(struct store *s, const struct listed_block *b, const uint8_t id[16],
 			 struct finder *f, struct err *err)
 {
+	struct bytes object = BYTES_EMPTY;
 	int found = turn_reader(s, b, f, err);
 
-	buf_reset(&f->object);
 	if (found == 0)
-		found = block_reader_find(f->r, id, &f->object, err);
-	if (found == 1)
-		return give_segments(&b->meta, buf_bytes(&f->object), f, err);
-	return found;
+		found = block_reader_find(f->r, id, &object, err);
+	return found == 1 ? give_segments(&b->meta, object, f, err) : found;
 }
 
 /* A block that went away since the list was read was compacted or is past its retention: its data
@@ -374,6 +372,5 @@ int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_
 	if (ret == 0)
 		ret = find_in_blocks(s, tenant, id, &f, err);
 	block_reader_free(f.r);
-	buf_fini(&f.object);
 	return ret;
 }

@@ -44,7 +44,7 @@ struct store_options {
 	const char *local_path;  /* where logs and scratch go, below "<path>/_spanmill"; copied */
 	uint64_t poll_ns;        /* between two polls of the backend */
 	uint64_t max_page_bytes; /* a page may inflate to this; 0: the reader's default */
-	struct budget *budget;   /* of the cache; borrowed; NULL: none */
+	struct budget *budget;   /* of cache and pages; borrowed; NULL: none */
 	uint64_t cache_bytes;    /* what the cache may hold; 0: see block_cache_new */
 };
 

@@ -33,6 +33,7 @@ struct query_server {
 
 struct query_state {
 	struct query_api api;
+	bool has_api;
 	struct http_route routes[QUERY_ROUTES];
 	struct query_server *servers;
 	int *fds;
@@ -98,10 +99,13 @@ static int query_start(struct component *c, struct err *err)
 		return err_set(
 			err, ERR_CONFIG,
 			"no trace_store extension: list one before it under service.extensions");
-	st->api = (struct query_api){ .store = store,
-				      .max_trace_bytes = conf->max_trace_bytes,
-				      .is_ready = is_ready,
-				      .arg = c };
+	st->api.store = store;
+	st->api.max_trace_bytes = conf->max_trace_bytes;
+	st->api.memory.budget = component_budget(c);
+	st->api.is_ready = is_ready;
+	st->api.arg = c;
+	query_api_init(&st->api);
+	st->has_api = true;
 	query_api_routes(&st->api, st->routes);
 	st->fds = xcalloc(n, sizeof(*st->fds));
 	st->servers = xcalloc(n, sizeof(*st->servers));
@@ -137,6 +141,8 @@ static void query_shutdown(struct component *c)
 		listen_close(COMPONENT_CONFIG(c, struct query_config)->endpoint, st->fds, st->n);
 	free(st->servers);
 	free(st->fds);
+	if (st->has_api)
+		query_api_fini(&st->api);
 	*st = (struct query_state){ .n = 0 };
 }
 

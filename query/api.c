@@ -16,7 +16,7 @@
 
 #define SINGLE_TENANT "single-tenant"
 
-enum { MAX_TENANTS = 16, TENANT_SIZE = 151 };
+enum { MAX_TENANTS = 16, TENANT_SIZE = 151, JSON_GROWTH = 3 };
 enum form { FORM_V1, FORM_V2, FORM_OTLP };
 
 /* A look-up from request to answer. */
@@ -31,6 +31,8 @@ struct lookup {
 	size_t n_tenants;
 	struct trace_by_id trace;
 	struct buf body;
+	size_t charged;       /* for body */
+	_Atomic bool is_gone; /* nobody waits any more */
 	struct err err;
 };
 
@@ -139,7 +141,7 @@ static int write_v1_json(const struct trace_by_id *t, struct buf *out, struct er
 	return 0;
 }
 
-static int write_body(struct lookup *l, struct err *err)
+static int write_form(struct lookup *l, struct err *err)
 {
 	struct bytes otlp = buf_bytes(&l->trace.otlp);
 
@@ -156,24 +158,79 @@ static int write_body(struct lookup *l, struct err *err)
 				  : write_v1_json(&l->trace, &l->body, err);
 }
 
+/* The body, charged: first by a guess, then for what it is. */
+static int write_body(struct lookup *l, struct err *err)
+{
+	size_t guess = l->trace.otlp.n * (l->wants_protobuf ? 1 : JSON_GROWTH);
+
+	if (query_memory_charge(&l->api->memory, l->trace.charged, guess, err) < 0)
+		return -1;
+	l->charged = guess;
+	if (write_form(l, err) < 0)
+		return -1;
+	if (l->body.n > guess && query_memory_charge(&l->api->memory, l->trace.charged + guess,
+						     l->body.n - guess, err) < 0)
+		return -1;
+	if (l->body.n < guess)
+		query_memory_release(&l->api->memory, guess - l->body.n);
+	l->charged = l->body.n;
+	return 0;
+}
+
 /* On a pool thread. */
 static void look_up(void *arg)
 {
 	struct lookup *l = arg;
 
-	for (size_t i = 0; i < l->n_tenants; i++)
-		if (trace_by_id_find(l->api->store, l->tenants[i], l->id, l->api->max_trace_bytes,
-				     &l->trace, &l->err) < 0)
+	for (size_t i = 0; i < l->n_tenants; i++) {
+		if (atomic_load(&l->is_gone)) {
+			err_set(&l->err, ERR_UNAVAILABLE, "nobody waits for the answer");
 			return;
+		}
+		if (trace_by_id_find(l->api->store, l->tenants[i], l->id, &l->trace, &l->err) < 0)
+			return;
+	}
 	if (trace_by_id_combine(&l->trace, &l->err) == 0)
 		write_body(l, &l->err);
 }
 
+/* The answer's bytes, charged until the last of them is sent. */
+struct charged_body {
+	struct query_memory *memory;
+	size_t n;
+};
+
+static void release_body(struct rcbuf *b)
+{
+	struct charged_body *own = b->owner;
+
+	query_memory_release(own->memory, own->n);
+	free(own);
+	free(b->p);
+}
+
+static struct rcbuf *take_body(struct lookup *l)
+{
+	struct charged_body *own = xcalloc(1, sizeof(*own));
+	struct rcbuf *b = xcalloc(1, sizeof(*b));
+
+	*own = (struct charged_body){ &l->api->memory, l->charged };
+	l->charged = 0;
+	b->p = buf_take(&l->body, &b->n);
+	b->cap = b->n;
+	atomic_init(&b->refs, 1);
+	b->release = release_body;
+	b->owner = own;
+	return b;
+}
+
 static void free_lookup(struct lookup *l)
 {
+	http_request_on_gone(l->req, NULL, NULL);
 	http_request_unref(l->req);
 	trace_by_id_fini(&l->trace);
 	buf_fini(&l->body);
+	query_memory_release(&l->api->memory, l->charged);
 	free(l);
 }
 
@@ -188,7 +245,7 @@ static void respond_found(struct lookup *l)
 				     .status = status,
 				     .content_type = l->wants_protobuf ? "application/protobuf"
 								       : "application/json",
-				     .body = buf_bytes(&l->body),
+				     .shared = take_body(l),
 			     });
 }
 
@@ -201,6 +258,9 @@ static void looked_up(void *arg)
 	if (l->err.kind == ERR_TOO_LARGE) {
 		atomic_fetch_add(&api->failed, 1);
 		http_respond_text(l->req, 422, "%s", l->err.msg);
+	} else if (l->err.retryable) {
+		atomic_fetch_add(&api->failed, 1);
+		http_respond_error(l->req, 503, 1, "%s", l->err.msg);
 	} else if (l->err.kind != ERR_NONE) {
 		atomic_fetch_add(&api->failed, 1);
 		http_respond_text(l->req, 500, "%s", l->err.msg);
@@ -217,6 +277,17 @@ static void looked_up(void *arg)
 	}
 	free_lookup(l);
 	atomic_fetch_sub(&api->jobs, 1);
+}
+
+/* The server answered in our place. A client that closed may have closed its sending half only, and
+ * wait. */
+static void lookup_gone(struct http_request *req, enum http_gone why, void *arg)
+{
+	struct lookup *l = arg;
+
+	(void)req;
+	if (why != HTTP_GONE_CLIENT)
+		atomic_store(&l->is_gone, true);
 }
 
 static bool refuse_unready(struct query_api *api, struct http_request *req)
@@ -241,12 +312,14 @@ static void serve_trace(struct query_api *api, struct http_request *req, enum fo
 	l->api = api;
 	l->form = form;
 	l->req = http_request_ref(req);
-	trace_by_id_init(&l->trace);
+	trace_by_id_init(&l->trace, api->max_trace_bytes, &api->memory);
+	l->trace.keep_what_fits = form == FORM_V2;
 	if (parse_lookup(l, &err) < 0) {
 		http_respond_text(req, 400, "%s", err.msg);
 		free_lookup(l);
 		return;
 	}
+	http_request_on_gone(req, lookup_gone, l);
 	l->job = (struct loop_job){ .work = look_up, .done = looked_up, .arg = l };
 	atomic_fetch_add(&api->jobs, 1);
 	loop_work(http_request_loop(req), &l->job);
@@ -297,33 +370,74 @@ static void serve_buildinfo(struct http_request *req, void *arg)
 					    .body_is_static = true });
 }
 
+/* ---- flush ----
+ *
+ *   request -> waiting --(no flush under way)--> flushing: store_flush, then all are answered
+ *
+ * A flush may take long, and pool threads are few, so that one runs at a time. It serves who asked
+ * before it began.
+ */
+
 struct flush {
 	struct query_api *api;
 	struct http_request *req;
-	struct loop_job job;
-	int ret;
+	struct flush *next;
+	struct loop_job job; /* of the first of a list */
 	struct err err;
 };
 
-static void flush_store(void *arg)
-{
-	struct flush *f = arg;
-
-	f->ret = store_flush(f->api->store, &f->err);
-}
-
-static void flushed(void *arg)
+/* On the request's loop. */
+static void answer_flush(struct http_request *req, void *arg)
 {
 	struct flush *f = arg;
 	struct query_api *api = f->api;
 
-	if (f->ret == 0)
-		http_respond_text(f->req, 200, "flushed\n");
+	if (f->err.kind == ERR_NONE)
+		http_respond_text(req, 200, "flushed\n");
 	else
-		http_respond_error(f->req, 503, 1, "%s", f->err.msg);
+		http_respond_error(req, 503, 1, "%s", f->err.msg);
 	http_request_unref(f->req);
 	free(f);
 	atomic_fetch_sub(&api->jobs, 1);
+}
+
+static void start_flush(struct query_api *api, struct loop *loop);
+
+static void flush_store(void *arg)
+{
+	struct query_api *api = arg;
+
+	store_flush(api->store, &api->flushing->err);
+}
+
+/* On the loop of the first of the list. */
+static void flushed(void *arg)
+{
+	struct query_api *api = arg;
+	struct flush *list = api->flushing, *next;
+	struct loop *loop = http_request_loop(list->req);
+	struct err err = list->err;
+
+	pthread_mutex_lock(&api->flush_lock);
+	api->flushing = api->waiting;
+	api->waiting = NULL;
+	if (api->flushing != NULL)
+		start_flush(api, loop);
+	pthread_mutex_unlock(&api->flush_lock);
+	for (; list != NULL; list = next) {
+		next = list->next;
+		list->err = err;
+		http_request_call(list->req, answer_flush, list);
+	}
+}
+
+/* Under the lock, on this loop. */
+static void start_flush(struct query_api *api, struct loop *loop)
+{
+	struct flush *f = api->flushing;
+
+	f->job = (struct loop_job){ .work = flush_store, .done = flushed, .arg = api };
+	loop_work(loop, &f->job);
 }
 
 static void serve_flush(struct http_request *req, void *arg)
@@ -336,9 +450,26 @@ static void serve_flush(struct http_request *req, void *arg)
 	f = xcalloc(1, sizeof(*f));
 	f->api = api;
 	f->req = http_request_ref(req);
-	f->job = (struct loop_job){ .work = flush_store, .done = flushed, .arg = f };
 	atomic_fetch_add(&api->jobs, 1);
-	loop_work(http_request_loop(req), &f->job);
+	pthread_mutex_lock(&api->flush_lock);
+	if (api->flushing == NULL) {
+		api->flushing = f;
+		start_flush(api, http_request_loop(req));
+	} else {
+		f->next = api->waiting;
+		api->waiting = f;
+	}
+	pthread_mutex_unlock(&api->flush_lock);
+}
+
+void query_api_init(struct query_api *api)
+{
+	pthread_mutex_init(&api->flush_lock, NULL);
+}
+
+void query_api_fini(struct query_api *api)
+{
+	pthread_mutex_destroy(&api->flush_lock);
 }
 
 void query_api_routes(struct query_api *api, struct http_route routes[QUERY_ROUTES])

@@ -71,6 +71,7 @@ struct walk {
 	struct place at;
 	const uint8_t *end; /* of the request */
 	bool resource_text_is_bad;
+	bool is_stored; /* nothing is rejected any more */
 };
 
 enum { PLACE_MAX = 80 };
@@ -430,6 +431,21 @@ static bool take_ids(struct walk *w, struct span_ref *sp, const struct span_scan
 	return true;
 }
 
+static void take_any_id(uint8_t *to, size_t want, struct bytes id)
+{
+	memset(to, 0, want);
+	if (id.n > 0)
+		memcpy(to, id.p, MIN(id.n, want));
+}
+
+/* The ids of a stored span, whatever their length. */
+static void take_any_ids(struct span_ref *sp, const struct span_scan *s)
+{
+	take_any_id(sp->trace_id, sizeof(sp->trace_id), s->trace_id);
+	take_any_id(sp->span_id, sizeof(sp->span_id), s->span_id);
+	take_any_id(sp->parent_id, sizeof(sp->parent_id), s->parent_id);
+}
+
 static bool text_is_fine(struct walk *w, const struct span_scan *s)
 {
 	if (LIKELY(s->verdict == OTLP_VALID))
@@ -498,7 +514,9 @@ static int index_span(struct walk *w, const struct pb_field *f, uint32_t scope)
 	sp->head_len = canonical_head(f);
 	if (scan_span(w, sp, &s) < 0)
 		return -1;
-	if (!take_ids(w, sp, &s) || !text_is_fine(w, &s))
+	if (w->is_stored && sp != &too_short)
+		take_any_ids(sp, &s);
+	else if (!take_ids(w, sp, &s) || !text_is_fine(w, &s))
 		return 0;
 	span_read_sampling(sp);
 	w->t->n_spans++;
@@ -607,7 +625,7 @@ static int index_scope_spans(struct walk *w, struct bytes ss, uint32_t resource)
 		n_scope_fields += f.number == SS_SCOPE;
 		add_head(t, f.raw, &run);
 	}
-	if (v != OTLP_VALID || w->resource_text_is_bad)
+	if (!w->is_stored && (v != OTLP_VALID || w->resource_text_is_bad))
 		reject_scope(w, first, rejects,
 			     v != OTLP_VALID ? "invalid UTF-8 in its scope"
 					     : "invalid UTF-8 in its resource");
@@ -748,19 +766,15 @@ static int index_resource_spans(struct walk *w, struct bytes rs)
 	return 0;
 }
 
-int otlp_index(struct bytes request, struct span_tables *tables, struct arena *arena,
-	       struct otlp_result *result, struct err *err)
+static int index_request(struct walk *w, struct bytes request)
 {
-	struct walk w = { .t = tables,
-			  .arena = arena,
-			  .result = result,
-			  .err = err,
-			  .end = request.p + request.n };
+	struct span_tables *tables = w->t;
 	struct head_run extras = { 0 };
 	struct pb_field f;
 
 	tables->n_spans = tables->n_scopes = tables->n_resources = tables->n_heads = 0;
-	*result = (struct otlp_result){ .is_whole = true };
+	*w->result = (struct otlp_result){ .is_whole = true };
+	w->end = request.p + request.n;
 	for (struct bytes in = request; pb_next(&in, &f) > 0;)
 		if (f.number != REQUEST_RESOURCE_SPANS)
 			add_head(tables, f.raw, &extras);
@@ -768,11 +782,29 @@ int otlp_index(struct bytes request, struct span_tables *tables, struct arena *a
 	while (pb_next(&request, &f) > 0) {
 		if (f.number != REQUEST_RESOURCE_SPANS)
 			continue;
-		if (index_resource_spans(&w, f.data) < 0)
+		if (index_resource_spans(w, f.data) < 0)
 			return -1;
-		w.at.resource_spans++;
+		w->at.resource_spans++;
 	}
 	return 0;
+}
+
+int otlp_index(struct bytes request, struct span_tables *tables, struct arena *arena,
+	       struct otlp_result *result, struct err *err)
+{
+	struct walk w = { .t = tables, .arena = arena, .result = result, .err = err };
+
+	return index_request(&w, request);
+}
+
+int otlp_index_stored(struct bytes traces_data, struct span_tables *tables, struct arena *arena,
+		      struct otlp_result *result, struct err *err)
+{
+	struct walk w = {
+		.t = tables, .arena = arena, .result = result, .err = err, .is_stored = true
+	};
+
+	return index_request(&w, traces_data);
 }
 
 /* The key and value of a KeyValue in the shape that every SDK writes: one of each, in this order,

@@ -51,6 +51,13 @@ int otlp_count(struct bytes request, struct otlp_counts *counts, struct err *err
 int otlp_index(struct bytes request, struct span_tables *tables, struct arena *arena,
 	       struct otlp_result *result, struct err *err);
 
+/* The same for what is stored and perhaps was written by others: nothing is rejected for its ids or
+ * its UTF-8, since refusing a span now would lose it. In the tables an id of another length is cut,
+ * or has zeros behind it; the spans' bytes are as they are. Only a span too short to hold two ids
+ * has no row, and counts as a reject. */
+int otlp_index_stored(struct bytes traces_data, struct span_tables *tables, struct arena *arena,
+		      struct otlp_result *result, struct err *err);
+
 /* Name and trace_state of a span. */
 static inline struct bytes span_name(const struct span_ref *sp)
 {

@@ -60,17 +60,16 @@ def varint(data, at):
 FORMS = ("v1 json", "v1 protobuf", "v2 json", "v2 protobuf", "otlp json")
 
 
-def get(mill, trace_id, form="v1 protobuf", tenant=None):
-    """The trace as TracesData, or None where this form's way of saying "not found" is the
-    answer."""
-    tid = hex_id(trace_id)
+def ask_form(mill, trace_id, form, tenant=None):
+    """The answer of one form, as it came."""
     accept = "application/protobuf" if form.endswith("protobuf") else "application/json"
     version = "/api/v2/traces/" if form.startswith("v2") else "/api/traces/"
     extra = {"format": "otlp"} if form == "otlp json" else {}
-    answer = ask(mill, version + tid, tenant, accept, **extra)
-    if answer.status_code == 404:
-        return None
-    assert answer.status_code == 200, f"{form} {tid}: {answer.status_code} {answer.text[:500]}"
+    return ask(mill, version + hex_id(trace_id), tenant, accept, **extra)
+
+
+def parse(form, answer):
+    """The trace in an answer, or None when it has no spans."""
     if form == "v2 protobuf":
         out = v2_message(answer.content)[0]
     elif form == "v1 protobuf":
@@ -82,3 +81,31 @@ def get(mill, trace_id, form="v1 protobuf", tenant=None):
     else:
         out = otlp.from_json(answer.text, trace.TracesData())
     return out if out.resource_spans else None
+
+
+def get(mill, trace_id, form="v1 protobuf", tenant=None):
+    """The trace as TracesData, or None where this form's way of saying "not found" is the
+    answer."""
+    answer = ask_form(mill, trace_id, form, tenant)
+    if answer.status_code == 404:
+        return None
+    assert answer.status_code == 200, (
+        f"{form} {hex_id(trace_id)}: {answer.status_code} {answer.text[:500]}"
+    )
+    return parse(form, answer)
+
+
+def get_partial(mill, trace_id, form="v1 protobuf", tenant=None):
+    """(trace or None, is it complete, message) of an answer that may be incomplete."""
+    answer = ask_form(mill, trace_id, form, tenant)
+    assert answer.status_code in ((200,) if form.startswith("v2") else (200, 206)), answer.text
+    complete, message = answer.status_code == 200, ""
+    if form == "v2 json":
+        tree = answer.json()
+        complete, message = tree.get("status") != "PARTIAL", tree.get("message", "")
+        assert complete == ("status" not in tree)
+    elif form == "v2 protobuf":
+        _, status, message = v2_message(answer.content)
+        assert status in (0, 1)
+        complete = status == 0
+    return parse(form, answer), complete, message

@@ -6,6 +6,7 @@ import json
 import grpc
 import pytest
 import requests
+from google.protobuf import json_format
 
 import otlp
 import tempo
@@ -62,6 +63,33 @@ def test_v1_json_is_jsonpb(shared_mill, stored):
     assert numbers["int.min"] == {"intValue": str(-(2**63))}
     assert numbers["double.nan"] == {"doubleValue": "NaN"}
     assert numbers["double.inf"] == {"doubleValue": "-Infinity"}
+
+
+def without_empty_status(tree):
+    """In protobuf a status is always there, for Grafana's sake; in JSON as it was sent."""
+    if isinstance(tree, list):
+        return [without_empty_status(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        k: without_empty_status(v) for k, v in tree.items() if not (k == "status" and v == {})
+    }
+
+
+def test_json_is_what_protobuf_says(shared_mill, stored):
+    """Both JSON forms of Tempo against another implementation of the protobuf JSON mapping."""
+    tid = trace_id_of(stored)
+    want = json_format.MessageToDict(tempo.get(shared_mill, tid, "v1 protobuf"))
+    v1 = otlp.load_json(tempo.ask(shared_mill, "/api/traces/" + tid.hex()).text)
+    assert set(v1) == {"batches"}
+    assert without_empty_status(v1["batches"]) == without_empty_status(want["resourceSpans"])
+    v2 = otlp.load_json(tempo.ask(shared_mill, "/api/v2/traces/" + tid.hex()).text)
+    assert set(v2) == {"trace", "metrics"}
+    assert without_empty_status(v2["trace"]) == without_empty_status(want)
+    assert set(v2["metrics"]) == {"inspectedBytes"}
+    assert int(v2["metrics"]["inspectedBytes"]) > 0 and isinstance(
+        v2["metrics"]["inspectedBytes"], str
+    )
 
 
 def test_v2_always_has_the_sub_messages(shared_mill):
@@ -128,12 +156,38 @@ def test_bad_ranges(shared_mill, params):
     assert tempo.ask(shared_mill, "/api/traces/" + MISSING, **params).status_code == 400
 
 
-def test_methods(shared_mill):
-    assert (
-        requests.post(shared_mill.url("query", "/api/traces/" + MISSING), timeout=5).status_code
-        == 405
-    )
-    assert requests.get(shared_mill.url("query", "/flush"), timeout=5).status_code == 405
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_methods(shared_mill, method):
+    allowed = {
+        "/api/traces/" + MISSING: ("GET", "HEAD"),
+        "/api/v2/traces/" + MISSING: ("GET", "HEAD"),
+        "/api/echo": ("GET", "HEAD"),
+        "/api/status/buildinfo": ("GET", "HEAD"),
+        "/ready": ("GET", "HEAD"),
+        "/flush": ("POST",),
+    }
+    for path, methods in allowed.items():
+        answer = requests.request(method, shared_mill.url("query", path), timeout=20)
+        if method in methods:
+            assert answer.status_code in (200, 404), path
+        else:
+            assert answer.status_code == 405, path
+            assert answer.headers["Allow"] == ", ".join(methods)
+
+
+def test_head_is_get_without_the_body(shared_mill, stored):
+    """Of every form, gzipped or not."""
+    for path in ("/api/traces/", "/api/v2/traces/"):
+        for accept in ("application/json", "application/protobuf"):
+            for coding in ("gzip", "identity"):
+                headers = {"Accept": accept, "Accept-Encoding": coding}
+                url = shared_mill.url("query", path + trace_id_of(stored).hex())
+                get = requests.get(url, headers=headers, timeout=10)
+                head = requests.head(url, headers=headers, timeout=10)
+                assert head.status_code == 200 and head.content == b""
+                for name in ("Content-Type", "Content-Length", "Content-Encoding"):
+                    assert head.headers.get(name) == get.headers.get(name), (path, accept, name)
+                assert (get.headers.get("Content-Encoding") == "gzip") == (coding == "gzip")
 
 
 def test_unknown_parameters_are_ignored(shared_mill, stored):

@@ -112,30 +112,30 @@ static void find_all(struct backend *be, const struct block_meta *m)
 	struct block_reader *walked = block_reader_new(be, m, NULL, NULL);
 	struct block_reader *asked = block_reader_new(be, m, NULL, NULL);
 	struct block_iter *it = block_iter_new(walked, BLOCK_ITER_CHECKED);
+	static const uint8_t zero[16];
+	struct bytes none = BYTES_EMPTY;
 	struct page_object o;
 	struct err err = ERR_INIT;
 	unsigned n = 0;
 	int ret = 0;
 
 	while ((ret = block_iter_next(it, &o, &err)) == 1) {
-		struct buf b = BUF_INIT;
+		struct bytes b = BYTES_EMPTY;
 		uint8_t other[16];
 
 		if (n++ % (m->objects > 1000 ? 97 : 1) != 0)
 			continue;
 		if (block_reader_find(asked, o.id, &b, &err) != 1)
 			fail_msg("%s: %s", m->id, err.msg);
-		assert_true(bytes_eq(buf_bytes(&b), o.data));
+		assert_true(bytes_eq(b, o.data));
 		memcpy(other, o.id, 16);
 		other[15] ^= 0x55;
 		assert_int_equal(block_reader_find(asked, other, &b, &err), 0);
-		buf_fini(&b);
 	}
 	if (ret < 0)
 		fail_msg("%s: %s", m->id, err.msg);
 	assert_int_equal(n, m->objects);
-	assert_int_equal(
-		block_reader_find(asked, (const uint8_t[16]){ 0 }, &(struct buf)BUF_INIT, &err), 0);
+	assert_int_equal(block_reader_find(asked, zero, &none, &err), 0);
 	block_iter_free(it);
 	block_reader_free(walked);
 	block_reader_free(asked);
@@ -428,7 +428,8 @@ static void blocks_of_every_codec_come_back(void **state)
 	(void)state;
 	for (unsigned codec = 0; codec < CODEC_MAX; codec++) {
 		struct backend *be = memory_backend_new();
-		struct buf object = BUF_INIT, got = BUF_INIT;
+		struct buf object = BUF_INIT;
+		struct bytes got = BYTES_EMPTY;
 		struct block_meta m, read;
 		struct block_reader *r = NULL;
 		struct err err = ERR_INIT;
@@ -443,10 +444,9 @@ static void blocks_of_every_codec_come_back(void **state)
 		r = block_reader_new(be, &read, NULL, NULL);
 		for (uint32_t i = 0; i < 60; i++) {
 			make_trace(i, id, &object);
-			buf_reset(&got);
 			if (block_reader_find(r, id, &got, &err) != 1)
 				fail_msg("%s trace %u: %s", codec_name(m.encoding), i, err.msg);
-			assert_true(bytes_eq(buf_bytes(&got), buf_bytes(&object)));
+			assert_true(bytes_eq(got, buf_bytes(&object)));
 			id[7] = 1;
 			assert_int_equal(block_reader_find(r, id, &got, &err), 0);
 		}
@@ -460,14 +460,13 @@ static void blocks_of_every_codec_come_back(void **state)
 		assert_int_equal(memory_of(be)->n, 0);
 		backend_free(be);
 		buf_fini(&object);
-		buf_fini(&got);
 	}
 }
 
 static void a_lookup_costs_few_reads(void **state)
 {
 	struct backend *be = memory_backend_new();
-	struct buf got = BUF_INIT;
+	struct bytes got = BYTES_EMPTY;
 	struct block_meta m;
 	struct block_reader *r = NULL;
 	const struct block_writer_options o = { .downsample_bytes = 1000 };
@@ -495,7 +494,6 @@ static void a_lookup_costs_few_reads(void **state)
 	assert_int_equal(memory_of(be)->reads, 6); /* the bloom says no */
 	block_reader_free(r);
 	backend_free(be);
-	buf_fini(&got);
 	buf_fini(&object);
 }
 
@@ -615,7 +613,8 @@ struct tally {
 static void ask_all(struct backend *be, const struct block_meta *m, uint32_t n, struct tally *t)
 {
 	struct block_reader *r = block_reader_new(be, m, NULL, NULL);
-	struct buf object = BUF_INIT, got = BUF_INIT;
+	struct buf object = BUF_INIT;
+	struct bytes got = BYTES_EMPTY;
 	uint8_t id[16];
 
 	for (uint32_t i = 0; r != NULL && i < n; i++) {
@@ -623,14 +622,13 @@ static void ask_all(struct backend *be, const struct block_meta *m, uint32_t n, 
 		int ret = 0;
 
 		make_trace(i, id, &object);
-		buf_reset(&got);
 		ret = block_reader_find(r, id, &got, &err);
 		if (ret < 0) {
 			assert_true(err.kind != ERR_NONE && err.msg[0] != '\0');
 			t->refused++;
 		} else if (ret == 0) {
 			t->absent++;
-		} else if (bytes_eq(buf_bytes(&got), buf_bytes(&object))) {
+		} else if (bytes_eq(got, buf_bytes(&object))) {
 			t->right++;
 		} else {
 			t->wrong++;
@@ -639,7 +637,6 @@ static void ask_all(struct backend *be, const struct block_meta *m, uint32_t n, 
 	t->refused += r == NULL ? n : 0;
 	block_reader_free(r);
 	buf_fini(&object);
-	buf_fini(&got);
 }
 
 static void iterate(struct backend *be, const struct block_meta *m, enum block_iter_mode mode)

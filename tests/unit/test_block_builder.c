@@ -63,9 +63,8 @@ static void bench_fini(struct bench *t)
 static bool read_trace(struct bench *t, const struct test_span *s, struct found_spans *f)
 {
 	struct block_reader *r = block_reader_new(t->be, &t->meta, NULL, NULL);
-	struct buf object = BUF_INIT;
+	struct bytes object = BYTES_EMPTY, segment;
 	struct block_object o;
-	struct bytes segment;
 	uint8_t id[16];
 	int found;
 
@@ -76,12 +75,11 @@ static bool read_trace(struct bench *t, const struct test_span *s, struct found_
 	found = block_reader_find(r, id, &object, NULL);
 	assert_true(found >= 0);
 	if (found > 0) {
-		assert_int_equal(block_object_parse(buf_bytes(&object), "v2", &o, NULL), 0);
+		assert_int_equal(block_object_parse(object, "v2", &o, NULL), 0);
 		while (block_object_segment_next(&o.segments, &segment, NULL) > 0)
 			assert_int_equal(note_piece(f, segment, NULL), 0);
 	}
 	f->id = NULL;
-	buf_fini(&object);
 	block_reader_free(r);
 	return found > 0;
 }

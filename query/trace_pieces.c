@@ -197,16 +197,37 @@ static void note_appended(struct trace_by_id *t, struct piece *p, size_t from)
 	}
 }
 
+/* As many of the fresh spans as there is room for. */
+static void cut_to_fit(struct piece *p, size_t room)
+{
+	uint32_t fits = 0, too_many = p->n_fresh + 1;
+
+	while (too_many - fits > 1) {
+		uint32_t mid = fits + (too_many - fits) / 2;
+
+		if (otlp_encoded_size(&p->t, p->fresh, mid) <= room)
+			fits = mid;
+		else
+			too_many = mid;
+	}
+	p->n_fresh = fits;
+}
+
 /* The fresh spans at the end of otlp. */
 static int append(struct trace_by_id *t, struct piece *p, struct err *err)
 {
+	size_t from = t->otlp.n, room = t->max_bytes - MIN(from, t->max_bytes);
 	struct otlp_pieces out;
-	size_t from = t->otlp.n;
 
 	p->t.n_extras = 0;
+	if (otlp_encoded_size(&p->t, p->fresh, p->n_fresh) > room) {
+		if (refuse(t, err) < 0)
+			return -1;
+		cut_to_fit(p, room);
+		if (p->n_fresh == 0)
+			return 0;
+	}
 	otlp_encode(&p->t, p->fresh, p->n_fresh, &p->arena, &out);
-	if (out.n_bytes > t->max_bytes - MIN(t->otlp.n, t->max_bytes))
-		return refuse(t, err);
 	if (query_memory_charge(t->memory, t->charged, out.n_bytes, err) < 0)
 		return -1;
 	t->charged += out.n_bytes;

@@ -224,7 +224,7 @@ class Grpc:
     def __init__(self, port):
         options = [
             ("grpc.initial_reconnect_backoff_ms", 50),
-            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 2000),  # how long an attempt may take
             ("grpc.max_reconnect_backoff_ms", 100),
             ("grpc.enable_retries", 0),
             ("grpc.max_send_message_length", -1),

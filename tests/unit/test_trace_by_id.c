@@ -392,10 +392,17 @@ static void a_trace_can_be_too_large(void **state)
 	assert_non_null(strstr(f->err.msg, "exceeds max size"));
 	trace_by_id_fini(&f->t);
 	assert_int_equal(look_up(f, f->pieces[0].n + f->pieces[2].n, true), 0);
-	assert_string_equal(shown(f, &text), "a|x|1 2 3 7");
+	/* What of the second piece has room, then of the third. */
+	assert_string_equal(shown(f, &text), "a|x|1 2 3 4");
 	assert_false(f->t.is_complete);
 	assert_non_null(strstr(f->t.why, "exceeds max size"));
 	trace_by_id_fini(&f->t);
+	for (size_t room = 0; room < f->pieces[0].n; room++) {
+		assert_int_equal(look_up(f, room, true), 0);
+		assert_true(f->t.n_spans < 3 && f->t.otlp.n <= room);
+		assert_false(f->t.is_complete);
+		trace_by_id_fini(&f->t);
+	}
 	buf_fini(&text);
 }
 

@@ -473,6 +473,24 @@ uint32_t batch_split_point(uint32_t n, uint64_t max)
 	return (uint32_t)MAX(n / 2 / max * max, max);
 }
 
+void batch_divide(struct batch *b, const uint8_t *keep, struct batch **kept, struct batch **rest)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < b->tables.n_spans; i++)
+		n += keep[i] != 0;
+	*kept = n == b->tables.n_spans ? b : NULL;
+	*rest = n == 0 && b->tables.n_spans > 0 ? b : NULL;
+	if (*kept == b || *rest == b)
+		return;
+	*kept = batch_like(b, n);
+	*rest = batch_like(b, b->tables.n_spans - n);
+	(*rest)->tables.n_extras = 0;
+	for (uint32_t i = 0; i < b->tables.n_spans; i++)
+		add_span(keep[i] ? *kept : *rest, &b->tables.spans[i]);
+	batch_unref(b);
+}
+
 static struct batch *batch_copy(struct batch *b)
 {
 	struct batch *to = batch_like(b, b->tables.n_spans);

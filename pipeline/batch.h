@@ -94,6 +94,9 @@ void batch_split(struct batch *b, uint32_t n, struct batch **head, struct batch 
  * multiple of it near the middle, because a split costs as much as it has spans. 0: n <= max, or
  * max is 0. */
 uint32_t batch_split_point(uint32_t n, uint64_t max);
+/* The spans with keep[i] != 0 into *kept, the others into *rest; either is NULL when it has none.
+ * Takes b, and returns b itself for the one that has all. */
+void batch_divide(struct batch *b, const uint8_t *keep, struct batch **kept, struct batch **rest);
 /* A copy of the index that may be edited before it is shared; same duty. Takes b (returns b when
  * nobody else has it). */
 struct batch *batch_editable(struct batch *b);

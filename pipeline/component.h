@@ -50,6 +50,7 @@ struct fanout;
 struct loop;
 struct receiver_options;
 struct service;
+struct source;
 
 /* Missing callbacks mean "nothing to do". */
 struct component_type {
@@ -91,6 +92,9 @@ struct component_type {
 	/* Append this component's own metrics, as rows of the Prometheus text format (see
 	 * telemetry.h). */
 	void (*metrics)(struct component *c, struct buf *out);
+	/* Exporters that keep an ordered source in sections (pipeline/source.h): called before its
+	 * first record comes; they attach a sink. On the receiver's thread. */
+	void (*source_open)(struct component *c, struct source *s);
 	/* Extensions: what others borrow from it while it runs; the type is said by the header of
 	 * the thing lent (trace_store lends a struct store, blocks/store.h). */
 	void *(*lend)(struct component *c);
@@ -135,6 +139,10 @@ static inline void *component_state_(const struct component *c, size_t size)
 
 /* Hand the batch (and its duties) to every consumer downstream. Takes b. Any thread. */
 void component_emit(struct component *c, struct batch *b);
+
+/* A receiver is about to send records of `s`: tell every exporter that will owe it verdicts. May
+ * block on I/O. Before the first source_add. */
+void component_source_open(struct component *c, struct source *s);
 
 /* What the service lends. Any thread; valid between start and shutdown. */
 struct budget *component_budget(struct component *c);

@@ -161,6 +161,15 @@ void origin_outcome(const struct origin *o, struct origin_outcome *out)
 	out->err = &o->err;
 }
 
+uint32_t origin_n_tallied(const struct origin *o)
+{
+	uint32_t n = atomic_load(&o->n_delivered) + atomic_load(&o->n_held);
+
+	for (int r = 0; r < DROP_REASON_MAX; r++)
+		n += atomic_load(&o->n_dropped[r]);
+	return n;
+}
+
 bool origin_withdraw(struct origin *o)
 {
 	int open = OPEN;

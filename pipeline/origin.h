@@ -66,8 +66,11 @@ struct origin_outcome {
 	const struct err *err; /* of the first failure; borrowed; ERR_NONE when none */
 };
 
+struct source_range;
+
 struct origin {
 	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
+	struct source_range *range; /* the stretch of records it is of (source.h); NULL: a client's */
 	uint32_t n_spans;
 	_Atomic int64_t owed;                      /* verdicts still to come */
 	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */
@@ -123,6 +126,8 @@ void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reaso
 /* The same for n spans that were marked one by one. */
 void origin_settle_marked(struct origin *o, uint32_t n, enum verdict v, const struct err *err);
 void origin_outcome(const struct origin *o, struct origin_outcome *out);
+/* Spans that met a verdict, other than "try again", before or without any fan-out. */
+uint32_t origin_n_tallied(const struct origin *o);
 /* The answer is "try again" although spans are still under way: what is unsent should not be sent
  * (exporters ask origin_is_withdrawn), and the ledger counts the request as refused. False when it
  * has settled already or is settling: then the settled callback's outcome is the answer. */

@@ -444,6 +444,30 @@ void *component_borrow(struct component *c, const char *type_name)
 	return ext != NULL && ext->type->lend != NULL ? ext->type->lend(ext) : NULL;
 }
 
+/* Everybody downstream once, however many ways lead there; not those that nobody waits for. */
+static void open_downstream(struct component *c, struct source *s, bool *visited)
+{
+	for (unsigned i = 0; c->out != NULL && i < c->out->n; i++) {
+		struct component *to = c->out->targets[i].component;
+		size_t index = (size_t)(to - to->service->components);
+
+		if (c->out->targets[i].best_effort || visited[index])
+			continue;
+		visited[index] = true;
+		if (to->type->source_open != NULL)
+			to->type->source_open(to, s);
+		open_downstream(to, s, visited);
+	}
+}
+
+void component_source_open(struct component *c, struct source *s)
+{
+	bool *visited = xcalloc(c->service->n_components, sizeof(*visited));
+
+	open_downstream(c, s, visited);
+	free(visited);
+}
+
 bool component_process_is_ready(struct component *c, char *why, size_t why_size)
 {
 	return service_is_ready(c->service, why, why_size);

@@ -272,6 +272,30 @@ static void step_split(struct pair *p, struct rng *r)
 	batch_unref(halves[0]);
 }
 
+/* Divide at random, keep either part. */
+static void step_divide(struct pair *p, struct rng *r)
+{
+	uint32_t n = p->b->tables.n_spans, n_kept = 0;
+	uint8_t *keep = xmalloc(n);
+	struct batch *parts[2];
+	bool second = rng_below(r, 2);
+	uint64_t odds = rng_below(r, 5); /* 0: none; 4: all */
+
+	for (uint32_t i = 0; i < n; i++)
+		n_kept += keep[i] = rng_below(r, 4) < odds;
+	batch_divide(p->b, keep, &parts[0], &parts[1]);
+	assert_int_equal(parts[0] ? parts[0]->tables.n_spans : 0, n_kept);
+	assert_int_equal(parts[1] ? parts[1]->tables.n_spans : 0, n - n_kept);
+	if (parts[second] == NULL)
+		second = !second;
+	for (uint32_t i = 0; i < n; i++)
+		keep[i] = second ? !keep[i] : keep[i];
+	tree_filter(p->m, keep_by_table, keep);
+	p->b = parts[second];
+	batch_unref(parts[!second]);
+	free(keep);
+}
+
 /* For protobuf concatenation is the merge, and so it is for us. */
 static void step_concat(struct pair *p, struct rng *r, struct budget *budget)
 {
@@ -312,7 +336,7 @@ static void random_operations_match_the_tree(void **state)
 			struct batch *other = rng_below(&r, 3) ? NULL : batch_ref(p.b);
 			struct pair before = { other, other ? tree_copy(p.m) : NULL };
 
-			switch (rng_below(&r, 5)) {
+			switch (rng_below(&r, 6)) {
 			case 0:
 				step_filter(&p, &r);
 				break;
@@ -324,6 +348,9 @@ static void random_operations_match_the_tree(void **state)
 				break;
 			case 3:
 				step_append(&p, &r);
+				break;
+			case 4:
+				step_divide(&p, &r);
 				break;
 			default:
 				step_concat(&p, &r, &budget);

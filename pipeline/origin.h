@@ -70,7 +70,7 @@ struct source_range;
 
 struct origin {
 	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
-	struct source_range *range; /* the stretch of records it is of (source.h); NULL: a client's */
+	struct source_range *range; /* the records it is of (source.h); NULL: a client's */
 	uint32_t n_spans;
 	_Atomic int64_t owed;                      /* verdicts still to come */
 	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */

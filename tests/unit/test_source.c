@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_source.c - a source against a model: records go down a pipeline that drops, splits, reorders,
- * fans out and refuses, to sinks that claim, store and give up, in any order. Nothing is committable
- * before everybody has it, no claim speaks for spans that have not come, no record is claimed twice,
- * and in the end everything is through.
+ * test_source.c - a source against a model: records go down a pipeline that drops, splits,
+ * reorders, fans out and refuses, to sinks that claim, store and give up, in any order. Nothing is
+ * committable before everybody has it, no claim speaks for spans that have not come, no record is
+ * claimed twice, and in the end everything is through.
  */
 #include "base/log.h"
 #include "base/mem.h"

@@ -62,6 +62,11 @@ static void query_validate(void *config, const struct conf_node *node, struct co
 			      "asking builders for live traces is not in Spanmill yet");
 }
 
+static bool is_running(void *arg, char *why, size_t why_size)
+{
+	return component_process_is_running(arg, why, why_size);
+}
+
 static bool is_ready(void *arg, char *why, size_t why_size)
 {
 	return component_process_is_ready(arg, why, why_size);
@@ -102,6 +107,7 @@ static int query_start(struct component *c, struct err *err)
 	st->api.store = store;
 	st->api.max_trace_bytes = conf->max_trace_bytes;
 	st->api.memory.budget = component_budget(c);
+	st->api.is_running = is_running;
 	st->api.is_ready = is_ready;
 	st->api.arg = c;
 	query_api_init(&st->api);

@@ -156,6 +156,8 @@ struct component *component_extension_of_type(struct component *c, const char *t
 void *component_borrow(struct component *c, const char *type_name);
 /* True when every component started and is ready; else a reason. */
 bool component_process_is_ready(struct component *c, char *why, size_t why_size);
+/* True between starting (with replay) and stopping, whatever a component cannot do meanwhile. */
+bool component_process_is_running(struct component *c, char *why, size_t why_size);
 /* Stop the whole process as on SIGTERM, because this component can no longer do its work. */
 void component_fail(struct component *c, const struct err *why);
 

@@ -278,23 +278,27 @@ fail:
 	return -1;
 }
 
-bool service_is_ready(struct service *s, char *why, size_t why_size)
+bool service_is_running(struct service *s, char *why, size_t why_size)
 {
 	static const char *const phases[] = { "starting", "starting", "", "shutting down",
 					      "stopped" };
+	const struct component *c = atomic_load(&s->starting);
 	int phase = atomic_load(&s->phase);
 
-	if (phase != SERVICE_RUNNING) {
-		const struct component *c = atomic_load(&s->starting);
+	if (phase == SERVICE_RUNNING)
+		return true;
+	if (phase == SERVICE_STARTING && c != NULL)
+		snprintf(why, why_size, "starting %s %s%s", registry_kind_name(c->type->kind),
+			 c->id, c->type->start_takes ? c->type->start_takes : "");
+	else
+		snprintf(why, why_size, "%s", phases[phase]);
+	return false;
+}
 
-		if (phase == SERVICE_STARTING && c != NULL)
-			snprintf(why, why_size, "starting %s %s%s",
-				 registry_kind_name(c->type->kind), c->id,
-				 c->type->start_takes ? c->type->start_takes : "");
-		else
-			snprintf(why, why_size, "%s", phases[phase]);
+bool service_is_ready(struct service *s, char *why, size_t why_size)
+{
+	if (!service_is_running(s, why, why_size))
 		return false;
-	}
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
@@ -466,6 +470,11 @@ void component_source_open(struct component *c, struct source *s)
 
 	open_downstream(c, s, visited);
 	free(visited);
+}
+
+bool component_process_is_running(struct component *c, char *why, size_t why_size)
+{
+	return service_is_running(c->service, why, why_size);
 }
 
 bool component_process_is_ready(struct component *c, char *why, size_t why_size)

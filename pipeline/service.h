@@ -62,6 +62,7 @@ int service_start(struct service *s, struct err *err);
 void service_stop(struct service *s);
 void service_free(struct service *s);
 
+bool service_is_running(struct service *s, char *why, size_t why_size);
 bool service_is_ready(struct service *s, char *why, size_t why_size);
 
 /* The page of :8888, on loop 0. NULL endpoint or "" is none. */

@@ -294,7 +294,7 @@ static bool refuse_unready(struct query_api *api, struct http_request *req)
 {
 	char why[256] = "starting";
 
-	if (api->is_ready(api->arg, why, sizeof(why)))
+	if (api->is_running(api->arg, why, sizeof(why)))
 		return false;
 	http_respond_error(req, 503, 1, "not ready: %s", why);
 	return true;

@@ -34,7 +34,10 @@ struct query_api {
 	struct store *store;
 	size_t max_trace_bytes;
 	struct query_memory memory;
-	/* False with a reason while the process starts or stops. Any thread. */
+	/* False with a reason while the process starts or stops: look-ups would miss traces. Any
+	 * thread. */
+	bool (*is_running)(void *arg, char *why, size_t why_size);
+	/* False with a reason then, and while a component cannot do its work: /ready. Any thread. */
 	bool (*is_ready)(void *arg, char *why, size_t why_size);
 	void *arg;
 	_Atomic int jobs; /* under way on pool threads: wait for 0 before the loop stops */

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 import otlp
+import tempo
 from mill import BINARY, balance_of, forwarder, opens, wait_for
 
 
@@ -237,11 +238,13 @@ def test_health_tells_of_a_store_that_cannot_be_written(make_mill):
     tenant = os.path.join(mill.data, "single-tenant")
     with open(tenant, "w", encoding="ascii"):
         pass  # a file where the folder of blocks belongs
-    otlp.send_grpc(mill, otlp.request(n_spans=3))
+    sent = otlp.request(n_spans=3)
+    otlp.send_grpc(mill, sent)
     wait_for("health to tell", lambda: health(mill).status_code == 503)
     reason = health(mill).json()["reason"]
     assert reason.startswith("exporter blocks: ") and "single-tenant" in reason
     assert requests.get(mill.url("query", "/ready"), timeout=5).status_code == 503
+    otlp.assert_same(tempo.get(mill, next(otlp.spans_of(sent)).trace_id), sent)
     os.remove(tenant)
     wait_for("health to be well", lambda: health(mill).status_code == 200, 40)
     assert mill.stop() == {"accepted": 3, "delivered": 3, "dropped": 0, "held": 0}

@@ -93,7 +93,7 @@ $(B)/replay/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libspanmill.a
 	@$(COMPILE) -o $@ $< tests/fuzz/replay.c $(B)/libspanmill.a $(LDFLAGS) $(LIBS)
 
 test:				## everything: installs what it needs, builds, unit + integration
-	@tests/tools/install-deps test
+	@tests/tools/install-deps test $(if $(T),,java)
 	@$(MAKE) --no-print-directory $(PARALLEL) built
 	@tests/tools/run-tests '$(T)'
 

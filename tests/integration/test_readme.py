@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import yaml
 
+import s3_servers
 from mill import BINARY, ROOT, Mill, default_ports, free_port, opens, run, wait_for
 
 README = os.path.join(ROOT, "README.md")
@@ -77,17 +78,20 @@ def test_the_yaml_of_the_readme(tmp_path, text):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[os.path.basename(p) for p in CONFIGS])
-def test_sample_configuration_runs(tmp_path, path):
-    """Valid without a word, and it starts and stops, on ports and paths of our own."""
+def test_sample_configuration_runs(tmp_path, path, request):
+    """Valid without a word, and it starts and stops, on ports, paths and in a bucket of our own."""
     assert run("validate", "--config", path) == (0, "", "")
     with open(path, encoding="utf-8") as f:
         tree = yaml.safe_load(f)
+    env = dict(os.environ)
+    if tree["extensions"].get("trace_store", {}).get("backend") == "s3":
+        env.update(bucket_of(request.getfixturevalue("seaweed")))
     with open(tmp_path / "own.yaml", "w", encoding="utf-8") as f:
         metrics = move(tree)
         yaml.safe_dump(tree, f)
     with open(tmp_path / "err", "wb") as err:
         process = subprocess.Popen(
-            [BINARY, "--config", str(tmp_path / "own.yaml")], stderr=err, cwd=tmp_path
+            [BINARY, "--config", str(tmp_path / "own.yaml")], stderr=err, cwd=tmp_path, env=env
         )
     try:
         wait_for("its metrics", lambda: opens(metrics) or process.poll() is not None)
@@ -97,6 +101,16 @@ def test_sample_configuration_runs(tmp_path, path):
     finally:
         process.kill()
         process.wait()
+
+
+def bucket_of(server):
+    """The environment by which the sample configurations find a bucket."""
+    return {
+        "S3_ENDPOINT": server.endpoint.split("//")[1],
+        "S3_BUCKET": server.create_bucket(),
+        "AWS_ACCESS_KEY_ID": s3_servers.ACCESS,
+        "AWS_SECRET_ACCESS_KEY": s3_servers.SECRET,
+    }
 
 
 def move(tree):
@@ -114,7 +128,8 @@ def move(tree):
         for name, body in (tree.get(top) or {}).items():
             if body is None and name.split("/")[0] in ("query", "health_check"):
                 tree[top][name] = {"endpoint": f"127.0.0.1:{free_port()}"}
-            walk(body, [top, name])
+            if name != "trace_store":  # its endpoint is another's
+                walk(body, [top, name])
     metrics = free_port()
     telemetry = tree.setdefault("service", {}).setdefault("telemetry", {})
     telemetry.setdefault("metrics", {})["address"] = f"127.0.0.1:{metrics}"

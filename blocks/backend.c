@@ -175,6 +175,34 @@ int backend_list_members(struct backend *be, const char *folder, const char *nam
 	return ended(ret, "list", folder, err);
 }
 
+/* Of a list of one level, what lies behind a key. */
+struct behind {
+	const char *after;
+	backend_list_fn *fn;
+	void *arg;
+};
+
+static int show_behind(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct behind *b = arg;
+
+	return strcmp(e->key, b->after) > 0 ? b->fn(b->arg, e, err) : 0;
+}
+
+int backend_list_after(struct backend *be, const char *folder, const char *after,
+		       backend_list_fn *fn, void *arg, struct err *err)
+{
+	struct behind b = { after, fn, arg };
+	int ret;
+
+	if (backend_key_check(folder, err) < 0 || backend_key_check(after, err) < 0)
+		return -1;
+	ret = be->ops->list_after != NULL
+		      ? be->ops->list_after(be, folder, after, fn, arg, err)
+		      : be->ops->list(be, folder, BACKEND_ONE_LEVEL, show_behind, &b, err);
+	return ended(ret, "list", folder, err);
+}
+
 int backend_delete(struct backend *be, const char *key, struct err *err)
 {
 	if (backend_key_check(key, err) < 0)

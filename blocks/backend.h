@@ -74,6 +74,9 @@ struct backend_ops {
 	/* NULL: made of a recursive list. */
 	int (*list_members)(struct backend *be, const char *folder, const char *name,
 			    backend_list_fn *fn, void *arg, struct err *err);
+	/* NULL: made of a list of one level. */
+	int (*list_after)(struct backend *be, const char *folder, const char *after,
+			  backend_list_fn *fn, void *arg, struct err *err);
 	int (*remove)(struct backend *be, const char *key, struct err *err);
 	int (*rename)(struct backend *be, const char *from, const char *to, struct err *err);
 	void (*free)(struct backend *be);
@@ -123,6 +126,10 @@ int backend_list(struct backend *be, const char *folder, enum backend_list_mode 
  * What it costs is the backend's cheapest way: a look at each sub-folder, or a list of all keys. */
 int backend_list_members(struct backend *be, const char *folder, const char *name,
 			 backend_list_fn *fn, void *arg, struct err *err);
+/* One level of a folder, but only what lies behind the key `after` in byte order: cheap when that is
+ * little, however much lies before. */
+int backend_list_after(struct backend *be, const char *folder, const char *after,
+		       backend_list_fn *fn, void *arg, struct err *err);
 /* Missing is fine. */
 int backend_delete(struct backend *be, const char *key, struct err *err);
 /* Give an object another key without replacing: EXISTS when `to` is taken, NOT_FOUND when `from`

@@ -208,6 +208,7 @@ struct listing {
 	struct s3 *s;
 	char folder[KEY_SIZE]; /* full, "" or with '/' at its end */
 	char token[S3_TOKEN_SIZE];
+	char after[KEY_SIZE]; /* full; "": from the beginning */
 	enum backend_list_mode mode;
 	unsigned n_max; /* entries of a page; 0: the store's 1,000 */
 };
@@ -224,6 +225,8 @@ static int ask_page(const struct listing *l, struct s3_listing *page, struct err
 	r.params[r.n_params++] = (struct sigv4_param){ "prefix", l->folder };
 	if (l->mode == BACKEND_ONE_LEVEL)
 		r.params[r.n_params++] = (struct sigv4_param){ "delimiter", "/" };
+	if (l->after[0] != '\0')
+		r.params[r.n_params++] = (struct sigv4_param){ "start-after", l->after };
 	if (l->token[0] != '\0')
 		r.params[r.n_params++] = (struct sigv4_param){ "continuation-token", l->token };
 	snprintf(max, sizeof(max), "%u", l->n_max);
@@ -276,15 +279,34 @@ static int walk_pages(struct listing *l, backend_list_fn *fn, void *arg, struct 
 	return err_set(err, ERR_TOO_LARGE, "the listing has more than %d pages", PAGES_MAX);
 }
 
+static int listing_init(struct listing *l, struct backend *be, const char *folder,
+			enum backend_list_mode mode, struct err *err)
+{
+	char with_slash[KEY_SIZE];
+
+	*l = (struct listing){ .s = s3_of(be), .mode = mode, .n_max = s3_of(be)->list_page };
+	snprintf(with_slash, sizeof(with_slash), "%.*s%s", KEY_SIZE - 2, folder,
+		 folder[0] != '\0' ? "/" : "");
+	return full_key(l->s, with_slash, l->folder, err);
+}
+
 static int s3_list(struct backend *be, const char *folder, enum backend_list_mode mode,
 		   backend_list_fn *fn, void *arg, struct err *err)
 {
-	struct listing l = { .s = s3_of(be), .mode = mode, .n_max = s3_of(be)->list_page };
-	char with_slash[KEY_SIZE];
+	struct listing l;
 
-	snprintf(with_slash, sizeof(with_slash), "%.*s%s", KEY_SIZE - 2, folder,
-		 folder[0] != '\0' ? "/" : "");
-	if (full_key(l.s, with_slash, l.folder, err) < 0)
+	if (listing_init(&l, be, folder, mode, err) < 0)
+		return -1;
+	return walk_pages(&l, fn, arg, err);
+}
+
+static int s3_list_after(struct backend *be, const char *folder, const char *after,
+			 backend_list_fn *fn, void *arg, struct err *err)
+{
+	struct listing l;
+
+	if (listing_init(&l, be, folder, BACKEND_ONE_LEVEL, err) < 0 ||
+	    full_key(l.s, after, l.after, err) < 0)
 		return -1;
 	return walk_pages(&l, fn, arg, err);
 }
@@ -408,6 +430,7 @@ static const struct backend_ops s3_ops = {
 	.read_range = s3_read_range,
 	.size = s3_size,
 	.list = s3_list,
+	.list_after = s3_list_after,
 	.remove = s3_remove,
 	.rename = s3_rename,
 	.free = s3_free,

@@ -5,6 +5,7 @@
 #include "blocks/section.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -35,6 +36,12 @@ static void commit_encode(const struct section_commit *c, struct buf *out)
 	json_writer_u64(&w, c->last);
 	json_writer_key(&w, "firstTimestampMs");
 	json_writer_u64(&w, c->first_timestamp_ms);
+	if (c->has_timestamps) {
+		json_writer_key(&w, "minTimestampMs");
+		json_writer_u64(&w, c->min_timestamp_ms);
+		json_writer_key(&w, "maxTimestampMs");
+		json_writer_u64(&w, c->max_timestamp_ms);
+	}
 	json_writer_key(&w, "blocks");
 	json_writer_array(&w);
 	for (size_t i = 0; i < c->n_metas; i++)
@@ -69,6 +76,12 @@ static int decode_member(struct json_reader *r, const struct json_value *v,
 		return json_reader_u64(v, &c->last);
 	if (JSON_KEY_IS(v, "firstTimestampMs"))
 		return json_reader_u64(v, &c->first_timestamp_ms);
+	if (JSON_KEY_IS(v, "minTimestampMs"))
+		return json_reader_u64(v, &c->min_timestamp_ms);
+	if (JSON_KEY_IS(v, "maxTimestampMs")) {
+		c->has_timestamps = true;
+		return json_reader_u64(v, &c->max_timestamp_ms);
+	}
 	if (JSON_KEY_IS(v, "blocks") && v->kind == JSON_ARRAY)
 		return decode_blocks(r, c, err);
 	return json_reader_skip(r, v, err);
@@ -127,8 +140,7 @@ static int commit_key(char key[BACKEND_KEY_MAX + 1], const char *source,
 		      const struct commit_name *name, struct err *err)
 {
 	return backend_key(key, err, COMMITS "/%s/%020llu-%llu.json", source,
-			   (unsigned long long)name->first,
-			   (unsigned long long)name->timestamp_ms);
+			   (unsigned long long)name->first, (unsigned long long)name->timestamp_ms);
 }
 
 int section_commit_put(struct backend *be, const char *source, const struct section_commit *c,
@@ -211,6 +223,24 @@ int section_publish(struct backend *be, const struct block_meta *m, struct err *
 	return block_publish(be, m, err) < 0 ? -1 : 1;
 }
 
+bool section_commit_covers(const struct section_commit *c, uint64_t position, uint64_t timestamp_ms)
+{
+	if (position == c->first)
+		return timestamp_ms == c->first_timestamp_ms;
+	return c->has_timestamps && position > c->first && position <= c->last &&
+	       timestamp_ms >= c->min_timestamp_ms && timestamp_ms <= c->max_timestamp_ms;
+}
+
+void section_commit_discard(struct backend *be, struct section_commit *c)
+{
+	struct err err = ERR_INIT;
+
+	for (size_t i = 0; i < c->n_metas; i++)
+		if (block_delete(be, c->metas[i].tenant, c->metas[i].id, &err) < 0)
+			log_warn("cannot delete a block that lost", "error", err.msg);
+	section_commit_fini(c);
+}
+
 /* ---- following ---- */
 
 struct commit_list {
@@ -276,8 +306,8 @@ static int list_commits(struct backend *be, const char *source, struct commit_li
 	return 0;
 }
 
-static int finish_commit(struct backend *be, const struct section_commit *c,
-			 section_visit_fn *visit, void *arg, struct err *err)
+int section_commit_publish(struct backend *be, const struct section_commit *c,
+			   section_visit_fn *visit, void *arg, struct err *err)
 {
 	for (size_t i = 0; i < c->n_metas; i++) {
 		int visible = section_publish(be, &c->metas[i], err);
@@ -306,13 +336,60 @@ int section_follow(struct backend *be, const char *source, uint64_t from, sectio
 
 		ret = read_commit(be, source, &list.v[i], &c, err);
 		if (ret == 0 && c.last >= from) {
-			ret = finish_commit(be, &c, visit, arg, err);
+			ret = section_commit_publish(be, &c, visit, arg, err);
 			*next = MAX(*next, c.last + 1);
 		}
 		section_commit_fini(&c);
 	}
 	free(list.v);
 	return ret;
+}
+
+/* ---- names ---- */
+
+static int compare_names(const struct section_name *a, const struct section_name *b)
+{
+	if (a->first != b->first)
+		return a->first < b->first ? -1 : 1;
+	return a->timestamp_ms < b->timestamp_ms ? -1 : a->timestamp_ms > b->timestamp_ms;
+}
+
+/* Mostly at the end, once each. */
+static int add_name(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct section_names *names = arg;
+	struct commit_name parsed;
+	struct section_name name;
+	size_t at = names->n;
+
+	(void)err;
+	if (e->is_prefix || !parse_name(e->key, &parsed))
+		return 0;
+	name = (struct section_name){ parsed.first, parsed.timestamp_ms };
+	while (at > 0 && compare_names(&names->v[at - 1], &name) > 0)
+		at--;
+	if (at > 0 && compare_names(&names->v[at - 1], &name) == 0)
+		return 0;
+	names->v = xgrow(names->v, &names->cap, names->n + 1, sizeof(*names->v));
+	memmove(names->v + at + 1, names->v + at, (names->n - at) * sizeof(*names->v));
+	names->v[at] = name;
+	names->n++;
+	return 0;
+}
+
+int section_names_add(struct backend *be, const char *source, const struct section_name *after,
+		      struct section_names *names, struct err *err)
+{
+	char folder[BACKEND_KEY_MAX + 1], key[BACKEND_KEY_MAX + 1];
+
+	if (backend_key(folder, err, COMMITS "/%s", source) < 0)
+		return -1;
+	if (after == NULL)
+		return backend_list(be, folder, BACKEND_ONE_LEVEL, add_name, names, err);
+	if (commit_key(key, source, &(struct commit_name){ after->first, after->timestamp_ms, 0 },
+		       err) < 0)
+		return -1;
+	return backend_list_after(be, folder, key, add_name, names, err);
 }
 
 /* ---- sweeping ---- */
@@ -343,9 +420,9 @@ int section_sweep_commits(struct backend *be, const char *source, uint64_t befor
 /* Folders "<tenant>/<id>" that look like an unpublished block: the map's values are not used. */
 struct orphans {
 	struct backend *be;
-	uint64_t newest_ns;	/* files may be this young */
+	uint64_t newest_ns; /* files may be this young */
 	struct map folders;
-	bool is_candidate;	/* of the folder being looked at */
+	bool is_candidate; /* of the folder being looked at */
 };
 
 static bool is_block_part(const char *name)

@@ -29,6 +29,9 @@ struct section_commit {
 	uint64_t first_timestamp_ms;
 	struct block_meta *metas;
 	size_t n_metas;
+	/* Of all records: tells it in the middle. Without (a log's own commits) none is known. */
+	bool has_timestamps;
+	uint64_t min_timestamp_ms, max_timestamp_ms;
 };
 
 /* Step 2. `source` is "group/cluster/topic/partition" or a log's id. EXISTS: another attempt
@@ -42,8 +45,32 @@ int section_commit_read(struct backend *be, const char *source, uint64_t first,
  * meanwhile and is left alone, -1. */
 int section_publish(struct backend *be, const struct block_meta *m, struct err *err);
 
+/* True when the record of this position and time is one of the commit's: of two lives of a topic,
+ * records of the one that was written later are younger. */
+bool section_commit_covers(const struct section_commit *c, uint64_t position,
+			   uint64_t timestamp_ms);
+/* Delete the blocks that it names, which lost or were given up, and free it. What cannot be deleted
+ * is logged. */
+void section_commit_discard(struct backend *be, struct section_commit *c);
+
+/* What the key of a commit says. */
+struct section_name {
+	uint64_t first, timestamp_ms;
+};
+struct section_names {
+	struct section_name *v; /* ascending by first, then by time; free() */
+	size_t n, cap;
+};
+/* Add the commits of `source` whose first position is above that of `after` (NULL: all of them) and
+ * which are not in *names yet; others of that same position may be added too. */
+int section_names_add(struct backend *be, const char *source, const struct section_name *after,
+		      struct section_names *names, struct err *err);
+
 /* Called for each visible block of a followed commit. 0, or -1 to stop. */
 typedef int section_visit_fn(void *arg, const struct block_meta *m, struct err *err);
+/* Step 3 for all blocks of a commit. */
+int section_commit_publish(struct backend *be, const struct section_commit *c,
+			   section_visit_fn *visit, void *arg, struct err *err);
 /* Follow the commits of `source` that hold `from` or what is behind it: publish what a crash left
  * unpublished. *next is the position behind the last commit (or `from` when there is none). Holes
  * between commits were no records. */

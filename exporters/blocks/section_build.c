@@ -18,7 +18,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "blocks/block.h"
 #include "blocks/section.h"
 #include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/section_log_private.h"
@@ -171,13 +170,7 @@ static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
 
 static void delete_blocks(struct attempt *a)
 {
-	struct err err = ERR_INIT;
-
-	for (size_t i = 0; i < a->commit.n_metas; i++)
-		if (block_delete(store_backend(a->l->o.store), a->commit.metas[i].tenant,
-				 a->commit.metas[i].id, &err) < 0)
-			log_warn("cannot delete a block that lost", "error", err.msg);
-	section_commit_fini(&a->commit);
+	section_commit_discard(store_backend(a->l->o.store), &a->commit);
 }
 
 /* Position and time of the first wanted record: the name of the commit. */

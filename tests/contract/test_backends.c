@@ -431,6 +431,36 @@ static void members_are_listed(void **state)
 	buf_fini(&b);
 }
 
+static void lists_begin_behind_a_key(void **state)
+{
+	char key[32];
+	struct buf b = BUF_INIT;
+
+	/* More than a page, before and behind. */
+	for (int i = 10; i < 30; i++) {
+		snprintf(key, sizeof(key), "c/s/%d.json", i);
+		put(*state, key, BYTES_LIT("{}"));
+	}
+	put(*state, "c/s/27.x/not/here", BYTES_LIT("{}"));
+	put(*state, "c/t/99.json", BYTES_LIT("{}"));
+	assert_int_equal(backend_list_after(*state, "c/s", "c/s/25.json", join_entry, &b, NULL),
+			 0);
+	assert_non_null(strstr(buf_cstr(&b), "c/s/26.json:2 "));
+	assert_non_null(strstr(buf_cstr(&b), "c/s/29.json:2 "));
+	assert_null(strstr(buf_cstr(&b), "c/s/25.json"));
+	assert_null(strstr(buf_cstr(&b), "c/s/24.json"));
+	assert_null(strstr(buf_cstr(&b), "99"));
+	assert_null(strstr(buf_cstr(&b), "/not"));
+	buf_reset(&b);
+	/* A key that is not there is a place all the same. */
+	assert_int_equal(backend_list_after(*state, "c/s", "c/s/28a", join_entry, &b, NULL), 0);
+	assert_string_equal(buf_cstr(&b), "c/s/29.json:2 ");
+	buf_reset(&b);
+	assert_int_equal(backend_list_after(*state, "c/s", "c/s/9", join_entry, &b, NULL), 0);
+	assert_string_equal(buf_cstr(&b), "");
+	buf_fini(&b);
+}
+
 static void what_is_shown_may_be_deleted(void **state)
 {
 	struct backend *be = *state;
@@ -542,6 +572,7 @@ int main(void)
 		TEST(odd_keys_survive),
 		TEST(listings_are_complete),
 		TEST(members_are_listed),
+		TEST(lists_begin_behind_a_key),
 		TEST(what_is_shown_may_be_deleted),
 		TEST(times_are_now),
 		TEST(rename_never_replaces),

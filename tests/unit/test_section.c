@@ -51,7 +51,11 @@ static int note_visit(void *arg, const struct block_meta *m, struct err *err)
 static struct section_commit commit_of(uint64_t first, uint64_t last, struct block_meta *metas,
 				       size_t n)
 {
-	return (struct section_commit){ first, last, 1790000000123, metas, n };
+	return (struct section_commit){ .first = first,
+					.last = last,
+					.first_timestamp_ms = 1790000000123,
+					.metas = metas,
+					.n_metas = n };
 }
 
 /* Both backends; the folder is NULL for memory. */
@@ -364,6 +368,90 @@ static void test_sweep_orphans(void **state)
 	close_place(&p);
 }
 
+/* Which records a commit speaks for: of another life of the topic none. */
+static void test_what_a_commit_covers(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t position, timestamp_ms;
+		bool has_timestamps, want;
+	} cases[] = {
+		{ "its first", 10, 1000, true, true },
+		{ "its first offset, another record", 10, 1001, true, false },
+		{ "the same without times", 10, 1000, false, true },
+		{ "before", 9, 1000, true, false },
+		{ "in the middle", 15, 1100, true, true },
+		{ "its last, the oldest time", 20, 900, true, true },
+		{ "in the middle, younger", 15, 2001, true, false },
+		{ "in the middle, older", 15, 899, true, false },
+		{ "in the middle, times not known", 15, 1100, false, false },
+		{ "behind", 21, 1100, true, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct section_commit c = { .first = 10,
+					    .last = 20,
+					    .first_timestamp_ms = 1000,
+					    .has_timestamps = cases[i].has_timestamps,
+					    .min_timestamp_ms = 900,
+					    .max_timestamp_ms = 2000 };
+
+		if (section_commit_covers(&c, cases[i].position, cases[i].timestamp_ms) !=
+		    cases[i].want)
+			fail_msg("%s", cases[i].name);
+	}
+}
+
+static void test_names_and_times_come_back(void **state)
+{
+	static const struct section_name all[] = {
+		{ 1, 500 }, { 7, 900 }, { 7, 1000 }, { 99, 1 }, { 100, 2 },
+	};
+	struct section_names names = { NULL, 0, 0 };
+	struct section_commit back;
+	struct err err = ERR_INIT;
+	struct place p;
+
+	(void)state;
+	for (int on_disk = 0; on_disk < 2; on_disk++) {
+		open_place(&p, on_disk);
+		for (size_t i = COUNT_OF(all); i-- > 0;) {
+			struct section_commit c =
+				commit_of(all[i].first, all[i].first + 5, NULL, 0);
+
+			c.first_timestamp_ms = all[i].timestamp_ms;
+			c.has_timestamps = i % 2;
+			c.min_timestamp_ms = 3;
+			c.max_timestamp_ms = 4000 + i;
+			assert_int_equal(section_commit_put(p.be, SOURCE, &c, &err), 0);
+		}
+		/* Another exporter's commits lie in a folder beside. */
+		assert_int_equal(backend_put(p.be, "_spanmill/commits/" SOURCE "/more/1-1.json",
+					     BYTES_LIT("{}"), BACKEND_REPLACE, &err),
+				 0);
+		assert_int_equal(section_names_add(p.be, SOURCE, &all[3], &names, &err), 0);
+		assert_int_equal(names.n, 1);
+		assert_int_equal(names.v[0].first, 100);
+		assert_int_equal(section_names_add(p.be, SOURCE, NULL, &names, &err), 0);
+		assert_int_equal(section_names_add(p.be, SOURCE, NULL, &names, &err), 0);
+		assert_int_equal(names.n, COUNT_OF(all));
+		assert_memory_equal(names.v, all, sizeof(all));
+		for (size_t i = 0; i < COUNT_OF(all); i++) {
+			assert_int_equal(section_commit_read(p.be, SOURCE, all[i].first,
+							     all[i].timestamp_ms, &back, &err),
+					 0);
+			assert_int_equal(back.has_timestamps, i % 2);
+			if (i % 2)
+				assert_int_equal(back.max_timestamp_ms, 4000 + i);
+			section_commit_fini(&back);
+		}
+		free(names.v);
+		names = (struct section_names){ NULL, 0, 0 };
+		close_place(&p);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -375,6 +463,8 @@ int main(void)
 		cmocka_unit_test(test_hostile_commits),
 		cmocka_unit_test(test_sweep_commits),
 		cmocka_unit_test(test_sweep_orphans),
+		cmocka_unit_test(test_what_a_commit_covers),
+		cmocka_unit_test(test_names_and_times_come_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,8 +126,8 @@ int backend_list(struct backend *be, const char *folder, enum backend_list_mode 
  * What it costs is the backend's cheapest way: a look at each sub-folder, or a list of all keys. */
 int backend_list_members(struct backend *be, const char *folder, const char *name,
 			 backend_list_fn *fn, void *arg, struct err *err);
-/* One level of a folder, but only what lies behind the key `after` in byte order: cheap when that is
- * little, however much lies before. */
+/* One level of a folder, but only what lies behind the key `after` in byte order: cheap when that
+ * is little, however much lies before. */
 int backend_list_after(struct backend *be, const char *folder, const char *after,
 		       backend_list_fn *fn, void *arg, struct err *err);
 /* Missing is fine. */

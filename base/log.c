@@ -23,9 +23,15 @@ static enum log_encoding line_encoding = LOG_CONSOLE;
 static struct log_sampling limits = { true, INT64_C(10000000000), 10, 100 };
 static int outputs[OUTPUTS_MAX] = { STDERR_FILENO };
 static size_t n_outputs = 1;
+static _Atomic bool is_silent;
 static char *fields_text; /* of every line, in the encoding; NULL: none */
 
 static const char *const level_names[] = { "debug", "info", "warn", "error" };
+
+void log_silence(void)
+{
+	atomic_store(&is_silent, true);
+}
 
 void log_configure(enum log_level level, enum log_encoding encoding)
 {
@@ -209,7 +215,7 @@ void log_write(struct log_site *site, enum log_level level, const char *sentence
 		buf_add_char(&line, '}');
 	buf_add_char(&line, '\n');
 	/* A full or closed output must never stop the data path. */
-	for (size_t i = 0; i < n_outputs; i++) {
+	for (size_t i = 0; i < n_outputs && !atomic_load(&is_silent); i++) {
 		if (write(outputs[i], line.p, line.n) < 0) {
 		}
 	}

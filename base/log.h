@@ -55,6 +55,8 @@ struct log_settings {
 /* Files are opened for appending, and made. -1 when one cannot be; lines then go on as before.
  * Before threads start. */
 int log_open(const struct log_settings *s, struct err *err);
+/* No line after this: the process is about to say its last one. Any thread. */
+void log_silence(void);
 /* Level and encoding only. Before threads start. */
 void log_configure(enum log_level level, enum log_encoding encoding);
 bool log_is_on(enum log_level level);

@@ -35,6 +35,7 @@ static int balance(void)
 {
 	int64_t unsettled = atomic_load(&ledger.in_flight);
 
+	log_silence();
 	fprintf(stderr, "spanmill stopped accepted=%llu delivered=%llu dropped=%llu held=%lld\n",
 		(unsigned long long)atomic_load(&ledger.accepted),
 		(unsigned long long)atomic_load(&ledger.delivered), dropped_spans(),

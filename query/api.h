@@ -37,7 +37,7 @@ struct query_api {
 	/* False with a reason while the process starts or stops: look-ups would miss traces. Any
 	 * thread. */
 	bool (*is_running)(void *arg, char *why, size_t why_size);
-	/* False with a reason then, and while a component cannot do its work: /ready. Any thread. */
+	/* False then, and while a component cannot do its work: what /ready says. Any thread. */
 	bool (*is_ready)(void *arg, char *why, size_t why_size);
 	void *arg;
 	_Atomic int jobs; /* under way on pool threads: wait for 0 before the loop stops */

@@ -30,6 +30,7 @@ struct blocks_config {
 
 struct blocks_state {
 	struct section_log *log;
+	enum codec_id codec; /* the log's writer looks at it as long as it runs */
 	_Atomic bool draining;
 };
 
@@ -100,7 +101,6 @@ static int blocks_start(struct component *c, struct err *err)
 	const struct blocks_config *conf = COMPONENT_CONFIG(c, struct blocks_config);
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
 	struct store *store = component_borrow(c, "trace_store");
-	enum codec_id codec = (enum codec_id)conf->compression;
 	char dir[4096];
 
 	if (store == NULL)
@@ -108,6 +108,7 @@ static int blocks_start(struct component *c, struct err *err)
 			       "no trace_store extension: list one under service.extensions");
 	if (log_dir(c, store_local_path(store), dir, sizeof(dir), err) < 0)
 		return -1;
+	st->codec = (enum codec_id)conf->compression;
 	/* Sections are safe only where one of two commits loses. */
 	if (backend_prove_conditional(store_backend(store), err) < 0)
 		return -1;
@@ -118,7 +119,7 @@ static int blocks_start(struct component *c, struct err *err)
 			.max_block_bytes = conf->max_block_bytes,
 			.max_block_traces = conf->max_block_traces,
 			.max_block_age_ns = (uint64_t)conf->max_block_age_ns,
-			.writer = { .encoding = &codec, .max_page_bytes = UINT32_MAX / 2 },
+			.writer = { .encoding = &st->codec, .max_page_bytes = UINT32_MAX / 2 },
 			.budget = component_budget(c),
 			.sent = &c->count->sent,
 		},

@@ -120,7 +120,8 @@ def test_validate_says_exactly_this(tmp_path, case):
 
 
 def check_round_trip(tmp_path, case):
-    for form, mode in (("yaml", "redacted"), ("json", "unredacted")):
+    forms = [("yaml", "redacted"), ("json", "unredacted")]
+    for form, mode in forms if case["env"] else forms[:1]:
         how = ("--format", form, "--mode", mode)
         status, first, err = run(tmp_path, case, "print-config", *case["args"], *how)
         assert status == 0, err

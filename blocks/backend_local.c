@@ -628,7 +628,8 @@ struct backend *backend_local_open(const struct backend_local_options *o, struct
 		err_errno(err, "local backend %s", o->path);
 		return NULL;
 	}
-	sweep(root, o->grace_s ? o->grace_s : GRACE_S);
+	if (!o->keep_unfinished)
+		sweep(root, o->grace_s ? o->grace_s : GRACE_S);
 	l = xcalloc(1, sizeof(*l));
 	l->be.ops = &local_ops;
 	l->root = root;

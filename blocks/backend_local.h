@@ -12,8 +12,9 @@
 #include "blocks/backend.h"
 
 struct backend_local_options {
-	const char *path; /* the folder; made with its parents when missing */
-	uint64_t grace_s; /* unfinished files older than this are removed on open; 0 = 3600 */
+	const char *path;     /* the folder; made with its parents when missing */
+	uint64_t grace_s;     /* unfinished files older than this are removed on open; 0 = 3600 */
+	bool keep_unfinished; /* remove none: for tools that change nothing */
 };
 
 /* Borrows options. NULL on error (PERMISSION never: IO with the reason). Free with backend_free.

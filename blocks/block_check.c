@@ -9,6 +9,7 @@
 #include "blocks/block.h"
 #include "blocks/block_object.h"
 #include "blocks/bloom.h"
+#include "wire/otlp_index.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@ struct check {
 	struct buf ids; /* of every object read, in file order */
 	bool gap;       /* part of data could not be read: counts mean nothing */
 	bool opaque;    /* dataEncoding is not known: objects are not looked into */
+	struct arena arena;
 };
 
 static void PRINTF_LIKE(4, 5)
@@ -149,7 +151,24 @@ static int check_index(struct check *c, struct err *err)
 
 /* ---- data ---- */
 
-static int check_segments(const struct check *c, struct bytes data, struct err *err)
+/* A segment is one TracesData, to the last attribute. */
+static int check_segment(struct check *c, struct bytes segment, struct err *err)
+{
+	struct span_tables t = { 0 };
+	struct otlp_result result;
+	struct otlp_counts n;
+
+	arena_reset(&c->arena);
+	if (otlp_count(segment, &n, err) < 0)
+		return -1;
+	t.spans = arena_alloc(&c->arena, n.n_spans * sizeof(*t.spans));
+	t.scopes = arena_alloc(&c->arena, n.n_scopes * sizeof(*t.scopes));
+	t.resources = arena_alloc(&c->arena, n.n_resources * sizeof(*t.resources));
+	t.heads = arena_alloc(&c->arena, n.n_heads * sizeof(*t.heads));
+	return otlp_index_stored(segment, &t, &c->arena, &result, err);
+}
+
+static int check_segments(struct check *c, struct bytes data, struct err *err)
 {
 	struct block_object o;
 	struct bytes segment;
@@ -161,7 +180,8 @@ static int check_segments(const struct check *c, struct bytes data, struct err *
 		return err_set(err, ERR_CORRUPT, "object starts at %u, after its end %u", o.start_s,
 			       o.end_s);
 	while ((ret = block_object_segment_next(&o.segments, &segment, err)) == 1)
-		;
+		if (check_segment(c, segment, err) < 0)
+			return -1;
 	return ret;
 }
 
@@ -374,5 +394,6 @@ int block_check(struct backend *be, const char *tenant, const char *id,
 	block_reader_free(c.r);
 	buf_fini(&c.records);
 	buf_fini(&c.ids);
+	arena_fini(&c.arena);
 	return ret;
 }

@@ -4,8 +4,9 @@
  *
  *   meta.json   parses, names its own folder, is v2
  *   index       size, page checksums, padding, order, contiguity, across pages too
- *   data        every page inflates, every object parses, ids ascend, last ids and lengths are the
- *               index's; counts, size and first and last id are meta.json's
+ *   data        every page inflates, every object parses down to its spans' attributes, ids ascend,
+ *               last ids and lengths are the index's; counts, size and first and last id are
+ *               meta.json's
  *   bloom-N     all there, well formed, and every id of data is in its shard
  *
  * Checking goes on after a damaged page as far as the index (or else the page's own length) leads,

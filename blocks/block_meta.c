@@ -152,7 +152,8 @@ int block_time_compare(struct block_time a, struct block_time b)
 
 /* ---- reading ---- */
 
-enum kind { NAME, UUID, TENANT, TRACE_ID, TIME, U32, U63, U64, ENCODING, SHARD };
+enum kind { NAME, UUID, TENANT, TRACE_ID, TIME, U32, U63, U64, ENCODING, SHARD, SUMS };
+enum { SUM_DIGITS = 16 };
 
 static const struct {
 	const char *key;
@@ -177,6 +178,7 @@ static const struct {
 	{ "footerSize", U32, offsetof(struct block_meta, footer_size) },
 	{ "replicationFactor", U32, offsetof(struct block_meta, replication_factor) },
 	{ "shard", SHARD, offsetof(struct block_meta, shard) },
+	{ "bloomXXH64", SUMS, offsetof(struct block_meta, bloom_sums) },
 	{ "ingestedAt", TIME, offsetof(struct block_meta, ingested_at) },
 	{ "compactedTime", TIME, offsetof(struct block_meta, compacted_at) },
 };
@@ -332,6 +334,32 @@ static int read_shard(struct json_reader *r, const struct json_value *v, struct 
 	return 0;
 }
 
+/* 16 hex digits per bloom. More than are kept: as if it was not said. */
+static int read_sums(const struct json_value *v, struct block_meta *m, struct err *err)
+{
+	size_t n = v->text.n / SUM_DIGITS;
+	uint8_t raw[8];
+
+	if (want(v, JSON_STRING, err) < 0)
+		return -1;
+	m->n_bloom_sums = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct bytes digits = { v->text.p + i * SUM_DIGITS, SUM_DIGITS };
+
+		if (str_unhex(digits, raw, sizeof(raw)) < 0)
+			break;
+		if (i < BLOCK_META_BLOOM_SUMS)
+			m->bloom_sums[i] = load_be64(raw);
+		m->n_bloom_sums++;
+	}
+	if (m->n_bloom_sums != n || v->text.n % SUM_DIGITS != 0)
+		return err_set(err, ERR_INVALID, "\"%.*s\" is not 16 hex digits per bloom",
+			       (int)MIN(v->text.n, 40), (const char *)v->text.p);
+	if (n > BLOCK_META_BLOOM_SUMS)
+		m->n_bloom_sums = 0;
+	return 0;
+}
+
 static int read_value(struct json_reader *r, const struct json_value *v, enum kind kind, void *to,
 		      struct err *err)
 {
@@ -356,6 +384,8 @@ static int read_value(struct json_reader *r, const struct json_value *v, enum ki
 		return want(v, JSON_STRING, err) < 0 ? -1 : codec_parse(v->text, to, err);
 	case SHARD:
 		return read_shard(r, v, to, err);
+	case SUMS:
+		return read_sums(v, CONTAINER_OF(to, struct block_meta, bloom_sums), err);
 	}
 	return -1;
 }
@@ -458,11 +488,23 @@ static void put_shard(struct json_writer *w, const struct block_shard *s)
 	json_writer_object_end(w);
 }
 
+static void put_sums(struct json_writer *w, const struct block_meta *m)
+{
+	char text[SUM_DIGITS * BLOCK_META_BLOOM_SUMS + 1] = "";
+
+	for (uint32_t i = 0; i < m->n_bloom_sums; i++)
+		snprintf(text + i * SUM_DIGITS, SUM_DIGITS + 1, "%016llx",
+			 (unsigned long long)m->bloom_sums[i]);
+	put_str(w, "bloomXXH64", text);
+}
+
 /* What Tempo does not know. */
 static void put_ours(struct json_writer *w, const struct block_meta *m)
 {
 	if (m->shard.count != 0)
 		put_shard(w, &m->shard);
+	if (m->n_bloom_sums > 0)
+		put_sums(w, m);
 	if (m->ingested_at.s != BLOCK_TIME_NONE_S)
 		put_time(w, "ingestedAt", m->ingested_at);
 }
@@ -521,5 +563,9 @@ int block_meta_check_v2(const struct block_meta *m, struct err *err)
 	if (strcmp(m->format, "v2") != 0)
 		return err_set(err, ERR_UNIMPLEMENTED, "format \"%s\": only v2 can be read",
 			       m->format);
+	if (m->records == 0 && (m->objects > 0 || m->size > 0))
+		return err_set(err, ERR_INVALID,
+			       "totalRecords is 0, but totalObjects %llu and size %llu",
+			       (unsigned long long)m->objects, (unsigned long long)m->size);
 	return block_index_page_size_check(m->index_page_size, err);
 }

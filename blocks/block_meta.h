@@ -2,9 +2,9 @@
  *
  * block_meta.h - meta.json: what a block is, and by being there, that it is.
  *
- * The keys and their order are Tempo's, for any of its formats; two are ours: `shard` and
- * `ingestedAt`. Reading matches keys in any case (as Go does), ignores unknown ones, takes null for
- * absent and names the key of every bad value.
+ * The keys and their order are Tempo's, for any of its formats; three are ours: `shard`,
+ * `bloomXXH64` and `ingestedAt`. Reading matches keys in any case (as Go does), ignores unknown
+ * ones, takes null for absent and names the key of every bad value.
  * THREADS: plain data and pure functions, any thread.
  * LIMITS: texts of 1 MiB; names as sized below.
  * SPEC: docs/formats/tempo-v2-block.md section "meta.json".
@@ -25,6 +25,7 @@ enum {
 	BLOCK_META_NAME = 32,         /* format, dataEncoding, hasher */
 	BLOCK_META_TENANT = 150,
 	BLOCK_META_LEGACY_SHARDS = 10, /* what bloomShards 0 means */
+	BLOCK_META_BLOOM_SUMS = 16,    /* blooms whose checksum is kept: of 1.3 million traces */
 };
 
 /* A time of RFC 3339, UTC. Zero-initialised is 1970; absent is BLOCK_TIME_NONE (Go's zero time,
@@ -62,8 +63,10 @@ struct block_meta {
 	uint32_t footer_size;                    /* parquet only */
 	uint32_t replication_factor;
 	struct block_shard shard;
-	struct block_time ingested_at;  /* when the block was cut; NONE = not said */
-	struct block_time compacted_at; /* only in a tenant index; NONE otherwise */
+	uint32_t n_bloom_sums;                      /* 0 = not said */
+	uint64_t bloom_sums[BLOCK_META_BLOOM_SUMS]; /* XXH64 of bloom-0, ... */
+	struct block_time ingested_at;              /* when the block was cut; NONE = not said */
+	struct block_time compacted_at;             /* only in a tenant index; NONE otherwise */
 };
 
 /* All empty, times NONE. */
@@ -74,8 +77,8 @@ int block_meta_parse(struct bytes json, struct block_meta *m, struct err *err);
 /* The same for an object that r has just opened, up to its closing bracket (commit records, tenant
  * index). */
 int block_meta_decode(struct json_reader *r, struct block_meta *m, struct err *err);
-/* Append the object. minID, maxID, size, replicationFactor, shard, ingestedAt and compactedTime
- * only when set. */
+/* Append the object. minID, maxID, size, replicationFactor, shard, bloomXXH64, ingestedAt and
+ * compactedTime only when set. */
 void block_meta_encode(const struct block_meta *m, struct json_writer *w);
 
 /* Can a trace with this id be in a block of this shard? True when there is no claim, or one by a
@@ -83,8 +86,8 @@ void block_meta_encode(const struct block_meta *m, struct json_writer *w);
 bool block_shard_may_hold(const struct block_shard *s, const uint8_t id[PAGE_ID]);
 /* How many bloom-N objects there are. */
 uint32_t block_meta_bloom_shards(const struct block_meta *m);
-/* Fail unless this is a v2 block with an index page size that can be: UNIMPLEMENTED names another
- * format. */
+/* Fail unless this is a v2 block with an index page size that can be, and records when it has
+ * traces: UNIMPLEMENTED names another format. */
 int block_meta_check_v2(const struct block_meta *m, struct err *err);
 /* [0-9A-Za-z!_.*'()-]{1,150}, not ".", ".." or "_spanmill". */
 int block_meta_tenant_check(struct bytes tenant, struct err *err);

@@ -4,6 +4,7 @@
  */
 #include "blocks/block_reader.h"
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "blocks/block.h"
 #include "blocks/block_reader_internal.h"
@@ -11,7 +12,28 @@
 
 #include <stdio.h>
 
-enum { BLOOM_MAX = 64 * 1024 * 1024 };
+enum { BLOOM_MAX = 64 * 1024 * 1024, KEEP_BYTES = 8 * 1024 * 1024 };
+
+/* Have n bytes charged for the page, or what the buffers hold already when that is more. */
+static int charge_page(struct block_reader *r, size_t n, struct err *err)
+{
+	n = MAX(n, r->raw.cap + r->page.cap);
+	if (n > r->charged && !budget_charge(r->budget, n - r->charged))
+		return err_set(err, ERR_EXHAUSTED,
+			       "page: memory budget is spent, %zu bytes are wanted", n);
+	if (n < r->charged)
+		budget_release(r->budget, r->charged - n);
+	r->charged = n;
+	return 0;
+}
+
+/* What a page too many has made of the buffer goes at once: the next one may be small. */
+static void drop_page(struct block_reader *r)
+{
+	buf_fini(&r->page);
+	r->page = (struct buf)BUF_INIT;
+	charge_page(r, 0, NULL);
+}
 
 struct block_reader *block_reader_new(struct backend *be, const struct block_meta *m,
 				      const struct block_reader_options *o, struct err *err)
@@ -36,6 +58,11 @@ int block_reader_open(struct block_reader *r, const struct block_meta *m, uint64
 		return err_wrap(err, "block %s", m->id);
 	r->meta = *m;
 	r->number = number;
+	if (r->raw.cap + r->page.cap > KEEP_BYTES) {
+		buf_fini(&r->raw);
+		r->raw = (struct buf)BUF_INIT;
+		drop_page(r);
+	}
 	if (r->codec == NULL || codec_id(r->codec) != m->encoding) {
 		codec_free(r->codec);
 		r->codec = codec_new(m->encoding, 0);
@@ -67,35 +94,23 @@ size_t block_reader_stored_max(const struct block_reader *r)
 	return r->max_page_bytes + r->max_page_bytes / 8 + 64 * KIB;
 }
 
-/* Have n bytes charged for the page, or what the buffers hold already when that is more. */
-static int charge_page(struct block_reader *r, size_t n, struct err *err)
-{
-	n = MAX(n, r->raw.cap + r->page.cap);
-	if (n > r->charged && !budget_charge(r->budget, n - r->charged))
-		return err_set(err, ERR_EXHAUSTED,
-			       "page: memory budget is spent, %zu bytes are wanted", n);
-	if (n < r->charged)
-		budget_release(r->budget, r->charged - n);
-	r->charged = n;
-	return 0;
-}
-
 /* Decompress into r->page. What it will take is not known: first as much is charged as pages
  * usually inflate to, then more. */
 static int inflate(struct block_reader *r, struct bytes packed, struct err *err)
 {
-	enum { USUAL = 16, MORE = 8 };
+	enum { USUAL = 16, MORE = 2 };
 	size_t most = r->max_page_bytes, limit = most;
 	struct err local = ERR_INIT;
 
 	if (r->budget != NULL)
 		limit = (size_t)MIN(most, packed.n * USUAL + MIB);
+	buf_reset(&r->page);
 	for (;;) {
 		if (charge_page(r, packed.n + limit, err) < 0)
 			return -1;
-		buf_reset(&r->page);
 		if (codec_decompress(r->codec, packed, limit, &r->page, &local) == 0)
 			return charge_page(r, 0, err);
+		drop_page(r);
 		if (local.kind != ERR_TOO_LARGE || limit == most)
 			break;
 		limit = MIN(most, limit * MORE);
@@ -136,6 +151,22 @@ static struct bytes since(const struct buf *b, size_t base)
 	return b->n == base ? BYTES_EMPTY : (struct bytes){ b->p + base, b->n - base };
 }
 
+/* A bit lost in a filter makes a trace unfindable, which no size shows. */
+static int check_bloom_sum(const struct block_meta *m, uint32_t shard, struct bytes bloom,
+			   struct err *err)
+{
+	uint64_t have, want;
+
+	if (shard >= m->n_bloom_sums)
+		return 0;
+	have = hash_xxh64(bloom.p, bloom.n, 0);
+	want = m->bloom_sums[shard];
+	if (have == want)
+		return 0;
+	return err_set(err, ERR_CORRUPT, "XXH64 is %016llx, meta.json says %016llx",
+		       (unsigned long long)have, (unsigned long long)want);
+}
+
 int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *out,
 			    struct err *err)
 {
@@ -146,7 +177,8 @@ int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *
 	if (block_object_key(r, name, key, err) < 0 ||
 	    backend_read(r->be, key, BLOOM_MAX, out, err) < 0)
 		return -1;
-	if (bloom_check(since(out, base), err) < 0)
+	if (bloom_check(since(out, base), err) < 0 ||
+	    check_bloom_sum(&r->meta, shard, since(out, base), err) < 0)
 		return err_wrap(err, "block %s: %s", r->meta.id, name);
 	return 0;
 }

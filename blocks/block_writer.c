@@ -4,6 +4,7 @@
  */
 #include "blocks/block_writer.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -222,7 +223,21 @@ static int put_index(struct block_writer *w, struct err *err)
 	return ret;
 }
 
-static int put_blooms(struct block_writer *w, uint32_t *shards, struct err *err)
+/* Shards, and their checksums if that is not too many. */
+static void note_blooms(const struct bloom *bloom, uint32_t shards, struct block_meta *m)
+{
+	m->bloom_shards = shards;
+	if (shards > BLOCK_META_BLOOM_SUMS)
+		return;
+	m->n_bloom_sums = shards;
+	for (uint32_t i = 0; i < shards; i++) {
+		struct bytes bytes = bloom_shard_bytes(bloom, i);
+
+		m->bloom_sums[i] = hash_xxh64(bytes.p, bytes.n, 0);
+	}
+}
+
+static int put_blooms(struct block_writer *w, struct block_meta *m, struct err *err)
 {
 	struct bloom_shape shape =
 		bloom_shape_for(block_writer_objects(w), w->bloom_fp, w->bloom_shard_bytes);
@@ -237,8 +252,8 @@ static int put_blooms(struct block_writer *w, uint32_t *shards, struct err *err)
 		snprintf(name, sizeof(name), "bloom-%u", i);
 		ret = put(w, name, bloom_shard_bytes(bloom, i), err);
 	}
+	note_blooms(bloom, shape.shards, m);
 	bloom_free(bloom);
-	*shards = shape.shards;
 	return ret;
 }
 
@@ -254,9 +269,9 @@ static int finish_data(struct block_writer *w, struct err *err)
 	return backend_writer_finish(data, err);
 }
 
-static void fill_meta(const struct block_writer *w, uint32_t shards, struct block_meta *m)
+/* All but what put_blooms notes. */
+static void fill_meta(const struct block_writer *w, struct block_meta *m)
 {
-	block_meta_init(m);
 	memcpy(m->format, "v2", 3);
 	memcpy(m->id, w->id, sizeof(m->id));
 	memcpy(m->tenant, w->tenant, sizeof(m->tenant));
@@ -273,18 +288,16 @@ static void fill_meta(const struct block_writer *w, uint32_t shards, struct bloc
 	m->encoding = codec_id(w->codec);
 	m->index_page_size = w->index_page_size;
 	m->records = (uint32_t)(w->records.n / BLOCK_INDEX_RECORD);
-	m->bloom_shards = shards;
 }
 
 int block_writer_finish(struct block_writer *w, struct block_meta *m, struct err *err)
 {
-	uint32_t shards = 0;
-
-	if (finish_data(w, err) < 0 || put_index(w, err) < 0 || put_blooms(w, &shards, err) < 0) {
+	block_meta_init(m);
+	if (finish_data(w, err) < 0 || put_index(w, err) < 0 || put_blooms(w, m, err) < 0) {
 		block_writer_abort(w);
 		return -1;
 	}
-	fill_meta(w, shards, m);
+	fill_meta(w, m);
 	block_writer_free(w);
 	return 0;
 }

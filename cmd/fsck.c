@@ -7,32 +7,48 @@
  *   fsck block DIR      one block: DIR is PATH/TENANT/UUID
  *
  * A line per problem on stdout, a summary last. A torn tail is what a crash leaves and no problem;
- * neither is a block folder without meta.json, which nobody sees and a start sweeps: it is counted.
+ * neither is a block folder without meta.json (an orphan), which nobody sees and a start sweeps: it
+ * is named and counted.
  * Exit status 0 clean, 1 usage, 3 problems or something that could not be read.
  */
 #include "blocks/backend_local.h"
 #include "blocks/block_check.h"
 #include "cmd/commands.h"
 #include "cmd/flags.h"
+#include "cmd/terminal.h"
 #include "pipeline/segment_check.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { EXIT_CLEAN = 0, EXIT_USAGE = 1, EXIT_PROBLEMS = 3 };
+enum { EXIT_CLEAN = 0, EXIT_USAGE = 1, EXIT_PROBLEMS = 3, LINE_MAX_WIDTH = 2000 };
 
 struct fsck {
 	const char *what; /* of the log or block at hand, for the lines */
 	uint64_t blocks, traces, orphans, logs, records, problems;
 };
 
+/* Names and messages may quote what a damaged file says: as it may be shown. */
+static void line(const struct fsck *f, const char *where, const char *what)
+{
+	struct buf text = BUF_INIT, shown = BUF_INIT;
+
+	buf_printf(&text, "%s: %s: %s", f->what, where, what);
+	terminal_add_text(&shown, buf_bytes(&text), LINE_MAX_WIDTH, false);
+	printf("%s\n", buf_cstr(&shown));
+	buf_fini(&text);
+	buf_fini(&shown);
+}
+
 static void problem(struct fsck *f, const char *where, const char *what)
 {
 	f->problems++;
-	printf("%s: %s: %s\n", f->what, where, what);
+	line(f, where, what);
 }
 
 /* ---- logs ---- */
@@ -78,12 +94,15 @@ static bool is_log(const char *dir)
 	return access(path, F_OK) == 0;
 }
 
-/* Every folder below `dir` that is a log. */
-static void check_logs(struct fsck *f, const char *dir)
+/* Every folder below `dir` that is a log. A data folder may have none. */
+static void check_logs(struct fsck *f, const char *dir, bool must_be)
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
 
+	f->what = dir;
+	if (d == NULL && must_be)
+		problem(f, "folder", strerror(errno));
 	while (d != NULL && (e = readdir(d)) != NULL) {
 		char path[PATH_MAX];
 
@@ -124,9 +143,18 @@ struct block_walk {
 	struct backend *be;
 };
 
+static bool is_uuid(const char *name)
+{
+	size_t n = strspn(name, "0123456789abcdef-");
+
+	return n == 36 && name[n] == '\0' && name[8] == '-' && name[23] == '-';
+}
+
 /* `folder` is TENANT/UUID. */
 static void check_one_block(struct block_walk *w, const char *folder)
 {
+	/* What trace_store reads by default. */
+	static const struct block_reader_options limits = { .max_page_bytes = GIB };
 	const char *id = strrchr(folder, '/') + 1;
 	char tenant[BACKEND_KEY_MAX + 1];
 	struct block_check_result result;
@@ -135,11 +163,13 @@ static void check_one_block(struct block_walk *w, const char *folder)
 	w->fsck->what = folder;
 	if (!has_meta(w->be, folder)) {
 		w->fsck->orphans++;
+		line(w->fsck, "orphan",
+		     "no meta.json: nobody sees it; a crash left it, and the next start sweeps it");
 		return;
 	}
 	snprintf(tenant, sizeof(tenant), "%.*s", (int)(id - 1 - folder), folder);
 	w->fsck->blocks++;
-	if (block_check(w->be, tenant, id, NULL, block_line, w->fsck, &result, &err) < 0)
+	if (block_check(w->be, tenant, id, &limits, block_line, w->fsck, &result, &err) < 0)
 		problem(w->fsck, "block", err.msg);
 	else
 		w->fsck->traces += result.traces;
@@ -151,7 +181,7 @@ static void check_one_block(struct block_walk *w, const char *folder)
 static int visit_block(void *arg, const struct backend_entry *e, struct err *err)
 {
 	(void)err;
-	if (e->is_prefix)
+	if (e->is_prefix && is_uuid(strrchr(e->key, '/') + 1))
 		check_one_block(arg, e->key);
 	return 0;
 }
@@ -160,7 +190,8 @@ static int visit_tenant(void *arg, const struct backend_entry *e, struct err *er
 {
 	struct block_walk *w = arg;
 
-	if (!e->is_prefix || strcmp(e->key, "_spanmill") == 0)
+	/* Folders of other names are not looked at by anybody. */
+	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
 		return 0;
 	return backend_list(w->be, e->key, BACKEND_ONE_LEVEL, visit_block, w, err);
 }
@@ -168,14 +199,14 @@ static int visit_tenant(void *arg, const struct backend_entry *e, struct err *er
 /* Open the folder as a backend; NULL, counted, when it cannot be. */
 static struct backend *open_backend(struct fsck *f, const char *path)
 {
+	const struct backend_local_options o = { .path = path, .keep_unfinished = true };
 	struct err err = ERR_INIT;
 	struct backend *be = NULL;
 
 	f->what = path;
 	if (!is_dir(path))
 		problem(f, "folder", "no such folder");
-	else if ((be = backend_local_open(&(struct backend_local_options){ .path = path }, &err)) ==
-		 NULL)
+	else if ((be = backend_local_open(&o, &err)) == NULL)
 		problem(f, "folder", err.msg);
 	return be;
 }
@@ -189,7 +220,7 @@ static void check_data(struct fsck *f, const char *path)
 	if (w.be == NULL)
 		return;
 	snprintf(logs, sizeof(logs), "%s/_spanmill/log", path);
-	check_logs(f, logs);
+	check_logs(f, logs, false);
 	if (backend_list(w.be, "", BACKEND_ONE_LEVEL, visit_tenant, &w, &err) < 0) {
 		f->what = path;
 		problem(f, "list", err.msg);
@@ -197,32 +228,31 @@ static void check_data(struct fsck *f, const char *path)
 	backend_free(w.be);
 }
 
+/* PATH/TENANT/UUID, TENANT/UUID in the current folder, or an absolute path of a link or dots. */
 static void check_block_dir(struct fsck *f, const char *dir)
 {
-	char root[PATH_MAX], *id, *tenant;
-	struct block_walk w;
-	char folder[BACKEND_KEY_MAX + 1];
+	char path[PATH_MAX], folder[BACKEND_KEY_MAX + 1], *id, *tenant;
+	struct block_walk w = { f, NULL };
 
-	snprintf(root, sizeof(root), "%s", dir);
-	while (strlen(root) > 1 && root[strlen(root) - 1] == '/')
-		root[strlen(root) - 1] = '\0';
-	id = strrchr(root, '/');
-	if (id != NULL)
-		*id++ = '\0';
-	tenant = id != NULL ? strrchr(root, '/') : NULL;
-	if (tenant == NULL) {
-		f->what = dir;
+	f->what = dir;
+	if (realpath(dir, path) == NULL || !is_dir(path)) {
+		problem(f, "block", "no such folder");
+		return;
+	}
+	id = strrchr(path, '/');
+	*id++ = '\0';
+	tenant = strrchr(path, '/');
+	if (tenant == NULL || !is_uuid(id)) {
 		problem(f, "block", "name it as PATH/TENANT/UUID");
 		return;
 	}
 	*tenant++ = '\0';
-	snprintf(folder, sizeof(folder), "%.200s/%.200s", tenant, id);
-	w = (struct block_walk){ f, open_backend(f, root) };
+	snprintf(folder, sizeof(folder), "%.255s/%.255s", tenant, id);
+	w.be = open_backend(f, path[0] != '\0' ? path : "/");
 	if (w.be == NULL)
 		return;
 	check_one_block(&w, folder);
-	if (f->orphans > 0)
-		problem(f, "block", "has no meta.json: nobody sees it");
+	f->problems += f->orphans;
 	backend_free(w.be);
 }
 
@@ -263,7 +293,7 @@ int cmd_fsck(int argc, char **argv)
 		if (is_log(words[1]))
 			check_log(&f, words[1]);
 		else
-			check_logs(&f, words[1]);
+			check_logs(&f, words[1], true);
 	} else if (n == 2 && strcmp(words[0], "block") == 0) {
 		check_block_dir(&f, words[1]);
 	} else if (n < 2) {

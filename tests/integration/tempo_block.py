@@ -243,8 +243,7 @@ def read_file(*parts):
 def check_meta(block, text, folder):
     """The keys we write, in this order, and what each has to say."""
     meta, objects = block.meta, block.objects
-    ours = [k for k in meta if k not in ("shard", "ingestedAt")]
-    assert ours == META_KEYS, ours
+    assert [k for k in meta if k not in ("shard", "bloomXXH64", "ingestedAt")] == META_KEYS
     assert text == json.dumps(meta, separators=(",", ":")), "no spaces, no line end"
     assert meta["format"] == "v2" and meta["dataEncoding"] == "v2"
     tenant, block_id = folder.rstrip("/").split("/")[-2:]
@@ -313,7 +312,98 @@ def check_block(folder):
     assert len(blooms) == block.meta["bloomShards"]
     for i, want in enumerate(blooms):
         assert read_file(folder, f"bloom-{i}") == want, f"bloom-{i}"
+    sums = "".join(xxhash.xxh64_hexdigest(bloom, seed=0) for bloom in blooms)
+    assert block.meta["bloomXXH64"] == sums
     names = {"data", "index", "meta.json", *(f"bloom-{i}" for i in range(len(blooms)))}
     assert set(os.listdir(folder)) == names
     assert block.meta["size"] == os.path.getsize(os.path.join(folder, "data"))
     return block
+
+
+# -- another writer -------------------------------------------------------------------------------
+
+
+def deflate(encoding, plain):
+    if encoding == "none":
+        return plain
+    if encoding == "gzip":
+        return bytes(cramjam.gzip.compress(plain))
+    if encoding == "zstd":
+        return bytes(cramjam.zstd.compress(plain))
+    if encoding in ("snappy", "s2"):
+        return bytes(cramjam.snappy.compress(plain))
+    return bytes(cramjam.lz4.compress(plain))
+
+
+def pack_object(trace_id, data, data_encoding="v2"):
+    """data: a list of TracesData; each is a segment."""
+    body = b""
+    for segment in data:
+        raw = segment.SerializeToString()
+        size, n = b"", len(raw)
+        while True:
+            size += bytes([n & 127 | (128 if n > 127 else 0)])
+            n >>= 7
+            if not n:
+                break
+        body += b"\x0a" + size + raw
+    if data_encoding == "v2":
+        spans = [sp for d in data for rs in d.resource_spans for ss in rs.scope_spans for sp in ss.spans]
+        start = min((sp.start_time_unix_nano for sp in spans), default=0) // 10**9
+        end = max((sp.end_time_unix_nano for sp in spans), default=0) // 10**9
+        body = struct.pack("<II", start, end) + body
+    return struct.pack("<II", 24 + len(body), 16) + trace_id + body
+
+
+def write_block(
+    root,
+    traces,
+    tenant="single-tenant",
+    block_id="0b10c000-0000-4000-8000-000000000001",
+    encoding="zstd",
+    data_encoding="v2",
+    page_size=70,
+    page_bytes=1,
+    shard_bytes=20,
+    stored=None,
+    meta=None,
+):
+    """A block of {id: [TracesData]} with other sizes than ours. `stored` may replace the stored
+    pages, `meta` keys of meta.json (None takes one out). Returns the folder."""
+    folder = os.path.join(root, tenant, block_id)
+    os.makedirs(folder)
+    pages, plain = [], b""
+    for trace_id in sorted(traces):
+        plain += pack_object(trace_id, traces[trace_id], data_encoding)
+        if len(plain) > page_bytes:
+            pages.append((trace_id, plain))
+            plain = b""
+    if plain:
+        pages.append((max(traces), plain))
+    records, data = [], b""
+    for n, (last, page) in enumerate(pages):
+        body = stored(n, page) if stored else deflate(encoding, page)
+        records.append((last, len(data), 6 + len(body)))
+        data += struct.pack("<IH", 6 + len(body), 0) + body
+    blooms = make_blooms(list(traces), shard_bytes=shard_bytes)
+    what = {
+        "format": "v2",
+        "blockID": block_id,
+        "tenantID": tenant,
+        "startTime": "2026-01-01T00:00:00Z",
+        "endTime": "2026-01-01T01:00:00.5+01:00",
+        "totalObjects": len(traces),
+        "encoding": encoding,
+        "indexPageSize": page_size,
+        "totalRecords": len(records),
+        "dataEncoding": data_encoding,
+        "bloomShards": len(blooms),
+        **(meta or {}),
+    }
+    files = {"data": data, "index": make_index(records, page_size)}
+    files.update({f"bloom-{i}": bloom for i, bloom in enumerate(blooms)})
+    files["meta.json"] = json.dumps({k: v for k, v in what.items() if v is not None}).encode()
+    for name, content in files.items():
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(content)
+    return folder

@@ -4,13 +4,15 @@ import csv
 import glob
 import hashlib
 import os
+import struct
 
 import pytest
 import requests
 
 import otlp
+import tempo
 import tempo_block
-from mill import GOLDEN, run
+from mill import GOLDEN, SANITIZED, merged, query_node, run
 
 CODECS = ["none", "gzip", "lz4-64k", "lz4-256k", "lz4-1M", "lz4", "snappy", "zstd"]
 
@@ -134,3 +136,166 @@ def test_the_reader_itself(row):
     elif os.path.exists(os.path.join(folder, "bloom-0")):
         (bloom,) = tempo_block.make_blooms(ids)
         assert tempo_block.read_file(folder, "bloom-0") == bloom
+
+
+@pytest.mark.parametrize("data_encoding", ["v1", "v2"])
+@pytest.mark.parametrize("codec", [*CODECS, "s2"])
+def test_blocks_of_another_writer(make_mill, tmp_path, codec, data_encoding):
+    """Odd sizes everywhere, keys in another order and case, segments instead of one message."""
+    data = str(tmp_path / "blocks")
+    traces = {}
+    for n in range(40):
+        sent = otlp.kitchen_sink() if n % 8 == 0 else otlp.request(n_spans=1 + n % 5)
+        tid = next(otlp.spans_of(sent)).trace_id
+        more = otlp.request()
+        for sp in otlp.spans_of(more):
+            sp.trace_id = tid
+        traces[tid] = [sent, more] if n % 3 == 0 else [sent]
+    tempo_block.write_block(
+        data,
+        traces,
+        encoding=codec,
+        data_encoding=data_encoding,
+        page_size=98,
+        page_bytes=3000,
+        meta={"encoding": None, "ENCODING": codec.upper(), "minID": None, "somebodys": {"a": [1]}},
+    )
+    mill = make_mill(lambda ports: query_node(ports, data))
+    for tid, segments in traces.items():
+        want = type(segments[0])()
+        for segment in segments:
+            want.MergeFrom(segment)
+        otlp.assert_same(tempo.get(mill, tid), want)
+    for _ in range(50):
+        assert tempo.get(mill, otlp.new_id(16)) is None
+    status, out, _ = run("fsck", data)
+    assert (status, out) == (
+        0,
+        "1 blocks, 40 traces, 0 orphans, 0 logs, 0 log records, 0 problems\n",
+    )
+
+
+def bomb(encoding):
+    """A page that inflates to 600 MiB."""
+    return lambda n, page: tempo_block.deflate(encoding, page + bytes(600 * 2**20))
+
+
+def claim(size):
+    """A zstd frame whose header promises this much."""
+    return lambda n, page: bytes.fromhex("28b52ffd") + b"\xe0" + struct.pack("<Q", size) + page
+
+
+HOSTILE = {
+    "index page of 64 MiB": {"meta": {"indexPageSize": 64 * 2**20}},
+    "index page of 4 GiB": {"meta": {"indexPageSize": 2**32 - 1}},
+    "index page of 0": {"meta": {"indexPageSize": 0}},
+    "4 billion records": {"meta": {"totalRecords": 2**32 - 1}},
+    "no records": {"meta": {"totalRecords": 0}},
+    "4 billion blooms": {"meta": {"bloomShards": 2**32 - 1}},
+    "objects": {"meta": {"totalObjects": 2**63}},
+    "negative": {"meta": {"totalRecords": -1}},
+    "fraction": {"meta": {"totalRecords": 1.5}},
+    "text": {"meta": {"totalRecords": "1"}},
+    "format": {"meta": {"format": "vParquet4"}},
+    "data encoding": {"meta": {"dataEncoding": "v9"}},
+    "encoding": {"meta": {"encoding": "brotli"}},
+    "other codec": {"meta": {"encoding": "snappy"}},
+    "zstd bomb": {"stored": bomb("zstd")},
+    "gzip bomb": {"encoding": "gzip", "stored": bomb("gzip")},
+    "lz4 bomb": {"encoding": "lz4", "stored": bomb("lz4")},
+    "snappy bomb": {"encoding": "snappy", "stored": bomb("snappy")},
+    "claims 1 TiB": {"stored": claim(2**40)},
+    "claims 200 MiB": {"stored": claim(200 * 2**20)},
+    "empty page": {"encoding": "none", "stored": lambda n, page: b""},
+    "half an object": {"encoding": "none", "stored": lambda n, page: page[:-1]},
+    "object of 4 GiB": {
+        "encoding": "none",
+        "stored": lambda n, page: struct.pack("<I", 2**32 - 1) + page[4:],
+    },
+    "id of 4 GiB": {
+        "encoding": "none",
+        "stored": lambda n, page: page[:4] + struct.pack("<I", 2**32 - 1) + page[8:],
+    },
+    "damaged protobuf": {"encoding": "none", "stored": lambda n, page: page[:40] + b"\xff" * (len(page) - 40)},
+}
+
+
+def test_hostile_blocks(make_mill, tmp_path):
+    """Each beside a good block of the same trace: what that has is returned with the word that it
+    is not all, nobody crashes or waits, and memory stays within the limit."""
+    data, limit = str(tmp_path / "blocks"), 120
+    sent = otlp.request(n_spans=3)
+    tid = next(otlp.spans_of(sent)).trace_id
+    tenants = {}
+    for n, (name, how) in enumerate(HOSTILE.items()):
+        tenants[name] = f"t{n}"
+        tempo_block.write_block(data, {tid: [otlp_copy(sent, "hidden")]}, f"t{n}", **how)
+        tempo_block.write_block(
+            data, {tid: [sent]}, f"t{n}", block_id="0b10c000-0000-4000-8000-000000000002"
+        )
+    config = {
+        "service": {"extensions": ["trace_store", "query"]},
+        "extensions": {"trace_store": {"max_page_bytes": "4GiB"}},
+    }
+    mill = make_mill(
+        lambda ports: merged(limited(query_node(ports, data), ports, limit), config),
+    )
+    for name, tenant in tenants.items():
+        got, complete, message = tempo.get_partial(mill, tid, "v2 protobuf", tenant=tenant)
+        assert got is not None, name
+        otlp.assert_same(got, sent)
+        assert not complete and message, name
+    if not SANITIZED:
+        assert mill.proc_status("VmHWM") <= limit * 1.1 * 2**20
+    status, out, _ = run("fsck", data, timeout=120)
+    assert status == 3
+    for name, tenant in tenants.items():
+        assert f"{tenant}/0b10c000-0000-4000-8000-000000000001: " in out, name
+        assert f"{tenant}/0b10c000-0000-4000-8000-000000000002: " not in out, name
+
+
+def otlp_copy(sent, name):
+    out = type(sent)()
+    out.CopyFrom(sent)
+    for sp in otlp.spans_of(out):
+        sp.name = name
+    return out
+
+
+def limited(config, ports, mib):
+    """A query node has no pipeline: one is added so that memory_limiter can set its memory."""
+    at = f"127.0.0.1:{ports['grpc']}"
+    return merged(
+        config,
+        {
+            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": at}}}},
+            "processors": {"memory_limiter": {"check_interval": "1s", "limit_mib": mib}},
+            "exporters": {"debug": {}},
+            "service": {
+                "pipelines": {
+                    "traces": {
+                        "receivers": ["otlp"],
+                        "processors": ["memory_limiter"],
+                        "exporters": ["debug"],
+                    }
+                }
+            },
+        },
+    )
+
+
+def test_a_trace_of_70_mib(make_mill, tmp_path):
+    """It is one object, so one page: read by look-ups and by fsck alike."""
+    data = str(tmp_path / "blocks")
+    sent = otlp.request()
+    tid = next(otlp.spans_of(sent)).trace_id
+    next(otlp.spans_of(sent)).attributes.append(otlp.string("large", "x" * 70 * 2**20))
+    tempo_block.write_block(data, {tid: [sent]})
+    mill = make_mill(lambda ports: query_node(ports, data))
+    (sp,) = otlp.spans_of(tempo.get(mill, tid))
+    assert sp == next(otlp.spans_of(sent))
+    status, out, _ = run("fsck", data)
+    assert (status, out.splitlines()[-1]) == (
+        0,
+        "1 blocks, 1 traces, 0 orphans, 0 logs, 0 log records, 0 problems",
+    )

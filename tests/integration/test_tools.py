@@ -1,5 +1,6 @@
 """The tools in the binary: gen and its ledger, get, fsck."""
 
+import glob
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+import requests
 
 import otlp
 import tempo
@@ -138,3 +140,129 @@ def test_full_load_and_kills(make_mill, tmp_path):
     check(mill, dict(rng.sample(sorted(wanted.items()), min(1500, len(wanted)))))
     balance = mill.stop()
     assert balance["dropped"] == 0
+
+
+# -- fsck -----------------------------------------------------------------------------------------
+
+
+def tree_of(folder):
+    """Every file with its content and time: what a tool that changes nothing leaves."""
+    out = {}
+    for at, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(at, name)
+            with open(path, "rb") as f:
+                out[path] = (f.read(), os.stat(path).st_mtime_ns)
+    return out
+
+
+@pytest.fixture
+def data(make_mill):
+    """A data folder with a block and a log, nobody at work in it."""
+    mill = make_mill(overlay={"exporters": {"blocks": {"max_block_age": "1h"}}})
+    otlp.send_grpc(mill, otlp.request(n_traces=3), tenant="a")
+    mill.stop()
+    return mill.data
+
+
+def one_block(data):
+    (block,) = glob.glob(os.path.join(data, "a", "*-*"))
+    return block
+
+
+CLEAN = "1 blocks, 3 traces, 0 orphans, 1 logs, 1 log records, 0 problems\n"
+
+
+def test_fsck_clean_and_changes_nothing(data):
+    unfinished = os.path.join(data, "_spanmill", "tmp", "0123")
+    os.makedirs(os.path.dirname(unfinished), exist_ok=True)
+    with open(unfinished, "w", encoding="ascii") as f:
+        f.write("x")
+    os.utime(unfinished, (1, 1))  # so old that a start would remove it
+    os.makedirs(os.path.join(data, "lost+found", "x"))
+    os.makedirs(os.path.join(data, "a", "not a block"))
+    before = tree_of(data)
+    assert run("fsck", data) == (0, CLEAN, "")
+    assert tree_of(data) == before
+    for path in (one_block(data), one_block(data) + "/"):
+        status, out, _ = run("fsck", "block", path)
+        assert (status, out[:20]) == (0, "1 blocks, 3 traces, ")
+    done = subprocess.run(
+        [BINARY, "fsck", "block", os.path.join("a", os.path.basename(one_block(data)))],
+        cwd=data,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    status, out, _ = run("fsck", "queue", os.path.join(data, "_spanmill", "log"))
+    assert (status, out) == (
+        0,
+        "0 blocks, 0 traces, 0 orphans, 1 logs, 1 log records, 0 problems\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "part, offset, what",
+    [
+        ("data", 0, "data at 0: "),
+        ("index", 20, "index at 0: "),
+        ("bloom-0", 5000, "bloom-0 at 0: "),
+        ("meta.json", 0, "meta.json at 0: "),
+    ],
+)
+def test_fsck_names_the_damage(data, part, offset, what):
+    path = os.path.join(one_block(data), part)
+    with open(path, "r+b") as f:
+        f.seek(offset)
+        byte = f.read(1)
+        f.seek(offset)
+        f.write(bytes([byte[0] ^ 0x10]))
+    status, out, _ = run("fsck", data)
+    assert status == 3
+    name = "a/" + os.path.basename(one_block(data))
+    assert out.startswith(f"{name}: {what}"), out
+    assert out.splitlines()[-1].endswith(f" {len(out.splitlines()) - 1} problems")
+
+
+def test_fsck_orphans_are_named_and_no_problem(data):
+    os.unlink(os.path.join(one_block(data), "meta.json"))
+    status, out, _ = run("fsck", data)
+    assert status == 0
+    assert out.startswith(f"a/{os.path.basename(one_block(data))}: orphan: no meta.json")
+    assert "0 blocks, 0 traces, 1 orphans, " in out
+    status, out, _ = run("fsck", "block", one_block(data))
+    assert status == 3 and "orphan: no meta.json" in out  # this block was asked for by name
+
+
+def test_fsck_shows_no_control_bytes(data):
+    path = os.path.join(one_block(data), "meta.json")
+    with open(path, "r+", encoding="utf-8") as f:
+        text = f.read().replace('"zstd"', '"\\u001b[31mred\\u0007"')
+        f.seek(0)
+        f.write(text)
+        f.truncate()
+    status, out, _ = run("fsck", data)
+    assert status == 3 and "red" in out
+    assert "\x1b" not in out and "\x07" not in out
+
+
+def test_fsck_of_what_is_not_there(tmp_path):
+    missing = str(tmp_path / "missing")
+    for args in ((missing,), ("queue", missing), ("block", missing), ("block", str(tmp_path))):
+        status, out, _ = run("fsck", *args)
+        assert status == 3, args
+        assert out.splitlines()[-1].endswith("1 problems"), out
+    assert not os.path.exists(missing)
+    assert run("fsck", "a", "b")[0] == 1
+    assert run("fsck", "--nonsense")[0] == 1
+
+
+def test_fsck_beside_a_running_process(make_mill):
+    """Its log is not touched, which is said; its blocks are looked at."""
+    mill = make_mill(overlay={"exporters": {"blocks": {"max_block_age": "1h"}}})
+    otlp.send_grpc(mill, otlp.request())
+    requests.post(mill.url("query", "/flush"), timeout=20)
+    status, out, _ = run("fsck", mill.data)
+    assert status == 3
+    assert f"in use by process {mill.process.pid}" in out
+    assert "1 blocks, 1 traces, 0 orphans, 1 logs, 0 log records, 1 problems" in out

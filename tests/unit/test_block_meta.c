@@ -36,6 +36,7 @@ static const char *const whole[] = {
 	"\"totalRecords\":4294967295,\"dataEncoding\":\"v1\",\"bloomShards\":1000,"
 	"\"footerSize\":7,\"replicationFactor\":3,"
 	"\"shard\":{\"hasher\":\"murmur2\",\"count\":12,\"index\":11},"
+	"\"bloomXXH64\":\"0123456789abcdeffedcba9876543210\","
 	"\"ingestedAt\":\"2026-11-23T22:45:13.5Z\"}",
 };
 
@@ -114,6 +115,9 @@ static const struct {
 	{ "{\"indexPageSize\":true}", "indexPageSize: must be a number" },
 	{ "{\"shard\":1}", "shard: must be an object" },
 	{ "{\"shard\":{}}", "shard: " },
+	{ "{\"bloomXXH64\":[]}", "bloomXXH64: must be a string" },
+	{ "{\"bloomXXH64\":\"0123\"}", "bloomXXH64: \"0123\" is not 16 hex digits per bloom" },
+	{ "{\"bloomXXH64\":\"0123456789abcdeg\"}", "16 hex digits" },
 	{ "{\"shard\":{\"hasher\":\"murmur2\",\"count\":3,\"index\":3}}", "index 3 of count 3" },
 	{ "{\"shard\":{\"hasher\":\"murmur2\",\"count\":-3}}", "shard: -3" },
 	{ "{\"ingestedAt\":\"now\"}", "ingestedAt: \"now\"" },

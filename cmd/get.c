@@ -3,7 +3,8 @@
  * get.c - `spanmill get`: a trace by its id, as a tree in the terminal.
  *
  * SPEC: INTERFACE "The program"; GET /api/traces/<id> of Tempo's API, asked for protobuf. Exit
- * status 0 printed, 1 usage, 3 not found or no answer.
+ * status 0 printed (also what is incomplete: stderr says so), 1 usage, 2 no usable answer, 3 not
+ * found.
  */
 #include "cmd/commands.h"
 #include "cmd/flags.h"
@@ -17,7 +18,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { EXIT_SHOWN = 0, EXIT_USAGE = 1, EXIT_NOT_SHOWN = 3 };
+enum { EXIT_SHOWN = 0, EXIT_USAGE = 1, EXIT_NO_ANSWER = 2, EXIT_NOT_FOUND = 3 };
 
 #define REPLY_MAX (512 * MIB)
 
@@ -80,7 +81,7 @@ static int print(struct buf *out)
 {
 	size_t n = fwrite(out->p, 1, out->n, stdout);
 
-	return n == out->n && fflush(stdout) == 0 ? EXIT_SHOWN : EXIT_NOT_SHOWN;
+	return n == out->n && fflush(stdout) == 0 ? EXIT_SHOWN : EXIT_NO_ANSWER;
 }
 
 static int draw(const struct get *g, struct bytes traces)
@@ -92,7 +93,7 @@ static int draw(const struct get *g, struct bytes traces)
 	struct buf out = BUF_INIT;
 	struct trace_tree t;
 	struct err err = ERR_INIT;
-	int status = EXIT_NOT_SHOWN;
+	int status = EXIT_NO_ANSWER;
 	char id[33];
 
 	full_id(g->id, id);
@@ -117,13 +118,13 @@ static int say_refusal(const struct get *g, const struct http_reply *reply)
 
 	if (reply->status == 404) {
 		fprintf(stderr, "trace %s: not found\n", g->id);
-		return EXIT_NOT_SHOWN;
+		return EXIT_NOT_FOUND;
 	}
 	terminal_add_text(&text, buf_bytes(&reply->body), 300, false);
 	fprintf(stderr, "trace %s: %s: HTTP %d: %s\n", g->id, g->endpoint, reply->status,
 		buf_cstr(&text));
 	buf_fini(&text);
-	return EXIT_NOT_SHOWN;
+	return EXIT_NO_ANSWER;
 }
 
 static int show(const struct get *g, struct http_reply *reply)
@@ -145,7 +146,7 @@ static int run(const struct get *g)
 {
 	struct http_reply reply = HTTP_REPLY_INIT;
 	struct err err = ERR_INIT;
-	int status = EXIT_NOT_SHOWN;
+	int status = EXIT_NO_ANSWER;
 
 	if (fetch(g, &reply, &err) < 0)
 		fprintf(stderr, "trace %s: %s\n", g->id, err.msg);
@@ -159,8 +160,10 @@ static const char about[] = "Prints a trace as a tree, one row per span: service
 			    "duration, and when it ran.\n"
 			    "kinds: srv server, cli client, pro producer, con consumer, int "
 			    "internal. An id may be short;\n"
-			    "it is padded with zeros in front. Exit status 3 when the trace is not "
-			    "found or nobody answers.";
+			    "it is padded with zeros in front. Exit status 0 when it is shown "
+			    "(stderr says if spans may\n"
+			    "be missing), 1 wrong usage, 2 nobody answered or the answer is an "
+			    "error, 3 not found.";
 
 int cmd_get(int argc, char **argv)
 {

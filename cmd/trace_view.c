@@ -82,28 +82,60 @@ static void spaces(struct buf *out, unsigned n)
 
 /* ---- header ---- */
 
+/* Names as long as they fit on the line, then how many there are besides. */
 static void draw_services(const struct view *v)
 {
+	enum { NAME_MAX_WIDTH = 40, MORE_WIDTH = 14 };
 	char when[CLOCK_RFC3339_SIZE];
+	unsigned at, n = v->t->n_services;
 
 	clock_format_rfc3339(v->t->start_ns, when);
 	buf_add_str(v->out, when);
-	for (uint32_t i = 0; i < MIN(v->t->n_services, NAMES_SHOWN); i++) {
-		struct bytes name = v->t->names[i];
+	at = (unsigned)strlen(when);
+	for (uint32_t i = 0; i < n; i++) {
+		struct bytes name = v->t->names[i].n ? v->t->names[i] : BYTES_LIT("unknown");
+		unsigned want = 2 + MIN(terminal_text_width(name, NAME_MAX_WIDTH), NAME_MAX_WIDTH);
 
+		if (i == NAMES_SHOWN || at + want + (i + 1 < n ? MORE_WIDTH : 0) > v->o->width) {
+			buf_printf(v->out, "%s%u %s", i == 0 ? "  " : " and ", n - i,
+				   i == 0 ? "services" : "more");
+			break;
+		}
 		buf_add_str(v->out, i == 0 ? "  " : ", ");
 		colour(v, palette[i % COUNT_OF(palette)]);
-		terminal_add_text(v->out, name.n ? name : BYTES_LIT("unknown"), 40, v->o->ascii);
+		terminal_add_text(v->out, name, NAME_MAX_WIDTH, v->o->ascii);
 		colour(v, RESET);
+		at += want;
 	}
-	if (v->t->n_services > NAMES_SHOWN)
-		buf_printf(v->out, " and %u more", v->t->n_services - NAMES_SHOWN);
 	buf_add_str(v->out, "\n\n");
 }
 
-static void draw_count(const struct view *v, uint32_t n, const char *what)
+static void add_count(struct buf *out, uint32_t n, const char *what)
 {
-	buf_printf(v->out, ", %u %s%s", n, what, n == 1 ? "" : "s");
+	buf_printf(out, ", %u %s%s", n, what, n == 1 ? "" : "s");
+}
+
+/* "11 spans, 3 services, 206 ms, 1 missing parent", and errors in red. On a line of its own when it
+ * does not fit behind the id. */
+static void draw_counts(const struct view *v, const char *time, unsigned at)
+{
+	struct buf text = BUF_INIT, errors = BUF_INIT;
+
+	buf_printf(&text, "%u span%s", v->t->n_spans, v->t->n_spans == 1 ? "" : "s");
+	add_count(&text, v->t->n_services, "service");
+	buf_printf(&text, ", %s", time);
+	if (v->t->n_missing > 0)
+		add_count(&text, v->t->n_missing, "missing parent");
+	if (v->t->n_errors > 0)
+		add_count(&errors, v->t->n_errors, "error");
+	buf_add_str(v->out, at + 2 + text.n + errors.n > v->o->width ? "\n" : "  ");
+	buf_add_bytes(v->out, buf_bytes(&text));
+	colour(v, errors.n > 0 ? RED : "");
+	buf_add_bytes(v->out, buf_bytes(&errors));
+	colour(v, errors.n > 0 ? RESET : "");
+	buf_add_char(v->out, '\n');
+	buf_fini(&text);
+	buf_fini(&errors);
 }
 
 static void draw_header(const struct view *v, const char *trace_id)
@@ -111,18 +143,8 @@ static void draw_header(const struct view *v, const char *trace_id)
 	char time[TERMINAL_TIME_SIZE];
 
 	terminal_format_time(v->t->end_ns - v->t->start_ns, v->o->ascii, time);
-	buf_printf(v->out, "trace %s  %u span%s", trace_id, v->t->n_spans,
-		   v->t->n_spans == 1 ? "" : "s");
-	draw_count(v, v->t->n_services, "service");
-	buf_printf(v->out, ", %s", time);
-	if (v->t->n_missing > 0)
-		draw_count(v, v->t->n_missing, "missing parent");
-	if (v->t->n_errors > 0) {
-		colour(v, RED);
-		draw_count(v, v->t->n_errors, "error");
-		colour(v, RESET);
-	}
-	buf_add_char(v->out, '\n');
+	buf_printf(v->out, "trace %s", trace_id);
+	draw_counts(v, time, 6 + (unsigned)strlen(trace_id));
 	draw_services(v);
 	if (v->bar_width == 0)
 		return;

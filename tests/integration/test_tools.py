@@ -95,9 +95,39 @@ def test_get_prints_a_tree(shared_mill):
     depth = [lines[i].index("op ") for i in at]
     assert depth == sorted(set(depth)), f"children are not indented:\n{out}"
     assert "shop" in out
-    status, out, err = run("get", "--endpoint", endpoint, "1" * 32)
-    assert status != 0 and "not found" in (out + err).lower()
+    assert run("get", "--endpoint", endpoint, "1" * 32) == (3, "", f"trace {'1' * 32}: not found\n")
     assert run("get", "--endpoint", endpoint, "xyz")[0] == 1
+    assert run("get")[0] == 1
+    status, out, err = run("get", "--endpoint", "127.0.0.1:1", trace_id)
+    assert (status, out) == (2, "") and "refused" in err
+    status, out, err = run("get", "--endpoint", endpoint, "--tenant", "../x", trace_id)
+    assert (status, out) == (2, "") and "HTTP 400" in err
+
+
+def test_get_fits_the_terminal(shared_mill):
+    """Whatever the width: no line is longer, nothing is coloured that goes to no terminal."""
+    sent = otlp.request(n_spans=30)
+    for n, sp in enumerate(otlp.spans_of(sent)):
+        sp.name = "a long name " * (n % 7)
+        sp.parent_span_id = b"" if n % 3 else otlp.new_id(8)
+    for n in range(20):
+        rs = sent.resource_spans.add()
+        rs.resource.attributes.append(otlp.string("service.name", f"a-service-of-some-length-{n}"))
+        more = otlp.request()
+        next(otlp.spans_of(more)).trace_id = next(otlp.spans_of(sent)).trace_id
+        rs.scope_spans.extend(more.resource_spans[0].scope_spans)
+    for sp in otlp.spans_of(sent):
+        sp.trace_id = next(otlp.spans_of(sent)).trace_id
+    otlp.send_grpc(shared_mill, sent)
+    trace_id = next(otlp.spans_of(sent)).trace_id.hex()
+    args = ["--endpoint", f"127.0.0.1:{shared_mill.ports['query']}", trace_id]
+    for width in (50, 60, 80, 100, 160, 300):
+        for more in ([], ["--ascii"]):
+            status, out, err = run("get", *args, *more, env={"COLUMNS": str(width)})
+            assert (status, err) == (0, "")
+            assert max(map(len, out.splitlines())) <= width, out
+            assert "\x1b" not in out
+            assert out.isascii() == bool(more)
 
 
 @pytest.mark.timeout(150)

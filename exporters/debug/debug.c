@@ -106,9 +106,16 @@ static bool is_sampled(struct debug_state *st, const struct debug_config *conf)
 
 static void write_all(const struct debug_state *st, const struct buf *text)
 {
-	for (size_t i = 0; i < st->n_fds; i++)
-		if (write(st->fds[i], text->p, text->n) < 0)
-			continue;
+	for (size_t i = 0; i < st->n_fds; i++) {
+		size_t done = 0;
+		ssize_t n = 1;
+
+		/* A reader that went away is no reason to stop. */
+		while (done < text->n && n > 0) {
+			n = write(st->fds[i], text->p + done, text->n - done);
+			done += n > 0 ? (size_t)n : 0;
+		}
+	}
 }
 
 static void describe(const struct debug_config *conf, const struct batch *b, struct buf *out)

@@ -6,6 +6,7 @@
 #include "exporters/debug/text.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "wire/otlp_index.h"
 #include "wire/pb.h"
@@ -16,6 +17,28 @@
 enum { LABEL_WIDTH = 14 };
 
 static void add_value(struct bytes any, struct buf *out, bool typed, int depth);
+
+/* Text of strangers: control bytes (line ends that would look like lines of ours, escape sequences)
+ * are shown as \n, \t, \x1b. */
+static void add_text(struct buf *out, struct bytes text)
+{
+	size_t from = 0;
+
+	for (size_t i = 0; i < text.n; i++) {
+		uint8_t c = text.p[i];
+
+		if (c >= 0x20 && c != 0x7f)
+			continue;
+		buf_add(out, text.p + from, i - from);
+		from = i + 1;
+		if (c == '\n' || c == '\t')
+			buf_add_str(out, c == '\n' ? "\\n" : "\\t");
+		else
+			buf_printf(out, "\\x%02x", c);
+	}
+	if (text.n > from)
+		buf_add(out, text.p + from, text.n - from);
+}
 
 /* Values of a list, or pairs of a map, between brackets. */
 static void add_list(struct bytes in, bool of_pairs, struct buf *out, int depth)
@@ -42,7 +65,7 @@ static void add_list(struct bytes in, bool of_pairs, struct buf *out, int depth)
 				value = kv.data;
 		}
 		buf_add_char(out, '"');
-		buf_add_bytes(out, key);
+		add_text(out, key);
 		buf_add_str(out, "\":");
 		add_value(value, out, false, depth + 1);
 	}
@@ -55,12 +78,27 @@ static void add_hex(struct bytes v, struct buf *out)
 		buf_printf(out, "%02x", v.p[i]);
 }
 
+/* As few digits as give the same double. */
 static void add_double(uint64_t bits, struct buf *out)
 {
+	char text[40];
 	double d;
 
 	memcpy(&d, &bits, sizeof(d));
-	buf_printf(out, "%.17g", d);
+	for (int digits = 15; digits <= 17; digits++) {
+		snprintf(text, sizeof(text), "%.*g", digits, d);
+		if (strtod(text, NULL) == d)
+			break;
+	}
+	buf_add_str(out, text);
+}
+
+static void add_base64(struct bytes v, struct buf *out)
+{
+	char *text = xmalloc(4 * ((v.n + 2) / 3) + 1);
+
+	buf_add(out, text, v.n > 0 ? str_base64(v.p, v.n, text) : 0);
+	free(text);
 }
 
 /* The value of one AnyValue member; returns the name of its kind. */
@@ -69,7 +107,7 @@ static const char *add_scalar(const struct pb_field *f, struct buf *out, bool qu
 	switch (f->number) {
 	case 1:
 		buf_add_str(out, quote ? "\"" : "");
-		buf_add_bytes(out, f->data);
+		add_text(out, f->data);
 		buf_add_str(out, quote ? "\"" : "");
 		return "Str";
 	case 2:
@@ -88,7 +126,9 @@ static const char *add_scalar(const struct pb_field *f, struct buf *out, bool qu
 		add_list(f->data, true, out, depth);
 		return "Map";
 	case 7:
-		add_hex(f->data, out);
+		buf_add_str(out, quote ? "\"" : "");
+		add_base64(f->data, out);
+		buf_add_str(out, quote ? "\"" : "");
 		return "Bytes";
 	default:
 		return "Empty";
@@ -144,7 +184,7 @@ static void add_attributes(struct bytes message, uint32_t number, const char *ti
 		first = false;
 		split_pair(f.data, &key, &value);
 		buf_printf(out, "%s-> ", indent);
-		buf_add_bytes(out, key);
+		add_text(out, key);
 		buf_add_str(out, ": ");
 		add_value(value, out, true, 0);
 		buf_add_char(out, '\n');
@@ -203,7 +243,7 @@ static void add_time(uint64_t ns, struct buf *out)
 static void add_line(struct buf *out, const char *label, struct bytes value)
 {
 	buf_printf(out, "    %-*s : ", LABEL_WIDTH, label);
-	buf_add_bytes(out, value);
+	add_text(out, value);
 	buf_add_char(out, '\n');
 }
 
@@ -253,7 +293,7 @@ static void add_events(struct bytes span, struct buf *out)
 		if (n == 0)
 			buf_add_str(out, "Events:\n");
 		buf_printf(out, "SpanEvent #%d\n     -> Name: ", n++);
-		buf_add_bytes(out, text_of(f.data, 2));
+		add_text(out, text_of(f.data, 2));
 		buf_add_str(out, "\n     -> Timestamp: ");
 		add_time(number_of(f.data, 1), out);
 		buf_printf(out, "\n     -> DroppedAttributesCount: %llu\n",
@@ -277,7 +317,7 @@ static void add_links(struct bytes span, struct buf *out)
 		buf_add_str(out, "\n     -> ID: ");
 		add_hex(text_of(f.data, 2), out);
 		buf_add_str(out, "\n     -> TraceState: ");
-		buf_add_bytes(out, text_of(f.data, 3));
+		add_text(out, text_of(f.data, 3));
 		buf_printf(out, "\n     -> DroppedAttributesCount: %llu\n",
 			   (unsigned long long)number_of(f.data, 5));
 		add_attributes(f.data, 4, "     -> Attributes::", "          ", out);
@@ -318,11 +358,11 @@ static void add_scope_spans(struct bytes ss, int n, struct buf *out)
 	int spans = 0;
 
 	buf_printf(out, "ScopeSpans #%d\nScopeSpans SchemaURL: ", n);
-	buf_add_bytes(out, text_of(ss, 3));
+	add_text(out, text_of(ss, 3));
 	buf_add_str(out, "\nInstrumentationScope ");
-	buf_add_bytes(out, text_of(scope, 1));
+	add_text(out, text_of(scope, 1));
 	buf_add_char(out, ' ');
-	buf_add_bytes(out, text_of(scope, 2));
+	add_text(out, text_of(scope, 2));
 	buf_add_char(out, '\n');
 	add_attributes(scope, 3, "InstrumentationScope attributes:", "     ", out);
 	while (pb_next(&ss, &f) > 0)
@@ -342,7 +382,7 @@ void debug_text_detailed(struct bytes in, struct buf *out)
 		if (f.number != 1 || f.wire != PB_LEN)
 			continue;
 		buf_printf(out, "ResourceSpans #%d\nResource SchemaURL: ", resources++);
-		buf_add_bytes(out, text_of(rs, 3));
+		add_text(out, text_of(rs, 3));
 		buf_add_char(out, '\n');
 		add_attributes(text_of(rs, 1), 1, "Resource attributes:", "     ", out);
 		while (pb_next(&rs, &child) > 0)
@@ -357,7 +397,7 @@ static void add_span_line(struct bytes span, struct buf *out)
 {
 	struct pb_field f = { 0 };
 
-	buf_add_bytes(out, text_of(span, 5));
+	add_text(out, text_of(span, 5));
 	buf_add_char(out, ' ');
 	add_hex(text_of(span, 1), out);
 	buf_add_char(out, ' ');
@@ -369,7 +409,7 @@ static void add_span_line(struct bytes span, struct buf *out)
 			continue;
 		split_pair(f.data, &key, &value);
 		buf_add_char(out, ' ');
-		buf_add_bytes(out, key);
+		add_text(out, key);
 		buf_add_char(out, '=');
 		add_value(value, out, false, 0);
 	}

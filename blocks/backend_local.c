@@ -169,6 +169,8 @@ static int tmp_commit(int root, const char *tmp, const char *key, enum backend_p
 		if (errno != ENOENT)
 			break;
 	}
+	if (ret < 0 && errno == EEXIST)
+		sync_parents(root, key, NULL); /* the winner's name: the loser will build on it */
 	if (ret < 0 || mode == BACKEND_IF_NONE_MATCH)
 		unlinkat(root, tmp, 0);
 	return ret < 0 ? -1 : sync_parents(root, key, err);

@@ -5,6 +5,7 @@
 #include "blocks/section.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -24,6 +25,30 @@ struct commit_name {
 	uint64_t first, timestamp_ms;
 	uint64_t mtime_ns;
 };
+
+/* The last member of a record is the CRC-32C of all that stands before its comma: a flipped digit
+ * in a position would be legal JSON, and skip records that were never built. */
+#define CRC_MEMBER ",\"crc\":\""
+enum { CRC_TAIL = sizeof(CRC_MEMBER) - 1 + 8 + 2 };
+
+/* Put the CRC before the closing brace. */
+static void seal(struct buf *json)
+{
+	json->n--;
+	buf_printf(json, CRC_MEMBER "%08x\"}", hash_crc32c(0, json->p, json->n));
+}
+
+/* False: there is a CRC and it is wrong. Records of before it came have none. */
+static bool is_sealed_right(struct bytes json)
+{
+	size_t n = json.n - MIN(json.n, (size_t)CRC_TAIL);
+	char want[CRC_TAIL + 1];
+
+	if (n == 0 || memcmp(json.p + n, CRC_MEMBER, sizeof(CRC_MEMBER) - 1) != 0)
+		return true;
+	snprintf(want, sizeof(want), CRC_MEMBER "%08x\"}", hash_crc32c(0, json.p, n));
+	return memcmp(json.p + n, want, CRC_TAIL) == 0;
+}
 
 static void commit_encode(const struct section_commit *c, struct buf *out)
 {
@@ -48,6 +73,7 @@ static void commit_encode(const struct section_commit *c, struct buf *out)
 		block_meta_encode(&c->metas[i], &w);
 	json_writer_array_end(&w);
 	json_writer_object_end(&w);
+	seal(out);
 }
 
 static int decode_blocks(struct json_reader *r, struct section_commit *c, struct err *err)
@@ -167,9 +193,15 @@ static int read_commit_at(struct backend *be, const char *key, const struct comm
 
 	memset(c, 0, sizeof(*c));
 	if (backend_read(be, key, COMMIT_MAX, &json, err) == 0) {
-		ret = commit_decode(buf_bytes(&json), name, c, err);
-		if (ret < 0)
+		if (is_sealed_right(buf_bytes(&json)))
+			ret = commit_decode(buf_bytes(&json), name, c, err);
+		else
+			err_set(err, ERR_CORRUPT, "commit record: wrong crc");
+		/* Whatever the JSON reader calls it: a record we wrote is not like that. */
+		if (ret < 0 && err != NULL) {
+			err->kind = ERR_CORRUPT;
 			err_wrap(err, "%s", key);
+		}
 	}
 	buf_fini(&json);
 	return ret;
@@ -190,6 +222,28 @@ int section_commit_read(struct backend *be, const char *source, uint64_t first,
 	const struct commit_name name = { first, first_timestamp_ms, 0 };
 
 	return read_commit(be, source, &name, c, err);
+}
+
+int section_commit_set_aside(struct backend *be, const char *source, uint64_t first,
+			     uint64_t first_timestamp_ms, struct err *err)
+{
+	const struct commit_name name = { first, first_timestamp_ms, 0 };
+	char key[BACKEND_KEY_MAX + 1], aside[BACKEND_KEY_MAX + 1];
+
+	if (commit_key(key, source, &name, err) < 0 ||
+	    backend_key(aside, err, "%s.damaged", key) < 0)
+		return -1;
+	log_error("a commit record is damaged and set aside", "key", key, "error",
+		  err ? err->msg : "");
+	if (backend_rename(be, key, aside, err) == 0)
+		return 0;
+	/* One was set aside under this name before. */
+	return err != NULL && err->kind == ERR_EXISTS ? backend_delete(be, key, err) : -1;
+}
+
+static bool is_damaged(const struct err *err)
+{
+	return err->kind == ERR_CORRUPT || err->kind == ERR_TOO_LARGE;
 }
 
 /* 1 there, 0 not, -1 cannot tell. */
@@ -321,6 +375,7 @@ int section_commit_publish(struct backend *be, const struct section_commit *c,
 int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit,
 		   void *arg, uint64_t *next, struct err *err)
 {
+	struct err local = ERR_INIT;
 	struct commit_list list;
 	size_t i = 0;
 	int ret = 0;
@@ -334,7 +389,15 @@ int section_follow(struct backend *be, const char *source, uint64_t from, sectio
 	for (; ret == 0 && i < list.n; i++) {
 		struct section_commit c;
 
-		ret = read_commit(be, source, &list.v[i], &c, err);
+		ret = read_commit(be, source, &list.v[i], &c, &local);
+		if (ret < 0 && is_damaged(&local)) {
+			ret = section_commit_set_aside(be, source, list.v[i].first,
+						       list.v[i].timestamp_ms, &local);
+			if (ret == 0)
+				continue;
+		}
+		if (ret < 0 && err != NULL)
+			*err = local;
 		if (ret == 0 && c.last >= from) {
 			ret = section_commit_publish(be, &c, visit, arg, err);
 			*next = MAX(*next, c.last + 1);

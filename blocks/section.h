@@ -41,6 +41,10 @@ int section_commit_put(struct backend *be, const char *source, const struct sect
 /* The commit that stands under this key. NOT_FOUND, CORRUPT. Free with section_commit_fini. */
 int section_commit_read(struct backend *be, const char *source, uint64_t first,
 			uint64_t first_timestamp_ms, struct section_commit *c, struct err *err);
+/* Give a damaged record another name (".damaged" behind its own), so that its section can be built
+ * and committed again. Blocks that it named and that are visible stay. */
+int section_commit_set_aside(struct backend *be, const char *source, uint64_t first,
+			     uint64_t first_timestamp_ms, struct err *err);
 /* Step 3 for one block: 1 when it is visible now or was before, 0 when it was compacted or deleted
  * meanwhile and is left alone, -1. */
 int section_publish(struct backend *be, const struct block_meta *m, struct err *err);
@@ -73,7 +77,9 @@ int section_commit_publish(struct backend *be, const struct section_commit *c,
 			   section_visit_fn *visit, void *arg, struct err *err);
 /* Follow the commits of `source` that hold `from` or what is behind it: publish what a crash left
  * unpublished. *next is the position behind the last commit (or `from` when there is none). Holes
- * between commits were no records. */
+ * between commits were no records. A damaged record is set aside and counts as none: what it
+ * covered is published already when another commit follows, and built again from the source when
+ * not. */
 int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit,
 		   void *arg, uint64_t *next, struct err *err);
 /* Delete commits that lie below `before` and are older than age_ns. The newest of those stays, so

@@ -77,6 +77,8 @@ static void check_log(struct fsck *f, const char *dir)
 		problem(f, "log", err.msg);
 	else
 		f->records += report.records;
+	if (report.id_damaged)
+		problem(f, "id", "damaged: the log's id is taken from its segments");
 }
 
 static bool is_dir(const char *path)

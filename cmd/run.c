@@ -133,6 +133,8 @@ static void block_signals(bool only_hup)
 	}
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* A write over RLIMIT_FSIZE is then an error of that write, as on a full disk. */
+	signal(SIGXFSZ, SIG_IGN);
 }
 
 static int start_signal_thread(struct err *err)

@@ -376,6 +376,11 @@ static bool otlp_is_ready(struct component *c, char *why, size_t why_size)
 	return false;
 }
 
+static void otlp_metrics(struct component *c, struct buf *out)
+{
+	sending_queue_metrics(COMPONENT_STATE(c, struct otlp_state)->queue, out);
+}
+
 static void stop_on_loop(void *arg)
 {
 	struct otlp_state *st = arg;
@@ -418,4 +423,5 @@ const struct component_type exporter_otlp = {
 	.is_drained = otlp_is_drained,
 	.shutdown = otlp_shutdown,
 	.is_ready = otlp_is_ready,
+	.metrics = otlp_metrics,
 };

@@ -145,6 +145,24 @@ static void add_up(struct check *c, const struct segment_check_line *l)
 	out->next_lsn = MAX(out->next_lsn, c->end);
 }
 
+/* As opening the log would: when no segment agrees with the file `id`, it is the file that is
+ * wrong. */
+static void settle_id(struct check *c)
+{
+	struct segment_header h;
+	bool has_header = false;
+
+	for (size_t i = 0; i < c->numbers.n && c->dir.has_id; i++) {
+		if (!read_header(c, i, &h) || h.number != c->numbers.v[i])
+			continue;
+		has_header = true;
+		if (memcmp(h.id, c->dir.id, sizeof(h.id)) == 0)
+			return;
+	}
+	c->out->id_damaged = has_header || !c->dir.has_id;
+	c->dir.has_id &= !has_header;
+}
+
 int segment_check(const char *dir, void (*line)(void *arg, const struct segment_check_line *l),
 		  void *arg, struct segment_check_report *out, struct err *err)
 {
@@ -157,6 +175,7 @@ int segment_check(const char *dir, void (*line)(void *arg, const struct segment_
 	    segment_dir_list(&c.dir, &c.numbers, err) < 0)
 		goto out;
 	snprintf(out->id, sizeof(out->id), "%s", c.dir.id_text);
+	settle_id(&c);
 	out->low_water = c.dir.low_water;
 	out->next_lsn = MAX(out->low_water, UINT64_C(1));
 	for (size_t i = 0; i < c.numbers.n; i++) {

@@ -30,6 +30,7 @@ struct segment_check_line {
 
 struct segment_check_report {
 	char id[37];		/* "" when not known */
+	bool id_damaged;	/* no segment agrees with the file `id`: they are believed */
 	uint64_t low_water;	/* records below are freed; 0: no cursor */
 	uint64_t segments, unreadable;
 	uint64_t records;	/* good ones, freed or not */

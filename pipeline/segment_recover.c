@@ -78,20 +78,38 @@ static int read_candidates(struct recovery *rc, struct err *err)
 	return 0;
 }
 
+/* The id that the segments themselves agree upon: of the first good header. NULL: none has one, or
+ * one of them says what the file `id` says. The file has no CRC, the headers have: a flipped bit in
+ * it must not make the whole log foreign. */
+static const uint8_t *id_of_segments(const struct recovery *rc)
+{
+	const struct segment_dir *dir = &rc->log->dir;
+	const uint8_t *id = NULL;
+
+	for (size_t i = 0; i < rc->n; i++) {
+		const struct candidate *c = &rc->c[i];
+
+		if (!c->has_header || c->header.number != c->number)
+			continue;
+		if (dir->has_id && memcmp(c->header.id, dir->id, sizeof(dir->id)) == 0)
+			return NULL;
+		id = id ? id : c->header.id;
+	}
+	return id;
+}
+
 /* The id from its file, else from the first good header, else a new one. Then whoever differs is
  * foreign. */
 static int settle_id(struct recovery *rc, struct err *err)
 {
 	struct segment_dir *dir = &rc->log->dir;
-	const uint8_t *id = NULL;
+	const uint8_t *id = id_of_segments(rc);
 
-	if (!dir->has_id) {
-		for (size_t i = 0; i < rc->n && id == NULL; i++)
-			if (rc->c[i].has_header)
-				id = rc->c[i].header.id;
-		if (segment_dir_store_id(dir, id, err) < 0)
-			return -1;
-	}
+	if (dir->has_id && id != NULL)
+		log_warn("segment log id damaged, taken from its segments", "dir", dir->path, "id",
+			 dir->id_text);
+	if ((!dir->has_id || id != NULL) && segment_dir_store_id(dir, id, err) < 0)
+		return -1;
 	for (size_t i = 0; i < rc->n; i++) {
 		struct candidate *c = &rc->c[i];
 

@@ -93,6 +93,8 @@ bool sending_queue_is_failing(struct sending_queue *q, char *why, size_t why_siz
 /* Nothing waits or is under way. With storage: and what the log still has could not be delivered
  * now. Any thread. */
 bool sending_queue_is_drained(struct sending_queue *q);
+/* For component_type.metrics: families beside those every exporter has. NULL is fine. */
+void sending_queue_metrics(struct sending_queue *q, struct buf *out);
 /* Finish what can be finished: pauses between attempts are cut short; with storage a failed attempt
  * is the last one. */
 void sending_queue_drain(struct sending_queue *q);

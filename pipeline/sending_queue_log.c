@@ -653,6 +653,16 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 	return start_feeder(q, err);
 }
 
+void sending_queue_metrics(struct sending_queue *q, struct buf *out)
+{
+	struct segment_log_stats s;
+
+	if (q == NULL || q->log == NULL)
+		return;
+	segment_log_stats(q->log->log, &s);
+	telemetry_segment_log(out, q->o.component, s.lost, s.quarantined);
+}
+
 void sending_queue_log_wake(struct sending_queue *q)
 {
 	if (q->log == NULL)

@@ -53,6 +53,18 @@ static void add_value(struct buf *out, double v)
 	buf_printf(out, " %s\n", text);
 }
 
+void telemetry_segment_log(struct buf *out, const struct component *c, uint64_t lost,
+			   uint64_t quarantined)
+{
+	telemetry_head(out, "spanmill_log_lost_records", "counter",
+		       "Records of the log that damage took: acknowledged requests.");
+	telemetry_sample(out, "spanmill_log_lost_records", (double)lost, "exporter", c->id, NULL);
+	telemetry_head(out, "spanmill_log_quarantined_files", "counter",
+		       "Damaged files of the log that were moved to quarantine.");
+	telemetry_sample(out, "spanmill_log_quarantined_files", (double)quarantined, "exporter",
+			 c->id, NULL);
+}
+
 void telemetry_sample(struct buf *out, const char *name, double v, ...)
 {
 	const char *label;

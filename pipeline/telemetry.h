@@ -60,6 +60,9 @@ void telemetry_histogram(struct buf *out, const char *name, const struct telemet
 			 const struct component *c);
 /* Text as it stands between the quotes of a label value. */
 void telemetry_label_value(struct buf *out, const char *v);
+/* The families of a segment log: spanmill_log_lost_records, spanmill_log_quarantined_files. */
+void telemetry_segment_log(struct buf *out, const struct component *c, uint64_t lost,
+			   uint64_t quarantined);
 /* One sample: name{label="value",...} v. Labels are name/value pairs that end with NULL. */
 void telemetry_sample(struct buf *out, const char *name, double v, ...);
 

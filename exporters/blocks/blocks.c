@@ -187,6 +187,7 @@ static void blocks_metrics(struct component *c, struct buf *out)
 	       "Spans of log records that were damaged before they reached a block.");
 	sample(out, c, "spanmill_blocks_live_spans", "gauge", s.live_spans,
 	       "Spans in the log and in no block yet.");
+	telemetry_segment_log(out, c, s.lost_records, s.quarantined);
 	sample(out, c, "spanmill_blocks_log_bytes", "gauge", s.log_bytes, "Bytes of log on disk.");
 }
 

@@ -219,10 +219,18 @@ static int build(struct attempt *a, struct err *err)
 static int follow_winner(struct attempt *a, struct err *err)
 {
 	struct section_commit winner;
+	struct err local = ERR_INIT;
 
 	if (section_commit_read(store_backend(a->l->o.store), a->l->source, a->commit.first,
-				a->commit.first_timestamp_ms, &winner, err) < 0)
+				a->commit.first_timestamp_ms, &winner, &local) < 0) {
+		err_set(err, local.kind, "%s", local.msg);
+		/* Nobody can follow it; the next try commits in its place. */
+		if (local.kind == ERR_CORRUPT)
+			section_commit_set_aside(store_backend(a->l->o.store), a->l->source,
+						 a->commit.first, a->commit.first_timestamp_ms,
+						 &local);
 		return -1;
+	}
 	/* Our own put may have succeeded although it said no. */
 	if (winner.n_metas == 0 || a->commit.n_metas == 0 ||
 	    strcmp(winner.metas[0].id, a->commit.metas[0].id) != 0)

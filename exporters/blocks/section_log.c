@@ -438,6 +438,8 @@ void section_log_stats(struct section_log *l, struct section_log_stats *out)
 	l->open->next = NULL;
 	pthread_mutex_unlock(&l->lock);
 	out->log_bytes = log.bytes_on_disk;
+	out->lost_records = log.lost;
+	out->quarantined = log.quarantined;
 }
 
 void section_log_stop(struct section_log *l)

@@ -41,7 +41,8 @@ struct section_log_options {
 struct section_log_stats {
 	uint64_t blocks_written, sections, build_failures;
 	uint64_t duplicates, conflicting;
-	uint64_t lost_spans;		/* to damage of the log */
+	uint64_t lost_spans;		/* to damage of the log, after they were indexed */
+	uint64_t lost_records, quarantined; /* of the log: records, files */
 	uint64_t live_spans, live_bytes, live_traces;	/* not in a published section */
 	uint64_t log_bytes;
 	char last_error[256];		/* of the attempt under way; empty when all is well */

@@ -278,12 +278,63 @@ static void test_hostile_commits(void **state)
 	assert_int_equal(backend_key(key, NULL, "_spanmill/commits/%s/%020u-5.json", SOURCE, 7), 0);
 	for (size_t i = 0; i < COUNT_OF(bad); i++) {
 		struct err err = ERR_INIT;
+		struct section_commit c;
+		uint64_t size;
 
 		backend_put(be, key, bytes_str(bad[i]), BACKEND_REPLACE, NULL);
-		if (section_follow(be, SOURCE, 3, NULL, NULL, &next, &err) == 0)
-			fail_msg("followed %s", bad[i]);
+		assert_int_equal(section_commit_read(be, SOURCE, 7, 5, &c, &err), -1);
+		assert_int_equal(err.kind, ERR_CORRUPT);
 		assert_non_null(strstr(err.msg, "_spanmill/commits/"));
+		/* It counts as none, and does not stop the start. */
+		if (section_follow(be, SOURCE, 3, NULL, NULL, &next, NULL) < 0 || next != 3)
+			fail_msg("followed %s to %llu", bad[i], (unsigned long long)next);
+		assert_int_equal(backend_size(be, key, &size, NULL), -1);
+		assert_int_equal(
+			backend_key(key, NULL, "_spanmill/commits/%s/%020u-5.json", SOURCE, 7), 0);
 	}
+	backend_free(be);
+}
+
+/* A flip of any bit is seen, and only that section is built again. */
+static void test_damaged_commits(void **state)
+{
+	struct backend *be = memory_backend_new();
+	struct section_commit c = { .first = 10, .last = 19, .first_timestamp_ms = 5 }, got;
+	struct buf json = BUF_INIT;
+	char key[BACKEND_KEY_MAX + 1];
+	uint64_t next;
+
+	(void)state;
+	assert_int_equal(section_commit_put(be, SOURCE, &c, NULL), 0);
+	assert_int_equal(backend_key(key, NULL, "_spanmill/commits/%s/%020u-5.json", SOURCE, 10),
+			 0);
+	assert_int_equal(backend_read(be, key, 1 << 20, &json, NULL), 0);
+	assert_int_equal(section_commit_read(be, SOURCE, 10, 5, &got, NULL), 0);
+	assert_int_equal(got.last, 19);
+	section_commit_fini(&got);
+	for (size_t bit = 0; bit < 8 * json.n; bit++) {
+		json.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		backend_put(be, key, buf_bytes(&json), BACKEND_REPLACE, NULL);
+		/* The mark of the checksum itself may go: then the rest is whole. */
+		if (section_commit_read(be, SOURCE, 10, 5, &got, NULL) == 0) {
+			assert_true(bit / 8 >= json.n - 18);
+			assert_int_equal(got.last, 19);
+			section_commit_fini(&got);
+		} else {
+			assert_int_equal(section_follow(be, SOURCE, 5, NULL, NULL, &next, NULL), 0);
+			assert_int_equal(next, 5);
+		}
+		json.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	/* What follows a damaged one is followed all the same. */
+	json.p[3] ^= 1;
+	backend_put(be, key, buf_bytes(&json), BACKEND_REPLACE, NULL);
+	c.first = 20;
+	c.last = 29;
+	assert_int_equal(section_commit_put(be, SOURCE, &c, NULL), 0);
+	assert_int_equal(section_follow(be, SOURCE, 5, NULL, NULL, &next, NULL), 0);
+	assert_int_equal(next, 30);
+	buf_fini(&json);
 	backend_free(be);
 }
 
@@ -461,6 +512,7 @@ int main(void)
 		cmocka_unit_test(test_not_published_again),
 		cmocka_unit_test(test_follow_from_anywhere),
 		cmocka_unit_test(test_hostile_commits),
+		cmocka_unit_test(test_damaged_commits),
 		cmocka_unit_test(test_sweep_commits),
 		cmocka_unit_test(test_sweep_orphans),
 		cmocka_unit_test(test_what_a_commit_covers),

@@ -413,6 +413,15 @@ static void damaged_folder_files_do_not_stop_it(void **state)
 	assert_int_equal(found.first_lsn, 10);
 	assert_int_equal(drain(log, 0, &damages, NULL, NULL), 291);
 	segment_log_close(log);
+	/* Another legal id: the segments know better. */
+	id[7] = id[7] == 'a' ? 'b' : 'a';
+	put(o.dir, "id", id);
+	id[7] = '\0';
+	log = open_log(&o, &found);
+	assert_int_equal(found.quarantined, 0);
+	assert_int_equal(strncmp(segment_log_id(log), id, 7), 0);
+	assert_int_equal(drain(log, 0, &damages, NULL, NULL), 291);
+	segment_log_close(log);
 	put(o.dir, "cursor", "garbage");
 	log = open_log(&o, &found);
 	assert_int_equal(drain(log, 0, &damages, NULL, NULL), 300);

@@ -643,7 +643,8 @@ bool sending_queue_is_drained(struct sending_queue *q)
 
 	pthread_mutex_lock(&q->lock);
 	drained = q->n_open == 0 &&
-		  (q->log == NULL || sending_queue_log_is_empty(q) || atomic_load(&q->last_failed));
+		  (q->log == NULL || sending_queue_log_is_empty(q) ||
+		   (atomic_load(&q->last_failed) && sending_queue_log_is_counted(q)));
 	pthread_mutex_unlock(&q->lock);
 	return drained;
 }

@@ -679,6 +679,11 @@ bool sending_queue_log_is_empty(const struct sending_queue *q)
 	return l->n_appending == 0 && l->oldest == NULL && !has_more_locked(l);
 }
 
+bool sending_queue_log_is_counted(const struct sending_queue *q)
+{
+	return q->log->counted_to >= q->log->found_to;
+}
+
 void sending_queue_log_stop(struct sending_queue *q)
 {
 	struct sending_queue_log *l = q->log;
@@ -691,6 +696,10 @@ void sending_queue_log_stop(struct sending_queue *q)
 	pthread_mutex_unlock(&q->lock);
 	pthread_join(l->feeder, NULL);
 	l->has_feeder = false;
+	if (l->counted_to < l->found_to)
+		log_warn("not all records of an earlier run were counted: the log holds more than "
+			 "`held` says",
+			 "exporter", id_of(q), "records", LOG_NUM(l->found_to - l->counted_to));
 	if (l->carry != NULL)
 		batch_settle(l->carry, VERDICT_RETRYABLE, DROP_SHUTDOWN, NULL);
 	batch_unref(l->carry);

@@ -102,9 +102,14 @@ def found_by_query(oracle, acked, what):
     return out
 
 
-def found_at_hop(oracle, what):
+def found_at_hop(oracle, want, what):
     """Every span that the queue delivers once the next hop is there."""
-    wait_for("an empty queue", lambda: oracle.mill.metric("spanmill_held_spans") == 0, 30)
+    wait_for(
+        f"{what}: what was not touched, and an empty queue",
+        lambda: want <= set(oracle.hop.span_counts())
+        and oracle.mill.metric("spanmill_held_spans") == 0,
+        30,
+    )
     counts = oracle.hop.span_counts()
     assert set(counts.values()) <= {1}, f"{what}: spans were sent on twice"
     return set(counts)
@@ -120,7 +125,7 @@ def episode(oracle, acked, may_lose, exact, what):
     except AssertionError as e:
         raise AssertionError(f"{what}: {e}") from None
     if oracle.hop:
-        found = found_at_hop(oracle, what)
+        found = found_at_hop(oracle, set().union(*acked.values()) - may_lose, what)
     else:
         found = found_by_query(oracle, acked, what)
     lost = set().union(*acked.values()) - found

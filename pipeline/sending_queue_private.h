@@ -55,8 +55,8 @@ void sending_queue_log_wake(struct sending_queue *q);
 bool sending_queue_log_is_failing(struct sending_queue *q, char *why, size_t why_size);
 /* Everything was read and is finished. With the lock. */
 bool sending_queue_log_is_empty(const struct sending_queue *q);
-/* What was there at start is in the ledger, so that the last line tells what the log holds. With the
- * lock. */
+/* What was there at start is in the ledger, so that the last line tells what the log holds. With
+ * the lock. */
 bool sending_queue_log_is_counted(const struct sending_queue *q);
 /* Read no more. Main thread. */
 void sending_queue_log_stop(struct sending_queue *q);

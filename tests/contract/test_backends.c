@@ -9,6 +9,10 @@
 #include "base/rng.h"
 #include "blocks/backend_local.h"
 #include "blocks/backend_s3.h"
+#include "blocks/block.h"
+#include "blocks/block_object.h"
+#include "blocks/block_writer.h"
+#include "blocks/section.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -558,6 +562,67 @@ static void of_many_conditional_puts_one_wins(void **state)
 	assert_int_equal(count(*state), 30);
 }
 
+/* A block of one trace without its meta.json. */
+static void write_block(struct backend *be, struct block_meta *m)
+{
+	struct block_writer *w = block_writer_open(be, "t", NULL, NULL, NULL);
+	uint8_t id[16] = { 1, 2, 3 }, head[BLOCK_OBJECT_HEAD];
+	struct bytes piece = { head, block_object_head(head, 1, 2, 0) };
+
+	assert_non_null(w);
+	assert_int_equal(block_writer_add(w, id, &piece, 1, NULL), 0);
+	assert_int_equal(block_writer_finish(w, m, NULL), 0);
+}
+
+static bool has(struct backend *be, const struct block_meta *m, const char *name)
+{
+	char key[BACKEND_KEY_MAX + 1];
+	uint64_t size;
+
+	assert_int_equal(block_key(key, m->tenant, m->id, name, NULL), 0);
+	return backend_size(be, key, &size, NULL) == 0;
+}
+
+/* The steps of a section, its attempts and what is left of them (blocks/section.h). */
+static void sections_are_committed_followed_and_swept(void **state)
+{
+	enum { WON, LOST, COMPACTED, N };
+	struct backend *be = *state;
+	struct block_meta m[N];
+	struct section_commit won = { 1, 9, 5, &m[WON], 1 }, lost = { 1, 12, 5, &m[LOST], 1 };
+	struct section_commit next = { 13, 20, 6, NULL, 0 };
+	struct err err = ERR_INIT;
+	uint64_t from = 0;
+	size_t n = 0;
+
+	for (int i = 0; i < N; i++)
+		write_block(be, &m[i]);
+	assert_int_equal(section_commit_put(be, "g/c a+b/t/0", &won, NULL), 0);
+	assert_int_equal(section_commit_put(be, "g/c a+b/t/0", &lost, &err), -1);
+	assert_int_equal(err.kind, ERR_EXISTS);
+	assert_int_equal(section_publish(be, &m[COMPACTED], NULL), 1);
+	assert_int_equal(block_mark_compacted(be, "t", m[COMPACTED].id, NULL), 0);
+	assert_int_equal(section_publish(be, &m[COMPACTED], NULL), 0);
+	/* Crashed here: whoever follows finishes it, also when it does so twice. */
+	for (int i = 0; i < 2; i++) {
+		if (section_follow(be, "g/c a+b/t/0", 1, NULL, NULL, &from, &err) < 0)
+			fail_msg("%s", err.msg);
+		assert_int_equal(from, 10);
+	}
+	assert_true(has(be, &m[WON], "meta.json"));
+	if (section_sweep_orphans(be, 0, &n, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(n, 1);
+	assert_false(has(be, &m[LOST], "data"));
+	assert_true(has(be, &m[WON], "data") && has(be, &m[COMPACTED], "data"));
+	assert_int_equal(section_commit_put(be, "g/c a+b/t/0", &next, NULL), 0);
+	assert_int_equal(section_sweep_commits(be, "g/c a+b/t/0", 20, 0, NULL), 0);
+	assert_int_equal(section_follow(be, "g/c a+b/t/0", 13, NULL, NULL, &from, NULL), 0);
+	assert_int_equal(from, 21);
+	assert_int_equal(section_commit_read(be, "g/c a+b/t/0", 1, 5, &lost, &err), -1);
+	assert_int_equal(err.kind, ERR_NOT_FOUND);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -577,6 +642,7 @@ int main(void)
 		TEST(times_are_now),
 		TEST(rename_never_replaces),
 		TEST(of_many_conditional_puts_one_wins),
+		TEST(sections_are_committed_followed_and_swept),
 	};
 
 	if (getenv("SPANMILL_TEST_S3") == NULL)

@@ -36,13 +36,13 @@ void s3_failure_read(const struct http_reply *reply, struct s3_error *e)
 bool s3_failure_is_transient(int status, const struct s3_error *e)
 {
 	static const char *const codes[] = {
-		"InternalError",  "SlowDown",         "ServiceUnavailable",
-		"RequestTimeout", "OperationAborted", "ConditionalRequestConflict",
-		"BadDigest",      "IncompleteBody",   "XAmzContentSHA256Mismatch",
+		"InternalError", "SlowDown",       "ServiceUnavailable",        "RequestTimeout",
+		"BadDigest",     "IncompleteBody", "XAmzContentSHA256Mismatch",
 	};
 
 	switch (status) {
 	case 408:
+	case 409: /* others at the same key, or (over a file system) at its folder, at this moment */
 	case 429:
 	case 500:
 	case 502:

@@ -1,11 +1,12 @@
 """Blocks in a bucket: the promises of a backend on real S3 servers, spans in and out, who is refused
 and with which words."""
 
+import glob
 import json
 import os
 import random
+import re
 import subprocess
-import time
 
 import pytest
 import yaml
@@ -13,8 +14,8 @@ import yaml
 import otlp
 import s3_servers
 import tempo
-from ledger import Client, check
-from mill import ROOT, merged, query_node, run, wait_for
+from ledger import check
+from mill import ROOT, SANITIZED, merged, query_node, run, wait_for
 
 CONTRACT = os.path.join(ROOT, "build", "tests", "contract", "test_backends")
 
@@ -228,6 +229,20 @@ def test_wrong_keys_on_the_second_server(make_mill, s3proxy):
     assert "the secret key (from configuration) is wrong" in said, said
     said = refusal(make_mill, s3proxy.overlay("no-such-bucket"))
     assert "create the bucket or correct s3.bucket" in said, said
+
+
+def test_a_clock_that_is_off_is_named(make_mill, seaweed):
+    library = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
+    if not library or SANITIZED:
+        pytest.skip("no libfaketime, or a program that takes no preloaded library")
+    env = {
+        "LD_PRELOAD": library[0],
+        "FAKETIME": "-2h",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    said = refusal(make_mill, seaweed.overlay(seaweed.create_bucket()), env)
+    found = re.search(r"RequestTimeTooSkewed: the clock of this host is (\d+) s behind", said)
+    assert found and 7190 < int(found[1]) < 7210, said
 
 
 def test_a_store_without_conditional_put_is_refused(make_mill, seaweed, bad_network):

@@ -447,8 +447,7 @@ static void lists_begin_behind_a_key(void **state)
 	}
 	put(*state, "c/s/27.x/not/here", BYTES_LIT("{}"));
 	put(*state, "c/t/99.json", BYTES_LIT("{}"));
-	assert_int_equal(backend_list_after(*state, "c/s", "c/s/25.json", join_entry, &b, NULL),
-			 0);
+	assert_int_equal(backend_list_after(*state, "c/s", "c/s/25.json", join_entry, &b, NULL), 0);
 	assert_non_null(strstr(buf_cstr(&b), "c/s/26.json:2 "));
 	assert_non_null(strstr(buf_cstr(&b), "c/s/29.json:2 "));
 	assert_null(strstr(buf_cstr(&b), "c/s/25.json"));
@@ -589,8 +588,13 @@ static void sections_are_committed_followed_and_swept(void **state)
 	enum { WON, LOST, COMPACTED, N };
 	struct backend *be = *state;
 	struct block_meta m[N];
-	struct section_commit won = { 1, 9, 5, &m[WON], 1 }, lost = { 1, 12, 5, &m[LOST], 1 };
-	struct section_commit next = { 13, 20, 6, NULL, 0 };
+	struct section_commit won = {
+		.first = 1, .last = 9, .first_timestamp_ms = 5, .metas = &m[WON], .n_metas = 1
+	};
+	struct section_commit lost = {
+		.first = 1, .last = 12, .first_timestamp_ms = 5, .metas = &m[LOST], .n_metas = 1
+	};
+	struct section_commit next = { .first = 13, .last = 20, .first_timestamp_ms = 6 };
 	struct err err = ERR_INIT;
 	uint64_t from = 0;
 	size_t n = 0;

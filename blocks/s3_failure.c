@@ -42,7 +42,7 @@ bool s3_failure_is_transient(int status, const struct s3_error *e)
 
 	switch (status) {
 	case 408:
-	case 409: /* others at the same key, or (over a file system) at its folder, at this moment */
+	case 409: /* somebody else at the same key just now, or at its folder on a file system */
 	case 429:
 	case 500:
 	case 502:

@@ -19,7 +19,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { WINDOW = 512 * 1024, PAGE = 4096, ALIGN = 8 };
+enum { WINDOW = 512 * 1024, AHEAD = 4 * 1024 * 1024, PAGE = 4096, ALIGN = 8 };
 
 static const uint8_t header_magic[8] = "SPMLSEG1";
 static const uint8_t record_magic[4] = "SpR1";
@@ -172,6 +172,8 @@ static const uint8_t *window_at(struct segment_scan *s, uint64_t off, size_t n)
 	want = (size_t)MIN((uint64_t)s->window_cap, s->limit - off);
 	s->window_off = off;
 	s->window_n = read_pages(s, s->window, want, off);
+	/* The disk works on what comes next while this is being used. */
+	posix_fadvise(s->fd, (off_t)(off + s->window_n), AHEAD, POSIX_FADV_WILLNEED);
 	return s->window_n >= n ? s->window : NULL;
 }
 

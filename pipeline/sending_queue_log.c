@@ -428,6 +428,7 @@ static void feed(struct sending_queue *q)
 static void count_found(struct sending_queue *q)
 {
 	struct sending_queue_log *l = q->log;
+	int n_step = atomic_load(&q->last_failed) ? COUNT_STEP : 1;
 	struct batch_record br;
 	struct segment_record rec;
 	struct err err = ERR_INIT;
@@ -439,7 +440,8 @@ static void count_found(struct sending_queue *q)
 	}
 	if (l->counter == NULL)
 		l->counter = segment_reader_new(l->log, l->counted_to);
-	for (int i = 0; i < COUNT_STEP && rc == 1; i++) {
+	/* While the hop takes what it is sent, feeding comes first, and counts as it goes. */
+	for (int i = 0; i < n_step && rc == 1; i++) {
 		rc = segment_reader_lsn(l->counter) < l->found_to
 			     ? segment_reader_next(l->counter, &rec, &err)
 			     : 0;

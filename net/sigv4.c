@@ -61,8 +61,9 @@ void sigv4_query(const struct sigv4_param *params, size_t n, struct buf *out)
 	struct sigv4_param sorted[PARAMS_MAX];
 
 	assert(n <= PARAMS_MAX);
-	if (n > 0)
-		memcpy(sorted, params, n * sizeof(*params));
+	if (n == 0)
+		return;
+	memcpy(sorted, params, n * sizeof(*params));
 	qsort(sorted, n, sizeof(*sorted), by_name);
 	for (size_t i = 0; i < n; i++) {
 		if (i > 0)

@@ -526,7 +526,7 @@ struct batch *batch_detached(struct batch *b)
 
 /* ---- edits ---- */
 
-enum { SPAN_TRACE_STATE = 3, PIECES_MAX = 16, VALUE_MAX = 1 << 20 };
+enum { SPAN_TRACE_STATE = 3, SPAN_ATTRIBUTES = 9, PIECES_MAX = 16, VALUE_MAX = 1 << 20 };
 
 /* A Span under edit; room for one slice more than a span_ref keeps. */
 struct edit {
@@ -657,6 +657,8 @@ void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)
 	edit_start(&e, sp);
 	add_piece(&e, raw, &b->arena);
 	edit_finish(&e, b, sp, before);
+	/* It may be an attribute, and which one is not worth a look here. */
+	sp->may_have_priority |= raw.n > 0 && raw.p[0] == (SPAN_ATTRIBUTES << 3 | PB_LEN);
 }
 
 /* ---- out ---- */

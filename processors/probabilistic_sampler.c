@@ -112,8 +112,10 @@ static bool priority_of(const struct span_ref *sp, double *out)
 	struct bytes value;
 	struct pb_field f;
 
+	if (!sp->may_have_priority)
+		return false;
 	/* The pieces of an edited span end between fields. */
-	while (i < n && !otlp_attribute(v[i], 9, BYTES_LIT("sampling.priority"), &value))
+	while (i < n && !otlp_attribute(v[i], 9, BYTES_LIT(SPAN_PRIORITY_KEY), &value))
 		i++;
 	if (i == n || pb_next(&value, &f) <= 0)
 		return false;

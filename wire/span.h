@@ -34,6 +34,9 @@ enum span_kind {
 
 enum span_status { STATUS_UNSET, STATUS_OK, STATUS_ERROR };
 
+/* The attribute by which a span asks samplers to keep it (a number above 0) or to drop it (0). */
+#define SPAN_PRIORITY_KEY "sampling.priority"
+
 /* `th` of a span whose sampling probability is unknown. */
 #define TH_UNKNOWN UINT64_MAX
 
@@ -60,6 +63,7 @@ struct span_ref {
 	uint8_t status;              /* enum span_status, likewise */
 	uint8_t head_len;            /* of tag and length before p, when canonical; else 0 */
 	uint8_t n_pieces;
+	bool may_have_priority; /* false: no attribute SPAN_PRIORITY_KEY, so do not look for it */
 };
 
 _Static_assert(sizeof(struct span_ref) <= 128, "span_ref fits two cache lines");

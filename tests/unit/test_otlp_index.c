@@ -895,6 +895,57 @@ static void attribute_lookup_of_long_values(void **state)
 	}
 }
 
+/* A span without the flag has no such attribute, in whatever shape; the usual shapes are told apart
+ * exactly. */
+static void priority_is_noted(void **state)
+{
+	const struct {
+		const char *name;
+		struct bytes pair;
+		bool want, usual;
+	} cases[] = {
+		{ "number", BYTES_LIT("\x0a\x11sampling.priority\x12\x02\x18\x01"), true, true },
+		{ "text",
+		  BYTES_LIT("\x0a\x11sampling.priority\x12\x03\x0a\x01"
+			    "1"),
+		  true, true },
+		{ "as long", BYTES_LIT("\x0a\x11sampling.prioritx\x12\x02\x18\x01"), false, true },
+		{ "shorter", BYTES_LIT("\x0a\x10sampling.priorit\x12\x02\x18\x01"), false, true },
+		{ "value first", BYTES_LIT("\x12\x02\x18\x01\x0a\x11sampling.priority"), true,
+		  false },
+		{ "padded length", BYTES_LIT("\x0a\x91\x00sampling.priority\x12\x02\x18\x01"), true,
+		  false },
+		{ "last key", BYTES_LIT("\x0a\x01x\x0a\x11sampling.priority\x12\x02\x18\x01"), true,
+		  false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases) * 2; i++) {
+		const struct bytes pair = cases[i / 2].pair;
+		struct buf b = BUF_INIT, span = BUF_INIT;
+		struct indexed x;
+
+		put_small_span(&span, 1);
+		buf_add(&b, span.p + 2, span.n - 2);
+		pb_put_bytes(&b, 9, pair);
+		put_attribute(&b, 9, "other", "attribute");
+		wrap(&b, 2);
+		wrap(&b, 2);
+		wrap(&b, 1);
+		for (int k = 0; i % 2 == 0 && k < 12;
+		     k++) /* room for the windows of the fast way */
+			pb_put_fixed64(&b, 99, 0);
+		expect_ok(&x, buf_bytes(&b), 1, cases[i / 2].name);
+		if (cases[i / 2].want && !x.t.spans[0].may_have_priority)
+			fail_msg("%s: overlooked", cases[i / 2].name);
+		if (i % 2 == 0 && cases[i / 2].usual)
+			assert_int_equal(x.t.spans[0].may_have_priority, cases[i / 2].want);
+		indexed_fini(&x);
+		buf_fini(&b);
+		buf_fini(&span);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -920,6 +971,7 @@ int main(void)
 		cmocka_unit_test(attribute_lookup),
 		cmocka_unit_test(attribute_lookup_in_any_shape),
 		cmocka_unit_test(attribute_lookup_of_long_values),
+		cmocka_unit_test(priority_is_noted),
 	};
 
 	return cmocka_run_group_tests_name("otlp_index", tests, NULL, NULL);

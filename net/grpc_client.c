@@ -311,7 +311,10 @@ struct grpc_client_call *grpc_client_start(struct grpc_client *c, const struct g
 	call->arg = arg;
 	call->status = -1;
 	add_fields(call, r);
-	if (r->coding != CONTENT_IDENTITY && compress(call, r, NULL) == 0) {
+	if (r->is_coded) {
+		call->prefix[0] = r->coding != CONTENT_IDENTITY;
+		add_pieces(call, r->pieces, r->n_pieces);
+	} else if (r->coding != CONTENT_IDENTITY && compress(call, r, NULL) == 0) {
 		call->prefix[0] = 1;
 		coded = buf_bytes(&call->coded);
 		add_pieces(call, &coded, 1);

@@ -54,10 +54,11 @@ struct grpc_request {
 	const struct grpc_header *headers;
 	size_t n_headers;
 	const struct bytes *pieces; /* the message, in order; the bytes are borrowed until done is
-				     * called (with a coding: until grpc_client_start returns) */
+				     * called (compressed here: until grpc_client_start returns) */
 	size_t n_pieces;
 	enum content_coding coding;
 	int level;            /* of the coding; 0 = its default */
+	bool is_coded;        /* the pieces are compressed already, in `coding` */
 	uint64_t deadline_ns; /* monotonic; sent as grpc-timeout; 0 = none */
 };
 

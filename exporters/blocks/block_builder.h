@@ -26,7 +26,6 @@
 #include "exporters/blocks/span_notes.h"
 #include "wire/otlp_index.h"
 
-<<<<<<< HEAD
 enum {
 	BLOCK_BUILD_SPAN_BYTES = SPAN_NOTE_BYTES,
 	BLOCK_BUILD_CHUNK_MIN = 64 * 1024,
@@ -56,8 +55,6 @@ struct block_input {
 	size_t n_spans; /* in all of them, about; saves growing */
 };
 
-=======
->>>>>>> e7a1864 (blocks exporter: the block compression lives as long as the log that points to it; an option nobody filled goes)
 struct block_build {
 	struct backend *backend;
 	const char *tenant;
@@ -68,14 +65,11 @@ struct block_build {
 	const struct block_input *input; /* NULL: the array that follows */
 	const struct bytes *requests; /* OTLP requests, validated once; damaged ones are left out */
 	size_t n_requests;
-<<<<<<< HEAD
 	/* The partition that the section is of, by murmur2 of the id in hex: meta gets it when it
 	 * is true of every trace. count 0: none. */
 	uint32_t shard_count, shard_index;
 	uint64_t chunk_bytes; /* of spans in memory at a time, within the two bounds; 0: the most */
 	struct block_build_times *times; /* may be NULL */
-=======
->>>>>>> e7a1864 (blocks exporter: the block compression lives as long as the log that points to it; an option nobody filled goes)
 	/* out */
 	uint64_t n_traces; /* 0: there is no block, and *meta is not filled */
 	uint64_t n_spans;  /* found in the requests, duplicates too */

@@ -35,6 +35,7 @@ enum { CHILD_SERVER_CPU = 0, CHILD_LOAD_CPU = 1, CHILD_START_MS = 10000 };
 
 struct child {
 	pid_t pid;
+	int cpu;          /* where it runs; zeroed: CHILD_SERVER_CPU */
 	uint64_t exec_ns; /* monotonic, right before exec */
 	char log[320];
 };
@@ -106,14 +107,14 @@ static inline void child_exec(const struct child *c, char *const argv[])
 	int fd = open(c->log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	child_pin(CHILD_SERVER_CPU);
+	child_pin(c->cpu);
 	dup2(fd, STDOUT_FILENO);
 	dup2(fd, STDERR_FILENO);
 	execv(argv[0], argv);
 	_exit(127);
 }
 
-/* Start argv (NULL at the end) with its output in folder/name.log. */
+/* Start argv (NULL at the end) with its output in folder/name.log. *c is zeroed but for the CPU. */
 static inline void child_start_argv(struct child *c, const char *folder, const char *name,
 				    char *const argv[])
 {

@@ -25,21 +25,22 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
-enum { LOAD_CONNECTIONS = 2, LOAD_STREAMS = 16, LOAD_BODIES = 32 };
+enum { LOAD_CONNECTIONS = 2, LOAD_STREAMS = 16, LOAD_BODIES = 32, LOAD_GZIP_LEVEL = 6 };
 
 /* One run, as the parent orders it from the child. */
 struct load_order {
 	char endpoint[64];
 	char path[96]; /* "" = raw bytes without HTTP/2 */
 	uint32_t n_requests;
-	uint32_t coding; /* enum content_coding */
+	uint32_t coding; /* identity or gzip, which was done before */
 };
 
 struct load {
 	pid_t pid;
-	int to, from;      /* pipes */
-	size_t body_bytes; /* of all LOAD_BODIES */
+	int to, from;                   /* pipes */
+	size_t body_bytes, coded_bytes; /* of all LOAD_BODIES */
 };
 
 /* ---- the child ---- */
@@ -50,8 +51,7 @@ struct load_connection {
 };
 
 struct load_state {
-	struct buf bodies[LOAD_BODIES];
-	struct buf coded[LOAD_BODIES];
+	struct buf bodies[LOAD_BODIES], coded[LOAD_BODIES];
 	struct load_order order;
 	struct loop *loop;
 	struct load_connection connections[LOAD_CONNECTIONS];
@@ -65,11 +65,13 @@ static inline void load_answered(const struct grpc_answer *a, void *arg);
 static inline void load_next(struct load_connection *k)
 {
 	struct load_state *s = k->state;
-	struct bytes piece = buf_bytes(&s->bodies[s->sent % LOAD_BODIES]);
+	bool coded = s->order.coding != CONTENT_IDENTITY;
+	struct bytes piece = buf_bytes(&(coded ? s->coded : s->bodies)[s->sent % LOAD_BODIES]);
 	struct grpc_request r = { .path = s->order.path,
 				  .pieces = &piece,
 				  .n_pieces = 1,
-				  .coding = (enum content_coding)s->order.coding };
+				  .coding = (enum content_coding)s->order.coding,
+				  .is_coded = true };
 
 	s->sent++;
 	grpc_client_start(k->client, &r, load_answered, k);
@@ -160,18 +162,38 @@ static inline void load_raw(struct load_state *s)
 		close(fds[i]);
 }
 
+/* As an SDK does: zlib's deflate in a gzip wrapper. */
+static inline void load_gzip(struct bytes in, struct buf *out)
+{
+	z_stream z = { .next_in = (uint8_t *)(uintptr_t)in.p, .avail_in = (unsigned)in.n };
+	size_t room;
+
+	if (deflateInit2(&z, LOAD_GZIP_LEVEL, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) !=
+	    Z_OK)
+		_exit(1);
+	room = deflateBound(&z, in.n);
+	z.next_out = buf_reserve(out, room);
+	z.avail_out = (unsigned)room;
+	if (deflate(&z, Z_FINISH) != Z_STREAM_END)
+		_exit(1);
+	out->n += z.total_out;
+	deflateEnd(&z);
+}
+
 static inline void load_child(int from_parent, int to_parent)
 {
 	static struct load_state s;
-	size_t bytes = 0;
+	size_t bytes[2] = { 0, 0 };
 
 	for (int i = 0; i < LOAD_BODIES; i++) {
 		payload_request(&s.bodies[i], PAYLOAD_SPANS, (uint64_t)i + 1);
-		bytes += s.bodies[i].n;
+		load_gzip(buf_bytes(&s.bodies[i]), &s.coded[i]);
+		bytes[0] += s.bodies[i].n;
+		bytes[1] += s.coded[i].n;
 	}
 	pthread_mutex_init(&s.lock, NULL);
 	pthread_cond_init(&s.done, NULL);
-	if (write(to_parent, &bytes, sizeof(bytes)) != sizeof(bytes))
+	if (write(to_parent, bytes, sizeof(bytes)) != sizeof(bytes))
 		_exit(1);
 	while (read(from_parent, &s.order, sizeof(s.order)) == sizeof(s.order)) {
 		if (s.order.path[0] == '\0')
@@ -189,6 +211,7 @@ static inline void load_child(int from_parent, int to_parent)
 /* Fork the load generator. Before any thread. */
 static inline int load_start(struct load *l)
 {
+	size_t bytes[2];
 	int to[2], from[2];
 
 	if (pipe(to) < 0 || pipe(from) < 0)
@@ -205,8 +228,20 @@ static inline int load_start(struct load *l)
 	close(from[1]);
 	l->to = to[1];
 	l->from = from[0];
-	return read(l->from, &l->body_bytes, sizeof(l->body_bytes)) == sizeof(l->body_bytes) ? 0
-											     : -1;
+	if (read(l->from, bytes, sizeof(bytes)) != sizeof(bytes))
+		return -1;
+	l->body_bytes = bytes[0];
+	l->coded_bytes = bytes[1];
+	return 0;
+}
+
+static inline void load_print_shape(const struct load *l)
+{
+	printf("shape: requests of %zu bytes, %d spans of %zu bytes and 10 attributes; %d "
+	       "connections x %d calls; gzip bodies (zlib level %d): %zu bytes\n",
+	       l->body_bytes / LOAD_BODIES, PAYLOAD_SPANS,
+	       l->body_bytes / LOAD_BODIES / PAYLOAD_SPANS, LOAD_CONNECTIONS, LOAD_STREAMS,
+	       LOAD_GZIP_LEVEL, l->coded_bytes / LOAD_BODIES);
 }
 
 /* Send n requests to 127.0.0.1:port and wait for their answers; the number that failed, or -1. */

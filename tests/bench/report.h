@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * report.h - how a bench prints what it found, so that tests/tools/run-bench can read it.
+ * report.h - how a bench prints what it found, for people and for tests/tools/run-bench.
  *
- *   NAME  VALUE UNIT
- *   NAME  VALUE UNIT  RATIO x
- *   NAME  VALUE UNIT  RATIO x (target <= N) ok|MISSED
- *   NAME  VALUE UNIT  (target <= N) ok|MISSED
- *   NAME  skipped: WHY
+ *   WHAT | OURS UNIT | REFERENCE VALUE | RATIO x | BOUND TARGET | ok
  *
- * NAME has single spaces only and two spaces end it. Other lines ("shape: ...") are passed on. The
- * exit status of a bench is 0 when its targets were met, 1 when one was missed, 2 when it could not
+ * One figure a line; columns that do not apply hold "-". Other lines have no " | " and are passed
+ * on. What is under way goes to standard error, over itself, when that is a terminal. The exit
+ * status of a bench is 0 when its targets were met, 1 when one was missed, 2 when it could not
  * measure. Header only, because a bench program is one file.
  */
 #ifndef TESTS_BENCH_REPORT_H
@@ -17,63 +14,100 @@
 
 #include "base/base.h"
 
+#include <stdarg.h>
 #include <stdio.h>
-
-#define REPORT_NAME "%-52s"
+#include <unistd.h>
 
 enum report_bound { AT_MOST, AT_LEAST };
 
-static inline const char *report_sign(enum report_bound bound)
+/* What a figure is held against. */
+struct report_reference {
+	const char *name;
+	double value; /* in the figure's unit; 0: the name says all */
+};
+
+/* Say what is being done now; "" takes it away. */
+PRINTF_LIKE(1, 2) static inline void report_progress(const char *fmt, ...)
 {
-	return bound == AT_MOST ? "<=" : ">=";
+	va_list ap;
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	fputs("\r\033[K", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fflush(stderr);
 }
 
-static inline bool report_holds(double value, enum report_bound bound, double target)
+static inline void report_start(const char *what, double ours, const char *unit)
 {
-	return bound == AT_MOST ? value <= target : value >= target;
+	report_progress("%s", "");
+	printf("%-52s | %9.1f %-7s | ", what, ours, unit);
 }
 
-static inline void report_value(const char *name, double value, const char *unit)
+/* The reference and, from its value, the ratio. */
+static inline void report_reference(const struct report_reference *r, double ratio)
 {
-	printf(REPORT_NAME " %10.1f %s\n", name, value, unit);
-	fflush(stdout);
+	if (r == NULL)
+		printf("%-36s | %7s   | ", "-", "-");
+	else if (r->value == 0)
+		printf("%-36s | %7s   | ", r->name, "-");
+	else
+		printf("%-26s %9.1f | %7.2f x | ", r->name, r->value, ratio);
 }
 
-/* A figure with a bound of its own. Returns whether it was kept. */
-static inline bool report_limit(const char *name, double value, const char *unit,
-				enum report_bound bound, double target)
+static inline bool report_target(double value, enum report_bound bound, double target)
 {
-	bool ok = report_holds(value, bound, target);
+	bool ok = bound == AT_MOST ? value <= target : value >= target;
 
-	printf(REPORT_NAME " %10.1f %-8s             (target %s %.1f) %s\n", name, value, unit,
-	       report_sign(bound), target, ok ? "ok" : "MISSED");
+	printf("%s %4.1f | %s\n", bound == AT_MOST ? "<=" : ">=", target, ok ? "ok" : "MISSED");
 	fflush(stdout);
 	return ok;
 }
 
-/* A figure and what it is of `base`, which the name says. Returns whether the bound was kept. */
-static inline bool report_ratio(const char *name, double value, const char *unit, double base,
+static inline void report_no_target(void)
+{
+	printf("%7s | -\n", "-");
+	fflush(stdout);
+}
+
+static inline void report_value(const char *what, double ours, const char *unit)
+{
+	report_start(what, ours, unit);
+	report_reference(NULL, 0);
+	report_no_target();
+}
+
+/* A figure with a bound of its own; `peers` says what others need. Returns whether it was kept. */
+static inline bool report_limit(const char *what, double ours, const char *unit, const char *peers,
 				enum report_bound bound, double target)
 {
-	bool ok = report_holds(value / base, bound, target);
-
-	printf(REPORT_NAME " %10.1f %-8s %9.2f x (target %s %.1f) %s\n", name, value, unit,
-	       value / base, report_sign(bound), target, ok ? "ok" : "MISSED");
-	fflush(stdout);
-	return ok;
+	report_start(what, ours, unit);
+	report_reference(&(struct report_reference){ peers, 0 }, 0);
+	return report_target(ours, bound, target);
 }
 
-/* The same without a bound: to be seen beside the others. */
-static inline void report_beside(const char *name, double value, const char *unit, double base)
+/* AT_MOST: ours over the reference; AT_LEAST: the reference over ours ("so many times faster").
+ * Returns whether the bound was kept. */
+static inline bool report_ratio(const char *what, double ours, const char *unit,
+				const char *reference, double value, enum report_bound bound,
+				double target)
 {
-	printf(REPORT_NAME " %10.1f %-8s %9.2f x\n", name, value, unit, value / base);
-	fflush(stdout);
+	double ratio = bound == AT_MOST ? ours / value : value / ours;
+
+	report_start(what, ours, unit);
+	report_reference(&(struct report_reference){ reference, value }, ratio);
+	return report_target(ratio, bound, target);
 }
 
-static inline void report_skip(const char *name, const char *why)
+/* Ours over the reference without a bound: to be seen beside the others. */
+static inline void report_beside(const char *what, double ours, const char *unit,
+				 const char *reference, double value)
 {
-	printf(REPORT_NAME " skipped: %s\n", name, why);
-	fflush(stdout);
+	report_start(what, ours, unit);
+	report_reference(&(struct report_reference){ reference, value }, ours / value);
+	report_no_target();
 }
 
 /* The least of several runs; *best starts at 0. */

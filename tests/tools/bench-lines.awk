@@ -1,15 +1,16 @@
 # bench-lines.awk - the lines of one bench program (tests/bench/report.h): shows each, with the
-# figure of an older bench.json beside it, and appends one JSON object a figure to the file `lines`.
-# Variables: program, lines, base ("" = none).
+# figure of an older bench.json beside it, appends one JSON object a figure to the file `lines`, and
+# the rows that have a reference or a target to the file `rows`.
+# Variables: program, lines, rows, base ("" = none).
 
-# {"program": "p", "name": "n", "value": 1.0, ...} -> old["p/n"] = 1.0; one object a line.
+# {"program": "p", "what": "w", "ours": 1.0, ...} -> old["p/w"] = 1.0; one object a line.
 function read_base(   line, key)
 {
 	while ((getline line <base) > 0) {
-		if (line !~ /"name": /)
+		if (line !~ /"what": /)
 			continue
-		key = member(line, "\"program\": \"", "\"") "/" member(line, "\"name\": \"", "\"")
-		old[key] = member(line, "\"value\": ", "[,}]")
+		key = member(line, "\"program\": \"", "\"") "/" member(line, "\"what\": \"", "\"")
+		old[key] = member(line, "\"ours\": ", "[,}]")
 	}
 	close(base)
 }
@@ -32,24 +33,45 @@ function quoted(text)
 	return "\"" text "\""
 }
 
-function save(name, rest,   n, f, json, i)
+function trimmed(text)
 {
-	n = split(rest, f, " ")
-	json = "{\"program\": " quoted(program) ", \"name\": " quoted(name)
-	if (f[1] == "skipped:")
-		json = json ", \"skipped\": " quoted(substr(rest, index(rest, "skipped:") + 9))
-	else
-		json = json ", \"value\": " f[1] ", \"unit\": " quoted(f[2])
-	for (i = 3; i < n && f[1] != "skipped:"; i++) {
-		if (f[i + 1] == "x")
-			json = json ", \"ratio\": " f[i]
-		if (f[i] == "(target") {
-			sub(/\)/, "", f[i + 2])
-			json = json ", \"bound\": " quoted(f[i + 1]) ", \"target\": " f[i + 2]
-			json = json ", \"ok\": " (f[n] == "ok" ? "true" : "false")
-		}
+	sub(/^ +/, "", text)
+	sub(/ +$/, "", text)
+	return text
+}
+
+# "sink   51.3" -> name and value; a name alone has no value.
+function reference(text,   json)
+{
+	if (text == "-")
+		return ""
+	if (match(text, / +-?[0-9]+\.[0-9]+$/) && text !~ /MB|ms/) {
+		json = ", \"reference\": " quoted(trimmed(substr(text, 1, RSTART - 1)))
+		return json ", \"reference_value\": " trimmed(substr(text, RSTART))
+	}
+	return ", \"reference\": " quoted(text)
+}
+
+function save(   n, f, i, ours, json, bound)
+{
+	n = split($0, f, " [|] ")
+	for (i = 1; i <= n; i++)
+		f[i] = trimmed(f[i])
+	split(f[2], ours, " ")
+	json = "{\"program\": " quoted(program) ", \"what\": " quoted(f[1])
+	json = json ", \"ours\": " ours[1] ", \"unit\": " quoted(ours[2]) reference(f[3])
+	if (f[4] ~ /x$/)
+		json = json ", \"ratio\": " (f[4] + 0)
+	if (f[5] != "-") {
+		split(f[5], bound, " +")
+		json = json ", \"bound\": " quoted(bound[1]) ", \"target\": " bound[2]
+		json = json ", \"ok\": " (f[6] == "ok" ? "true" : "false")
 	}
 	print json "}" >>lines
+	if (f[3] != "-" || f[5] != "-")
+		print >>rows
+	return old[program "/" f[1]] + 0 > 0 ? sprintf("  [was %s, %+.0f %%]", \
+		old[program "/" f[1]], (ours[1] / old[program "/" f[1]] - 1) * 100) : ""
 }
 
 BEGIN {
@@ -57,18 +79,9 @@ BEGIN {
 		read_base()
 }
 
-# A name, two or more spaces (or one, behind a name as long as its column), a figure or "skipped:".
-match($0, /  +(-?[0-9]+(\.[0-9]+)? [^ ]|skipped: )/) && RSTART > 1 {
-	name = substr($0, 1, RSTART - 1)
-	rest = substr($0, RSTART)
-	sub(/^ +/, "", name)
-	sub(/^ +/, "", rest)
-	save(name, rest)
-	key = program "/" name
-	if (old[key] + 0 > 0)
-		printf "%s  [was %s, %+.0f %%]\n", $0, old[key], (rest / old[key] - 1) * 100
-	else
-		print
+/ [|] .* [|] / {
+	was = save()
+	print $0 was
 	fflush()
 	next
 }

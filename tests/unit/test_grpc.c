@@ -35,6 +35,25 @@ static void every_size_comes_back(void **state)
 	}
 }
 
+static void compressed_bytes_go_as_they_are(void **state)
+{
+	struct call c = { .r = { .coding = CONTENT_GZIP, .is_coded = true } };
+	struct buf coded = BUF_INIT;
+	uint8_t *p = pattern(100000);
+
+	(void)state;
+	start_both();
+	assert_int_equal(content_encode(CONTENT_GZIP, 9, (struct bytes){ p, 100000 }, &coded, NULL),
+			 0);
+	sync_call(&c, "/test.T/Echo", buf_bytes(&coded));
+	assert_int_equal(c.status, GRPC_OK);
+	assert_int_equal(c.response.n, 100000);
+	assert_memory_equal(c.response.p, p, 100000);
+	end(&c);
+	buf_fini(&coded);
+	free(p);
+}
+
 static void pieces_are_gathered(void **state)
 {
 	struct bytes pieces[3000];
@@ -518,6 +537,7 @@ int main(void)
 		cmocka_unit_test(timeouts_parse),
 		cmocka_unit_test(retryable_as_otlp_says),
 		SOCKET_TEST(every_size_comes_back),
+		SOCKET_TEST(compressed_bytes_go_as_they_are),
 		SOCKET_TEST(pieces_are_gathered),
 		SOCKET_TEST(the_handler_knows_its_call),
 		SOCKET_TEST(errors_carry_message_and_retry_info),

@@ -471,6 +471,7 @@ void *segment_writer_main(void *arg)
 	struct segment_log *log = arg;
 	struct segment_append *list;
 
+	pthread_setname_np(pthread_self(), "log-writer");
 	for (;;) {
 		pthread_mutex_lock(&log->lock);
 		while (log->head == NULL && !log->stopping)

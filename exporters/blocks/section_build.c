@@ -442,6 +442,7 @@ void *section_build_thread(void *arg)
 {
 	struct section_log *l = arg;
 
+	pthread_setname_np(pthread_self(), "builder");
 	pthread_mutex_lock(&l->lock);
 	while (!l->stopping) {
 		free_retired(l);

@@ -240,6 +240,32 @@ static inline double child_cpu_ns(const struct child *c)
 	return ns;
 }
 
+/* CPU time so far of its threads of this name, likewise. */
+static inline double child_named_cpu_ns(const struct child *c, const char *name)
+{
+	char path[320], comm[32];
+	struct dirent *e;
+	double ns = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)c->pid);
+	d = opendir(path);
+	while (d != NULL && (e = readdir(d)) != NULL) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%.20s/comm", (int)c->pid, e->d_name);
+		f = e->d_name[0] != '.' ? fopen(path, "r") : NULL;
+		if (f == NULL)
+			continue;
+		if (fscanf(f, "%31s", comm) == 1 && strcmp(comm, name) == 0)
+			ns += child_thread_cpu_ns(c, e->d_name);
+		fclose(f);
+	}
+	if (d != NULL)
+		closedir(d);
+	return ns;
+}
+
 /* A line of /proc/PID/status in KiB, for example "RssAnon:"; 0 when there is none. */
 static inline double child_status_kib(const struct child *c, const char *key)
 {

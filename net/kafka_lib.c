@@ -116,12 +116,27 @@ static void refresh_token(rd_kafka_t *rk, const char *config, void *opaque)
 	free(t);
 }
 
+/* Before 2.6.1 its SCRAM sent a nonce that Kafka 4 refuses as invalid credentials. */
+static void check_scram(const struct kafka_settings *s)
+{
+	const char *mechanism = "";
+
+	for (size_t i = 0; i < s->n_properties; i++)
+		if (strcmp(s->properties[i].name, "sasl.mechanisms") == 0)
+			mechanism = s->properties[i].value;
+	if (strncmp(mechanism, "SCRAM", 5) == 0 && lib.version() < 0x020601ff)
+		log_warn("SCRAM of this librdkafka does not work with Kafka 4: install 2.6.1 or "
+			 "newer",
+			 "component", s->id, "librdkafka", lib.version_str());
+}
+
 rd_kafka_conf_t *kafka_lib_conf(const struct kafka_settings *s, void *opaque, struct err *err)
 {
 	rd_kafka_conf_t *conf;
 
 	if (kafka_lib(err) == NULL)
 		return NULL;
+	check_scram(s);
 	conf = lib.conf_new();
 	for (size_t i = 0; i < s->n_properties; i++)
 		if (set_property(conf, s->properties[i].name, s->properties[i].value, err) < 0) {

@@ -106,13 +106,27 @@ void delivery_send(struct kafka_state *st, struct record *rec)
 
 	if (!encode(st, rec))
 		return;
+	if (st->wants_producer) {
+		rec->next = st->waiting;
+		st->waiting = rec;
+		return;
+	}
 	if (rec->first_ns == 0)
 		rec->first_ns = clock_mono_ns();
-	if (st->is_replacing)
-		err_set(&err, ERR_UNAVAILABLE, "the producer is being replaced");
-	else if (produce(st, rec, &err) == 0)
-		return;
-	delivery_failed(st, rec, &err);
+	if (produce(st, rec, &err) < 0)
+		delivery_failed(st, rec, &err);
+}
+
+void delivery_send_waiting(struct kafka_state *st)
+{
+	struct record *rec = st->waiting, *next;
+
+	st->waiting = NULL;
+	for (; rec != NULL; rec = next) {
+		next = rec->next;
+		rec->next = NULL;
+		delivery_send(st, rec);
+	}
 }
 
 void delivery_pump(struct kafka_state *st)
@@ -183,7 +197,7 @@ void delivery_failed(struct kafka_state *st, struct record *rec, const struct er
 	int64_t pause;
 
 	if (st->is_stopping || span_debt_is_withdrawn(&rec->debt) ||
-	    (st->has_storage && atomic_load(&st->is_draining) && !st->is_replacing)) {
+	    (st->has_storage && atomic_load(&st->is_draining))) {
 		give_back(rec, err);
 		return;
 	}
@@ -261,7 +275,7 @@ void delivery_troubled(void *arg, const struct err *err, bool is_fatal)
 	log_warn(is_fatal ? "the producer has failed and is made anew" : "trouble with the brokers",
 		 "exporter", st->c->id, "error", err->msg);
 	if (is_fatal)
-		st->wants_producer = true;
+		st->wants_producer = st->is_fatal = true;
 	else if (kafka_producer_pending(st->producer) > 0)
 		atomic_store(&st->is_failing, true);
 	kafka_resume(st);
@@ -417,5 +431,6 @@ void delivery_abort(struct kafka_state *st)
 		give_back(rec, &err);
 	abort_list(st->failed);
 	abort_list(st->parked);
-	st->failed = st->parked = NULL;
+	abort_list(st->waiting);
+	st->failed = st->parked = st->waiting = NULL;
 }

@@ -78,12 +78,13 @@ struct kafka_state {
 	struct send_request *held; /* waits for room, or for topics */
 	struct record *failed;     /* sent again when due, the next first */
 	struct record *parked;     /* until their topic was asked about */
+	struct record *waiting;    /* for the next producer */
 	struct loop_timer retry_timer;
 	struct rng rng;
 	struct loop_task replace_task;
 	bool is_posted;      /* the task */
-	bool wants_producer; /* another one: this one is of no use any more */
-	bool is_replacing;   /* the producer: nothing is sent */
+	bool wants_producer; /* another one: nothing more is sent with this one */
+	bool is_fatal;       /* it delivers nothing any more */
 	bool is_stopping;    /* what comes back is given back */
 	/* Spans are on their way to the brokers and nothing arrives. */
 	_Atomic bool is_failing;
@@ -109,7 +110,7 @@ enum { HEADERS_ROOM = 4, BATCH_BYTES_MIN = 1024, BATCH_BYTES_MAX = 128 * 1024 };
 
 /* Room may have come, or topics: take what waits. */
 void kafka_resume(struct kafka_state *st);
-/* A new producer with this batch.size, soon. */
+/* A new producer with this batch.size, once the old one has delivered what it has. */
 void kafka_replace_producer(struct kafka_state *st, uint64_t batch_bytes);
 /* Note for other threads how much there is. */
 void kafka_note(struct kafka_state *st);
@@ -120,6 +121,8 @@ void kafka_note(struct kafka_state *st);
 void delivery_pump(struct kafka_state *st);
 /* Send rec. Takes it. */
 void delivery_send(struct kafka_state *st, struct record *rec);
+/* There is another producer. */
+void delivery_send_waiting(struct kafka_state *st);
 /* Callbacks of the producer and of topics. */
 void delivery_delivered(void *arg, void *opaque, const struct err *err);
 void delivery_troubled(void *arg, const struct err *err, bool is_fatal);

@@ -100,8 +100,8 @@ void kafka_replace_producer(struct kafka_state *st, uint64_t batch_bytes)
 	st->wants_producer = true;
 }
 
-/* What the old one has comes back and is sent again; whether it arrived is not known, but that is
- * rare, and better than waiting for a producer that may deliver nothing. */
+/* The old one has delivered everything, or, when it can deliver nothing any more, gives it back to
+ * be sent again: then it is not known what arrived, but the alternative is to deliver nothing. */
 static void replace_producer(void *arg)
 {
 	struct kafka_state *st = arg;
@@ -116,19 +116,19 @@ static void replace_producer(void *arg)
 		component_fail(st->c, &err);
 		return;
 	}
-	st->wants_producer = false;
-	st->is_replacing = true;
 	kafka_producer_free(st->producer);
-	st->is_replacing = false;
 	st->producer = made;
+	st->wants_producer = st->is_fatal = false;
 	log_info("new producer", "exporter", st->c->id, "batch_bytes", LOG_NUM(st->batch_bytes));
+	delivery_send_waiting(st);
 	kafka_resume(st);
 }
 
 /* Not from within its own callbacks. */
 static void post_replacement(struct kafka_state *st)
 {
-	if (!st->wants_producer || st->is_posted || st->is_stopping)
+	if (!st->wants_producer || st->is_posted || st->is_stopping ||
+	    (!st->is_fatal && kafka_producer_pending(st->producer) > 0))
 		return;
 	st->is_posted = true;
 	loop_post(st->loop, &st->replace_task);

@@ -69,6 +69,18 @@ def wait_for(what, condition, timeout=60.0, step=0.05):
         time.sleep(step)
 
 
+def newer_librdkafka(tmp):
+    """An environment in which the program loads the librdkafka of the Python client instead of
+    Debian's, whose SCRAM Kafka 4 refuses."""
+    import confluent_kafka
+
+    libs = os.path.join(os.path.dirname(os.path.dirname(confluent_kafka.__file__)), "confluent_kafka.libs")
+    found = [f for f in os.listdir(libs) if f.startswith("librdkafka")]
+    os.makedirs(tmp, exist_ok=True)
+    os.symlink(os.path.join(libs, found[0]), os.path.join(str(tmp), "librdkafka.so.1"))
+    return {"LD_LIBRARY_PATH": str(tmp)}
+
+
 class Broker:
     """One process, broker and controller in one. It keeps its ports and its data over restarts."""
 
@@ -393,6 +405,11 @@ class Kafka:
         """The Broker that leads a partition."""
         node = self.admin().list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
         return next(b for b in self.brokers if b.node == node)
+
+    def in_sync(self, topic):
+        """The in-sync replicas of the partition that has fewest."""
+        partitions = self.admin().list_topics(topic, timeout=10).topics[topic].partitions
+        return min(len(p.isrs) for p in partitions.values())
 
     def committed(self, group, topic):
         """{partition: committed offset} of a consumer group; partitions without one are left out."""

@@ -1,8 +1,12 @@
 """The kafka exporter against a real broker: what it acknowledged is in the topic, whole and once; a
 Python consumer reads the records with the official OTLP classes."""
 
+import base64
+import collections
+import json
 import os
 import subprocess
+import time
 from concurrent import futures
 
 import grpc
@@ -10,8 +14,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
 import otlp
-from kafka_bed import ROOT, java
-from mill import forwarder, merged, run, wait_for
+from kafka_bed import PASSWORD, ROOT, USER, Kafka, Secure, java, newer_librdkafka
+from ledger import Client
+from mill import SANITIZED, forwarder, merged, wait_for
 
 
 def producer(kafka, topic, exporter=None, storage=None, overlay=None):
@@ -197,3 +202,324 @@ def test_a_missing_topic_is_named_and_waited_for(kafka, make_mill):
     wait_for("the topic to be found", lambda: "topic found" in mill.stderr(), timeout=15)
     otlp.send_grpc(mill, sent)
     assert otlp.rows(joined(kafka.consume_all("made-later"))) == otlp.rows(sent)
+
+
+# -- sizes ----------------------------------------------------------------------------------------------------------------
+
+LIMIT = 1000000
+SIZES = [0, 1, 10, 1000, 30_000, 65_000, 66_000, 200_000, 999_000, 999_500, 999_700, 999_750, 999_800,
+         999_850, 999_900, 999_950, LIMIT, LIMIT + 100, 1_500_000, 5_000_000, 19_900_000]  # fmt: skip
+
+
+def giant(size):
+    """A request of one span with an attribute of so many characters, none like the other."""
+    req = otlp.request(attributes=0)
+    text = os.urandom(size // 2 + 1).hex()[:size]
+    next(otlp.spans_of(req)).attributes.append(otlp.string("payload", text))
+    return req
+
+
+def check_sizes(sent, small, dead):
+    """Every span is in one of the two, and those that fit are where they belong."""
+    sizes = {span_id: len(request.SerializeToString()) for request in sent for span_id in otlp.span_ids(request)}
+    assert sorted(small + dead) == sorted(sizes)
+    assert max(sizes[i] for i in small) < LIMIT
+    assert min(sizes[i] for i in dead) > LIMIT - 250, "a record that would have fitted"
+    assert len(dead) >= 5
+
+
+def ids_of(requests):
+    return [span_id for r in requests for span_id in otlp.span_ids(r)]
+
+
+def test_records_of_every_size_or_dead_letters(kafka, make_mill):
+    topic = kafka.create_topic(partitions=2, max_message_bytes=LIMIT)
+    dead_topic = kafka.create_topic(max_message_bytes=32 << 20)
+    extra = {"producer": {"max_message_bytes": 10_000_000}, "dead_letter": {"topic": dead_topic}}
+    mill = make_mill(producer(kafka, topic, extra))
+    sent = [giant(size) for size in SIZES]
+    send_all(mill, sent, tenant="team-a")
+    dead = kafka.consume_all(dead_topic)
+    check_sizes(sent, ids_of(map(decode, kafka.consume_all(topic))), ids_of(map(decode, dead)))
+    for r in dead:
+        assert r.headers["topic"] == topic.encode() and r.headers["tenant"] == b"team-a"
+        assert b"span of" in r.headers["reason"]
+    whole = {i: request for request in sent for i in otlp.span_ids(request)}
+    assert all(decode(r) == whole[otlp.span_ids(decode(r))[0]] for r in dead)
+    assert mill.metric("spanmill_dead_letter_records") == len(dead)
+    balance = mill.stop()
+    assert balance["delivered"] == len(SIZES) == balance["accepted"]
+
+
+def test_dead_letters_in_a_file(kafka, make_mill, tmp_path):
+    topic = kafka.create_topic(max_message_bytes=LIMIT)
+    path = tmp_path / "dead.jsonl"
+    mill = make_mill(producer(kafka, topic, {"dead_letter": {"file": str(path)}}))
+    sent = [giant(size) for size in SIZES]
+    send_all(mill, sent)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    dead = [service.ExportTraceServiceRequest.FromString(base64.b64decode(d["request"])) for d in lines]
+    check_sizes(sent, ids_of(map(decode, kafka.consume_all(topic))), ids_of(dead))
+    assert all(d["topic"] == topic and d["tenant"] == "single-tenant" for d in lines)
+    assert mill.stop()["delivered"] == len(SIZES)
+
+
+def test_without_a_dead_letter_the_client_is_told(kafka, make_mill):
+    topic = kafka.create_topic(max_message_bytes=20_000)
+    mill = make_mill(producer(kafka, topic))
+    sent = otlp.request(n_spans=3)
+    sent.resource_spans.extend(giant(50_000).resource_spans)
+    answer = otlp.send_grpc(mill, sent)
+    assert answer.partial_success.rejected_spans == 1
+    assert "the topic takes" in answer.partial_success.error_message
+    assert len(ids_of(map(decode, kafka.consume_all(topic)))) == 3
+    assert mill.metric("spanmill_dropped_spans", reason="too_large") == 1
+    assert mill.stop()["dropped"] == 1
+
+
+def test_large_requests_are_cut_between_spans(kafka, make_mill):
+    """18 MB at once, spans of all sizes, one trace: every record within the topic's limit."""
+    topic = kafka.create_topic(partitions=2, max_message_bytes=100_000)
+    mill = make_mill(producer(kafka, topic))
+    sent = otlp.request(n_spans=300, attributes=0)
+    for i, span in enumerate(otlp.spans_of(sent)):
+        span.attributes.append(otlp.string("payload", os.urandom(i * 199).hex()[: i * 320]))
+    otlp.send_grpc(mill, sent, timeout=20)
+    records = kafka.consume_all(topic)
+    assert len({r.partition for r in records}) == 1
+    assert otlp.rows(joined(records)) == otlp.rows(sent)
+    assert len(records) < 2.2 * len(sent.SerializeToString()) / 100_000
+
+
+def test_a_limit_lowered_at_run_time(kafka, make_mill):
+    """The brokers refuse what was right before: the limit is asked for, and nothing is lost."""
+    topic = kafka.create_topic(partitions=2, max_message_bytes=LIMIT)
+    path = "dead.jsonl"
+    mill = make_mill(producer(kafka, topic, {"dead_letter": {"file": path}, "producer": {"compression": "none"}}))
+    before = otlp.request(n_spans=500, size=200)
+    otlp.send_grpc(mill, before)
+    kafka.set_topic_config(topic, max_message_bytes=30_000)
+    after = [otlp.request(n_spans=500, size=200), giant(25_000), giant(40_000)]
+    send_all(mill, after)
+    dead = open(os.path.join(mill.tmp, path), encoding="ascii").read().splitlines()
+    assert len(dead) == 1
+    records = kafka.consume_all(topic)
+    before.resource_spans.extend(after[0].resource_spans)
+    before.resource_spans.extend(after[1].resource_spans)
+    assert otlp.rows(joined(records)) == otlp.rows(before)
+    assert mill.stop()["delivered"] == 1002
+
+
+# -- faults ---------------------------------------------------------------------------------------------------------------
+
+AWAY = float(os.environ.get("SPANMILL_DEAD_SECONDS", 6))
+
+
+def counts(kafka, topic):
+    """How often each span id is in the topic."""
+    return collections.Counter(ids_of(map(decode, kafka.consume_all(topic))))
+
+
+def check_acked(clients, found):
+    """What was acknowledged is there, once; nothing is there that was not sent."""
+    acked = {i for c in clients for request in c.acked.values() for i in otlp.span_ids(request)}
+    owed = {i for c in clients if c.owed for i in otlp.span_ids(c.owed)}
+    lost = acked - set(found)
+    assert not lost, f"{len(lost)} of {len(acked)} acknowledged spans are not in the topic"
+    twice = {i for i, n in found.items() if n > 1} & acked
+    assert not twice, f"{len(twice)} of {len(acked)} spans are there twice"
+    assert set(found) <= acked | owed
+    assert not [w for c in clients for w in c.wrong], clients[0].wrong[:3]
+
+
+def load(mill, n=3, pause=0.01):
+    clients = [Client(mill, n_spans=20, pause=pause, by_http=i % 2 == 1) for i in range(n)]
+    for c in clients:
+        c.start()
+    return clients
+
+
+def is_drained(mill):
+    return mill.metric("spanmill_held_spans") == 0 and mill.metric("spanmill_in_flight_spans") == 0
+
+
+def test_broker_away_at_start_and_at_stop(make_kafka, make_mill, tmp_path):
+    """The disk queue takes everything meanwhile; start and stop do not wait for the broker."""
+    kafka = make_kafka(start=False)
+    mill = make_mill(producer(kafka, "spans", storage=str(tmp_path / "queue")))
+    sent = [otlp.request(n_spans=10) for _ in range(20)]
+    send_all(mill, sent)
+    start = time.monotonic()
+    balance = mill.stop()
+    assert time.monotonic() - start < 8
+    assert balance == {"accepted": 200, "delivered": 0, "dropped": 0, "held": 200}
+    kafka.start()
+    kafka.create_topic("spans", partitions=4)
+    mill.start()
+    send_all(mill, [otlp.request(n_spans=10)])
+    wait_for("the queue to drain", lambda: is_drained(mill), timeout=20)
+    assert mill.stop()["delivered"] == 210
+    found = counts(kafka, "spans")
+    assert set(ids_of(sent)) <= set(found) and len(found) == 210
+    assert set(found.values()) == {1}
+
+
+def test_broker_killed_frozen_and_away_under_load(make_kafka, make_mill, tmp_path):
+    """Of three brokers one is killed, one frozen, then all are away: clients are answered all the
+    time, and everything they were answered for arrives once."""
+    kafka = make_kafka(n=3)
+    topic = kafka.create_topic(partitions=6, replication=3, min_insync_replicas=2)
+    mill = make_mill(producer(kafka, topic, storage=str(tmp_path / "queue")))
+    clients = load(mill)
+    wait_for("some load", lambda: len(clients[0].acked) > 20)
+    killed = kafka.leader(topic)
+    killed.kill()
+    time.sleep(AWAY / 6)
+    killed.start()
+    kafka.wait_ready()
+    wait_for("it to be in sync", lambda: kafka.in_sync(topic) == 3, timeout=60)
+    frozen = kafka.leader(topic, 1)
+    frozen.freeze()
+    time.sleep(AWAY / 3)
+    frozen.thaw()
+    rss = mill.proc_status("VmRSS")
+    for broker in kafka.brokers:
+        broker.kill()
+    before = len(clients[0].acked)
+    time.sleep(AWAY)
+    assert len(clients[0].acked) > before + 20, "clients were not answered while the brokers were away"
+    grown = mill.proc_status("VmRSS") - rss
+    kafka.start()
+    wait_for("it to be drained while the load goes on", lambda: mill.metric("spanmill_held_spans") < 500, timeout=60)
+    for c in clients:
+        c.finish()
+    wait_for("the queue to drain", lambda: is_drained(mill), timeout=60)
+    check_acked(clients, counts(kafka, topic))
+    assert max(t for c in clients for t in c.latencies) < 5
+    if not SANITIZED:
+        assert grown < 5 << 20, f"memory grew by {grown >> 10} KiB while the brokers were away"
+    assert mill.stop()["held"] == 0
+
+
+def test_agent_killed_under_load(kafka, make_mill, tmp_path):
+    """kill -9 of the agent: what it acknowledged is in its queue or in the topic."""
+    topic = kafka.create_topic(partitions=4)
+    mill = make_mill(producer(kafka, topic, storage=str(tmp_path / "queue")))
+    clients = load(mill)
+    for _ in range(3):
+        n = len(clients[0].acked)
+        wait_for("progress", lambda: len(clients[0].acked) > n + 20, timeout=20)
+        mill.kill()
+        mill.start()
+    for c in clients:
+        c.finish()
+    wait_for("the queue to drain", lambda: is_drained(mill), timeout=20)
+    found = counts(kafka, topic)
+    acked = {i for c in clients for request in c.acked.values() for i in otlp.span_ids(request)}
+    assert acked <= set(found)
+    mill.stop()
+
+
+def test_without_a_disk_queue_the_client_waits_for_the_broker(make_kafka, make_mill):
+    """Every answer within the deadline; a success only when the brokers have it."""
+    kafka = make_kafka()
+    topic = kafka.create_topic(partitions=4)
+    mill = make_mill(producer(kafka, topic, {"timeout": "1s"}))
+    clients = load(mill)
+    wait_for("some load", lambda: len(clients[0].acked) > 20)
+    broker = kafka.brokers[0]
+    broker.freeze()
+    wait_for("a refusal", lambda: all(c.refused for c in clients), timeout=20)
+    broker.thaw()
+    for c in clients:
+        c.finish()
+    broker.kill()
+    with pytest.raises(grpc.RpcError) as e:
+        otlp.send_grpc(mill, otlp.request(), timeout=3)
+    assert e.value.code() == grpc.StatusCode.UNAVAILABLE
+    broker.start()
+    kafka.wait_ready()
+    sent = otlp.request()
+    wait_for("a success", lambda: succeeds(mill, sent), timeout=20)
+    found = counts(kafka, topic)
+    acked = {i for c in clients for request in c.acked.values() for i in otlp.span_ids(request)}
+    assert acked | set(otlp.span_ids(sent)) <= set(found)
+    assert not [w for c in clients for w in c.wrong] and not any(c.late for c in clients)
+
+
+def succeeds(mill, request):
+    try:
+        otlp.send_grpc(mill, request, timeout=3)
+        return True
+    except grpc.RpcError:
+        return False
+
+
+def test_a_topic_that_grows_or_is_made_anew(kafka, make_mill, tmp_path):
+    topic = kafka.create_topic(partitions=4)
+    mill = make_mill(producer(kafka, topic, {"metadata": {"refresh_interval": "1s"}}, storage=str(tmp_path / "queue")))
+    clients = load(mill)
+    wait_for("some load", lambda: len(clients[0].acked) > 20)
+    kafka.grow_topic(topic, 6)
+    wait_for("the new partitions", lambda: "partitions=6" in mill.stderr())
+    n = len(clients[0].acked)
+    wait_for("more load", lambda: len(clients[0].acked) > n + 50)
+    wait_for("records in the new partitions", lambda: all(kafka.end_offsets(topic)[p] for p in (4, 5)))
+    for c in clients:
+        c.finish()
+    wait_for("the queue to drain", lambda: is_drained(mill), timeout=20)
+    check_acked(clients, counts(kafka, topic))
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, partitions=2)
+    sent = [otlp.request(n_traces=20) for _ in range(5)]
+    send_all(mill, sent)
+    wait_for("the queue to drain", lambda: is_drained(mill), timeout=40)
+    assert set(ids_of(sent)) <= set(counts(kafka, topic))
+    assert mill.stop()["held"] == 0
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
+def test_tls_and_login(secure_kafka, make_mill, tmp_path, mechanism):
+    kafka, secure = secure_kafka
+    topic = kafka.create_topic()
+    sasl = {"mechanism": mechanism, "username": USER, "password": PASSWORD}
+    env = newer_librdkafka(tmp_path / "lib") if mechanism.startswith("SCRAM") else None
+    if mechanism == "OAUTHBEARER":
+        token = tmp_path / "token"
+        token.write_text(unsecured_token(USER))
+        sasl = {"mechanism": mechanism, "oauthbearer_token_file": str(token)}
+    tls = {"ca_file": secure.ca, "cert_file": secure.client_cert, "key_file": secure.client_key}
+    extra = {"brokers": kafka.secure_addresses, "auth": {"sasl": sasl}, "tls": tls}
+    mill = make_mill(producer(kafka, topic, extra), env=env)
+    sent = otlp.request()
+    otlp.send_grpc(mill, sent)
+    assert otlp.rows(joined(kafka.consume_all(topic))) == otlp.rows(sent)
+    assert "does not work with Kafka 4" not in mill.stderr()
+
+
+def unsecured_token(user):
+    def part(claims):
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+
+    now = int(time.time())
+    return f"{part({'alg': 'none'})}.{part({'sub': user, 'iat': now, 'exp': now + 600})}."
+
+
+def test_a_wrong_password_is_said(secure_kafka, make_mill):
+    kafka, secure = secure_kafka
+    extra = {
+        "brokers": kafka.secure_addresses,
+        "auth": {"sasl": {"mechanism": "PLAIN", "username": USER, "password": "wrong"}},
+        "tls": {"ca_file": secure.ca, "cert_file": secure.client_cert, "key_file": secure.client_key},
+    }
+    mill = make_mill(producer(kafka, "spans", extra))
+    wait_for("the reason", lambda: "Invalid username or password" in mill.stderr(), timeout=15)
+    assert "wrong" not in mill.stderr()
+
+
+@pytest.fixture(scope="module")
+def secure_kafka(kafka_installed, tmp_path_factory):
+    tmp = tmp_path_factory.mktemp("secure")
+    secure = Secure(tmp, mtls=True)
+    with Kafka(tmp / "kafka", secure=secure) as kafka:
+        yield kafka, secure

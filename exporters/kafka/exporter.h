@@ -105,8 +105,9 @@ bool kafka_is_topic_name(const char *name);
 
 /* ---- kafka.c ---- */
 
-/* batch.size: what records are put together for; full ones go alone. */
-enum { HEADERS_ROOM = 4, BATCH_BYTES_MIN = 1024, BATCH_BYTES_MAX = 128 * 1024 };
+/* batch.size: records of a partition go together in one request up to this, where that is no more
+ * than the topic takes of one record. */
+enum { HEADERS_ROOM = 4, BATCH_BYTES_MIN = 1024, BATCH_BYTES_MAX = 1000000 };
 
 /* Room may have come, or topics: take what waits. */
 void kafka_resume(struct kafka_state *st);

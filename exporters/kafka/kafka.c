@@ -49,6 +49,10 @@ static void add_delivery(const struct kafka_config *conf, bool has_storage,
 	kafka_properties_add(p, "batch.num.messages", "%llu",
 			     conf->flush_max_messages ? (unsigned long long)conf->flush_max_messages
 						      : 10000ULL);
+	/* librdkafka takes a later batch's success for that of an earlier one which a broker had
+	 * refused; see docs/decisions/011. A broker answers a connection's requests one by one
+	 * anyway. */
+	kafka_properties_add(p, "max.in.flight.requests.per.connection", "1");
 	/* The window bounds it. */
 	kafka_properties_add(p, "queue.buffering.max.messages", "10000000");
 	kafka_properties_add(p, "queue.buffering.max.kbytes", "2147483647");

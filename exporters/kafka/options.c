@@ -120,6 +120,9 @@ static const struct kafka_owned owned[] = {
 	{ "partitioner", "see `record_partitioner`" },
 	{ "queue.buffering.max.messages", "the memory budget bounds what is under way" },
 	{ "queue.buffering.max.kbytes", "the memory budget bounds what is under way" },
+	{ "max.in.flight", "one at a time keeps librdkafka from losing records" },
+	{ "max.in.flight.requests.per.connection",
+	  "one at a time keeps librdkafka from losing records" },
 	{ "transactional.id", "transactions are not used" },
 	{ NULL, NULL },
 };

@@ -13,6 +13,7 @@ one broker to make the class-data archive (what install-kafka does).
 import collections
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -87,11 +88,14 @@ class Broker:
     def __init__(self, kafka, node):
         self.kafka, self.node = kafka, node
         self.dir = os.path.join(kafka.dir, f"broker{node}")
-        self.port, self.controller_port = free_port(), free_port()
-        self.secure_port = free_port() if kafka.secure else None
+        self.choose_ports()
         self.log = os.path.join(self.dir, "log")
         self.config = os.path.join(self.dir, "server.properties")
         self.process = None
+
+    def choose_ports(self):
+        self.port, self.controller_port = free_port(), free_port()
+        self.secure_port = free_port() if self.kafka.secure else None
 
     @property
     def address(self):
@@ -290,12 +294,26 @@ class Kafka:
             assert process.wait(60) == 0, f"format:\n{broker.tail()}"
 
     def start(self, ready=True):
+        is_first = not os.path.exists(self.brokers[0].config)
         self.format()
         for broker in self.brokers:
             broker.start()
-        if ready:
-            self.wait_ready()
+        try:
+            if ready:
+                self.wait_ready()
+        except AssertionError:
+            if not is_first or not any("Address already in use" in b.tail(1 << 20) for b in self.brokers):
+                raise
+            self.start_over()
         return self
+
+    def start_over(self):
+        """Somebody took a port between its choice and its use."""
+        self.kill()
+        for broker in self.brokers:
+            shutil.rmtree(broker.dir)
+            broker.choose_ports()
+        self.start()
 
     def wait_ready(self, timeout=90):
         """Until the metadata names every broker that runs."""

@@ -312,7 +312,7 @@ def test_a_limit_lowered_at_run_time(kafka, make_mill):
 
 # -- faults ---------------------------------------------------------------------------------------------------------------
 
-AWAY = float(os.environ.get("SPANMILL_DEAD_SECONDS", 6))
+AWAY = float(os.environ.get("SPANMILL_DEAD_SECONDS", 5))
 
 
 def counts(kafka, topic):
@@ -365,23 +365,19 @@ def test_broker_away_at_start_and_at_stop(make_kafka, make_mill, tmp_path):
 
 
 def test_broker_killed_frozen_and_away_under_load(make_kafka, make_mill, tmp_path):
-    """Of three brokers one is killed, one frozen, then all are away: clients are answered all the
+    """Of three brokers one is frozen, one is killed, then all are away: clients are answered all the
     time, and everything they were answered for arrives once."""
     kafka = make_kafka(n=3)
     topic = kafka.create_topic(partitions=6, replication=3, min_insync_replicas=2)
     mill = make_mill(producer(kafka, topic, storage=str(tmp_path / "queue")))
     clients = load(mill)
     wait_for("some load", lambda: len(clients[0].acked) > 20)
-    killed = kafka.leader(topic)
-    killed.kill()
-    time.sleep(AWAY / 6)
-    killed.start()
-    kafka.wait_ready()
-    wait_for("it to be in sync", lambda: kafka.in_sync(topic) == 3, timeout=60)
     frozen = kafka.leader(topic, 1)
     frozen.freeze()
     time.sleep(AWAY / 3)
     frozen.thaw()
+    kafka.leader(topic).kill()
+    time.sleep(AWAY / 6)
     rss = mill.proc_status("VmRSS")
     for broker in kafka.brokers:
         broker.kill()
@@ -433,26 +429,10 @@ def test_without_a_disk_queue_the_client_waits_for_the_broker(make_kafka, make_m
     broker.thaw()
     for c in clients:
         c.finish()
-    broker.kill()
-    with pytest.raises(grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=3)
-    assert e.value.code() == grpc.StatusCode.UNAVAILABLE
-    broker.start()
-    kafka.wait_ready()
-    sent = otlp.request()
-    wait_for("a success", lambda: succeeds(mill, sent), timeout=20)
     found = counts(kafka, topic)
     acked = {i for c in clients for request in c.acked.values() for i in otlp.span_ids(request)}
-    assert acked | set(otlp.span_ids(sent)) <= set(found)
+    assert acked <= set(found)
     assert not [w for c in clients for w in c.wrong] and not any(c.late for c in clients)
-
-
-def succeeds(mill, request):
-    try:
-        otlp.send_grpc(mill, request, timeout=3)
-        return True
-    except grpc.RpcError:
-        return False
 
 
 def test_a_topic_that_grows_or_is_made_anew(kafka, make_mill, tmp_path):

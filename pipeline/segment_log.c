@@ -155,6 +155,7 @@ static void set_limits(struct segment_log *log, const struct segment_log_options
 	log->segment_bytes = MIN(MAX(log->segment_bytes, 64 * KIB), GIB);
 	log->max_pending_bytes =
 		o->max_pending_bytes ? o->max_pending_bytes : SEGMENT_PENDING_DEFAULT;
+	log->leave_free = o->leave_free;
 	log->sync = o->sync;
 	log->budget = o->budget;
 	log->io = o->io ? o->io : &segment_io_real;

@@ -42,6 +42,8 @@ struct segment_log_options {
 	uint64_t segment_bytes;		/* 64 MiB; at most max_bytes / 4; 64 KiB to 1 GiB */
 	uint64_t max_bytes;		/* on disk; 0: no limit but the disk's */
 	uint64_t max_pending_bytes;	/* queued, not yet written: 64 MiB */
+	uint64_t leave_free;	/* of the file system: as many bytes as the log has in use, at most
+				 * these, for what its records become before they can be freed */
 	bool sync;			/* done() means durable; false: in the page cache */
 	bool verify;			/* open reads every segment, not only the last */
 	struct budget *budget;		/* charged with the buffers of readers; may be NULL */

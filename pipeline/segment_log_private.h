@@ -33,7 +33,7 @@ struct segment_log {
 	struct segment_dir dir;
 	const struct segment_io *io;
 	struct budget *budget;
-	uint64_t segment_bytes, max_bytes, max_pending_bytes, record_max;
+	uint64_t segment_bytes, max_bytes, max_pending_bytes, record_max, leave_free;
 	bool sync;
 	pthread_t thread;
 	bool has_thread;

@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* After "disk full" appends fail at once for this long, so that retries do not hammer the disk.
@@ -211,6 +212,39 @@ static uint64_t room_left(struct segment_log *log)
 	return log->max_bytes > used ? log->max_bytes - used : 0;
 }
 
+/* The largest size up to `want`, by halves, of which the file system keeps leave_free; 0: not even
+ * `need`. Whoever turns the records into something else on the same disk, and frees them then, must
+ * never find it full of log. */
+static uint64_t size_that_leaves_room(struct segment_log *log, uint64_t need, uint64_t want)
+{
+	const struct segment *newest;
+	struct statvfs fs;
+	uint64_t left, used, size = MAX(want, need);
+
+	if (log->leave_free == 0 || fstatvfs(log->dir.fd, &fs) < 0)
+		return size;
+	pthread_mutex_lock(&log->lock);
+	newest = segment_log_newest(log);
+	left = (uint64_t)fs.f_bavail * fs.f_frsize + (newest ? newest->size - newest->bytes : 0);
+	used = segment_log_used(log);
+	pthread_mutex_unlock(&log->lock);
+	while (left < size + MIN(used + size, log->leave_free)) {
+		if (size == need)
+			return 0;
+		size = MAX(size / 2, need);
+	}
+	return size;
+}
+
+static int no_room(struct segment_log *log, struct err *err)
+{
+	err_set(err, ERR_EXHAUSTED,
+		"disk full: %s: the rest of the disk is kept for what the log becomes",
+		log->dir.path);
+	err->retry_after_ms = 1000;
+	return -1;
+}
+
 static int log_full(struct segment_log *log, struct err *err)
 {
 	err_set(err, ERR_EXHAUSTED, "log full: %s: max_bytes %llu leaves no room for a segment",
@@ -236,7 +270,11 @@ static int roll(struct segment_log *log, uint64_t record_size, struct err *err)
 	pthread_mutex_unlock(&log->lock);
 	if (room_left(log) < need && (!reclaim_newest(log) || room_left(log) < need))
 		return log_full(log, err);
-	size = MIN(want, room_left(log));
+	size = size_that_leaves_room(log, need, MIN(want, room_left(log)));
+	if (size == 0 && reclaim_newest(log))
+		size = size_that_leaves_room(log, need, MIN(want, room_left(log)));
+	if (size == 0)
+		return no_room(log, err);
 	fd = create_segment(log, &h, need, &size);
 	if (fd < 0 && is_full(errno) && reclaim_newest(log)) {
 		size = MIN(want, room_left(log));

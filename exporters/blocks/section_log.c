@@ -368,6 +368,10 @@ struct section_log *section_log_start(const struct section_log_options *o, struc
 		.budget = o->budget,
 		.io = o->log_io,
 		.max_pending_bytes = PENDING_MAX,
+		/* A section's blocks are written before its records are freed. */
+		.leave_free = o->max_block_bytes
+				      ? 2 * MAX(o->max_block_bytes, SEGMENT_BYTES_DEFAULT)
+				      : GIB,
 	};
 	const char *delay = getenv("SPANMILL_TEST_STEP_DELAY_MS");
 	struct section_log *l = xcalloc(1, sizeof(*l));

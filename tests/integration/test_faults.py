@@ -11,6 +11,8 @@ import time
 import pytest
 
 from faults import SHAPES, Oracle, seeded, small_disk
+from loadgen import Gen
+from mill import wait_for
 
 EPISODES = int(os.environ.get("SPANMILL_FAULT_EPISODES", 8))
 SECONDS = float(os.environ.get("SPANMILL_FAULT_SECONDS", 0)) / len(SHAPES)
@@ -39,3 +41,30 @@ def test_faults(tmp_path, shape):
             oracle.close()
     print(f"{shape}: {oracle.episodes} episodes {done}, {len(spans)} spans acknowledged")
     assert len(spans) > 30 * oracle.episodes, "hardly anything was acknowledged"
+
+
+def test_the_log_leaves_room_for_blocks(tmp_path):
+    """A disk that load fills: the log must not take what its blocks need, or nothing could ever be
+    freed again."""
+    with small_disk(80) as disk:
+        if disk is None:
+            pytest.skip("mounting a small disk is not allowed here")
+        oracle = Oracle(tmp_path, "blocks", seeded("SPANMILL_FAULT_SEED"), disk)
+        blocks = oracle.mill.config["exporters"]["blocks"]
+        blocks.update({"max_block_age": "1h", "max_block_traces": 0, "flush_on_shutdown": False})
+        oracle.mill.write_config()
+        try:
+            oracle.mill.start()
+            flags = ("--batch", "500", "--span-bytes", "2000")
+            port = oracle.mill.ports["grpc"]
+            oracle.gens.append(Gen(tmp_path, port, "fill", *flags, rate=0).start())
+            wait_for("a full log", lambda: "disk full" in oracle.mill.stderr(), 60)
+            oracle.gens[0].kill()
+            oracle.mill.kill()
+            blocks["max_block_age"] = "100ms"
+            oracle.mill.write_config()
+            oracle.mill.start()
+            wait_for("blocks", lambda: oracle.mill.metric("spanmill_blocks_live_spans") == 0, 60)
+            oracle.mill.stop()
+        finally:
+            oracle.close()

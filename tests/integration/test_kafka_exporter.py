@@ -312,7 +312,7 @@ def test_a_limit_lowered_at_run_time(kafka, make_mill):
 
 # -- faults ---------------------------------------------------------------------------------------------------------------
 
-AWAY = float(os.environ.get("SPANMILL_DEAD_SECONDS", 5))
+AWAY = float(os.environ.get("SPANMILL_DEAD_SECONDS", 3))
 
 
 def counts(kafka, topic):
@@ -383,7 +383,7 @@ def test_broker_killed_frozen_and_away_under_load(make_kafka, make_mill, tmp_pat
         broker.kill()
     before = len(clients[0].acked)
     time.sleep(AWAY)
-    assert len(clients[0].acked) > before + 20, "clients were not answered while the brokers were away"
+    assert len(clients[0].acked) > before + 10, "clients were not answered while the brokers were away"
     grown = mill.proc_status("VmRSS") - rss
     kafka.start()
     wait_for("it to be drained while the load goes on", lambda: mill.metric("spanmill_held_spans") < 500, timeout=60)

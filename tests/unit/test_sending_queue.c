@@ -5,6 +5,8 @@
  */
 #include "tests/unit/sending_queue_fixture.h"
 
+#include "pipeline/span_debt.h"
+
 static struct client clients[SPANS_MAX];
 
 static void thousand_spans_under_every_answer(void **state)
@@ -352,9 +354,98 @@ static void drain_sends_what_sleeps(void **state)
 	bed_free(bed);
 }
 
+/* ---- an exporter that takes spans over ---- */
+
+static struct {
+	struct send_request *kept; /* no room for it yet */
+	struct span_debt debt;     /* of what was taken */
+	bool has_room;
+	_Atomic uint32_t n_taken, n_kept;
+} taker;
+
+static void take(struct send_request *r)
+{
+	assert_null(r->encoding.pieces);
+	span_debt_take(&taker.debt, r->batch, NULL, r->batch->tables.n_spans);
+	atomic_fetch_add(&taker.n_taken, 1);
+	sending_queue_done(r, SEND_TAKEN, 0, NULL);
+}
+
+static void taker_send(struct component *c, struct send_request *r)
+{
+	(void)c;
+	assert_null(taker.kept);
+	if (taker.has_room) {
+		take(r);
+		return;
+	}
+	taker.kept = r;
+	atomic_fetch_add(&taker.n_kept, 1);
+}
+
+static void taker_cancel(struct component *c, struct send_request *r)
+{
+	(void)c;
+	assert_ptr_equal(taker.kept, r);
+	taker.kept = NULL;
+	sending_queue_done(r, SEND_RETRYABLE, 0, &(struct err){ .kind = ERR_UNAVAILABLE });
+}
+
+static void make_room(void *arg)
+{
+	struct send_request *r = taker.kept;
+
+	(void)arg;
+	taker.has_room = true;
+	taker.kept = NULL;
+	take(r);
+}
+
+static void settle_taken(void *arg)
+{
+	(void)arg;
+	span_debt_settle(&taker.debt, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
+	span_debt_fini(&taker.debt);
+}
+
+/* One request is with the exporter until it has room; what it took, it settles itself. */
+static void spans_are_taken_over(void **state)
+{
+	enum { REQUESTS = 20 };
+	struct bed *bed = bed_new();
+
+	(void)state;
+	memset(&taker, 0, sizeof(taker));
+	bed->q = sending_queue_new(
+		&(struct sending_queue_settings){ .component = &bed->components[0],
+						  .loop = bed->loop,
+						  .queue = &bed->queue,
+						  .retry = &bed->retry,
+						  .takes_spans = true,
+						  .send = taker_send,
+						  .cancel = taker_cancel },
+		NULL);
+	assert_non_null(bed->q);
+	for (uint32_t i = 0; i < REQUESTS; i++)
+		client_send(bed, &clients[i], 3 * i, 3, 20, "t");
+	WAIT_FOR(atomic_load(&taker.n_kept) == 1);
+	assert_false(sending_queue_is_drained(bed->q));
+	loop_call(bed->loop, make_room, bed);
+	WAIT_FOR(atomic_load(&taker.n_taken) == REQUESTS);
+	WAIT_FOR(sending_queue_is_drained(bed->q));
+	assert_int_equal(atomic_load(&taker.n_kept), 1);
+	for (size_t i = 0; i < REQUESTS; i++)
+		assert_int_equal(clients[i].settled, 0);
+	loop_call(bed->loop, settle_taken, bed);
+	assert_true(all_settled(clients, REQUESTS));
+	assert_balance(60, 60, 0, 0);
+	bed_free(bed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(spans_are_taken_over),
 		cmocka_unit_test(thousand_spans_under_every_answer),
 		cmocka_unit_test(withdrawn_spans_of_a_merged_batch_stay_behind),
 		cmocka_unit_test(withdrawn_requests_are_given_up),

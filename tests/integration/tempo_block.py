@@ -232,6 +232,18 @@ def make_blooms(ids, p=FALSE_POSITIVES, shard_bytes=SHARD_BYTES, n=None):
     return [struct.pack(">QQQ", m, k, m) + struct.pack(f">{len(w)}Q", *w) for w in words]
 
 
+def may_hold(blooms, trace_id):
+    bloom = blooms[fnv1_32(trace_id) % len(blooms)]
+    m, k, again = struct.unpack_from(">QQQ", bloom)
+    assert m == again and len(bloom) == 24 + 8 * ((m + 63) // 64)
+
+    def is_set(bit):
+        (word,) = struct.unpack_from(">Q", bloom, 24 + 8 * (bit >> 6))
+        return word >> (bit & 63) & 1
+
+    return all(is_set(bit) for bit in bits_of(trace_id, m, k))
+
+
 # -- a whole block --------------------------------------------------------------------------------
 
 

@@ -263,12 +263,18 @@ static uint32_t pick_trace(struct build_state *s, uint32_t n)
 /* The fields that the builder looks at; the span was validated before. */
 static void read_fields(struct span_ref *sp)
 {
-	enum { SPAN_ID = 2, KIND = 6, START = 7, END = 8 };
+	enum { SPAN_ID = 2, KIND = 6, START = 7, END = 8, IDS_BYTES = 28 };
 	struct bytes rest = { sp->p, sp->len };
 	unsigned seen = 0;
 	struct pb_field f = { 0 };
 
-	/* The usual span has them in front of its attributes. */
+	/* The usual span has them in front of its attributes, and first of all its two ids. */
+	if (rest.n >= IDS_BYTES && load_le16(rest.p) == 0x100a &&
+	    load_le16(rest.p + 18) == 0x0812) {
+		memcpy(sp->span_id, rest.p + 20, sizeof(sp->span_id));
+		rest = (struct bytes){ rest.p + IDS_BYTES, rest.n - IDS_BYTES };
+		seen = 1;
+	}
 	while (seen != 0xf && pb_next(&rest, &f) > 0) {
 		if (f.number == SPAN_ID && f.wire == PB_LEN && f.data.n == sizeof(sp->span_id)) {
 			memcpy(sp->span_id, f.data.p, sizeof(sp->span_id));

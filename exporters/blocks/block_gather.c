@@ -37,25 +37,29 @@ void block_gather_fini(struct block_gather *g)
 uint32_t block_gather_check(const uint8_t *p, size_t n)
 {
 	const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15);
-	uint64_t v[4] = { n, 1, 2, 3 };
+	uint64_t a = n, b = 1, c = 2, d = 3; /* no array: it would live in memory */
 	uint8_t last[32] = { 0 };
 
-	for (; n >= 32; p += 32, n -= 32)
-		for (int i = 0; i < 4; i++)
-			v[i] = (v[i] ^ load_le64(p + 8 * i)) * odd;
-	memcpy(last, p, n);
-	for (int i = 0; i < 4; i++) {
-		v[i] = (v[i] ^ load_le64(last + 8 * i)) * odd;
-		v[i] ^= v[i] >> 32;
+	for (; n >= 32; p += 32, n -= 32) {
+		a = (a ^ load_le64(p)) * odd;
+		b = (b ^ load_le64(p + 8)) * odd;
+		c = (c ^ load_le64(p + 16)) * odd;
+		d = (d ^ load_le64(p + 24)) * odd;
 	}
-	for (int i = 1; i < 4; i++)
-		v[0] = (v[0] ^ v[i]) * odd;
-	return (uint32_t)(v[0] >> 32);
+	memcpy(last, p, n);
+	a = (a ^ load_le64(last)) * odd;
+	b = (b ^ load_le64(last + 8)) * odd;
+	c = (c ^ load_le64(last + 16)) * odd;
+	d = (d ^ load_le64(last + 24)) * odd;
+	a = (a ^ a >> 32 ^ b ^ b >> 32) * odd;
+	a = (a ^ c ^ c >> 32) * odd;
+	a = (a ^ d ^ d >> 32) * odd;
+	return (uint32_t)(a >> 32);
 }
 
-static const struct span_note *note_of(const struct block_gather *g, size_t key)
+static uint32_t len_of(const struct block_gather *g, size_t key)
 {
-	return &g->notes->notes[g->notes->keys[key].note];
+	return g->notes->keys[key].len;
 }
 
 static size_t head_size(uint32_t len)
@@ -73,7 +77,7 @@ static size_t choose(struct block_gather *g, size_t from)
 		size_t end = span_notes_trace_end(g->notes, g->to), trace = 0;
 
 		for (size_t i = g->to; i < end; i++)
-			trace += head_size(note_of(g, i)->len) + note_of(g, i)->len;
+			trace += head_size(len_of(g, i)) + len_of(g, i);
 		if (g->to > from && bytes + trace > g->chunk_bytes)
 			break;
 		bytes += trace;
@@ -105,7 +109,7 @@ static void lay_out(struct block_gather *g, size_t bytes)
 	}
 	g->order = fit(g->order, &g->cap_order, n, sizeof(*g->order));
 	for (size_t i = 0; i < n; i++) {
-		uint32_t len = note_of(g, g->from + i)->len;
+		uint32_t len = len_of(g, g->from + i);
 
 		g->chunk[pos++] = TAG_SPAN;
 		pos += pb_varint_write(g->chunk + pos, len);
@@ -174,15 +178,42 @@ static int place(struct block_gather *g, size_t k, const uint8_t *p, struct err 
 	return 0;
 }
 
+/* Do the spans of a run lie in the chunk as they do in their request? A span alone does, and mostly
+ * a trace's spans that came together. */
+static bool lies_alike(const struct block_gather *g, size_t k, size_t end)
+{
+	size_t at = g->at[(uint32_t)g->order[k]];
+	uint32_t off = note_in_order(g, k)->off;
+
+	while (++k < end)
+		if (g->at[(uint32_t)g->order[k]] - at != note_in_order(g, k)->off - off)
+			return false;
+	return true;
+}
+
+/* What lay between the spans was read over their heads. */
+static void restore_heads(struct block_gather *g, size_t k, size_t end)
+{
+	while (++k < end) {
+		uint32_t len = note_in_order(g, k)->len;
+		uint8_t *head = g->chunk + g->at[(uint32_t)g->order[k]] - head_size(len);
+
+		*head = TAG_SPAN;
+		pb_varint_write(head + 1, len);
+	}
+}
+
 static int read_run(struct block_gather *g, size_t k, size_t end, struct err *err)
 {
 	const struct span_note *first = note_in_order(g, k), *last = note_in_order(g, end - 1);
 	uint32_t n = last->off + last->len - first->off;
-	/* A large span alone needs no detour. */
-	uint8_t *to = n > BOUNCE_MAX ? g->chunk + g->at[(uint32_t)g->order[k]] : g->bounce;
+	bool direct = lies_alike(g, k, end);
+	uint8_t *to = direct ? g->chunk + g->at[(uint32_t)g->order[k]] : g->bounce;
 
 	if (g->input->read(g->input->arg, first->request, first->off, n, to, err) < 0)
 		return -1;
+	if (direct)
+		restore_heads(g, k, end);
 	for (; k < end; k++)
 		if (place(g, k, to + (note_in_order(g, k)->off - first->off), err) < 0)
 			return -1;
@@ -209,7 +240,7 @@ int block_gather_load(struct block_gather *g, size_t from, struct err *err)
 
 const uint8_t *block_gather_span(const struct block_gather *g, size_t i, uint8_t *head_len)
 {
-	*head_len = (uint8_t)head_size(note_of(g, i)->len);
+	*head_len = (uint8_t)head_size(len_of(g, i));
 	return g->chunk + g->at[i - g->from];
 }
 

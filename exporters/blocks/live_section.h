@@ -46,7 +46,7 @@ struct live_section {
 	uint64_t opened_mono_ns;           /* of the first record; for max_block_age */
 	uint64_t bytes, n_spans;           /* OTLP bytes, and spans, in the log */
 	uint64_t head_bytes; /* of resources and scopes, those that repeat mostly left out */
-	uint64_t n_claimed; /* of the spans: those the ledger counts here (batch_hold) */
+	uint64_t n_claimed;  /* of the spans: those the ledger counts here (batch_hold) */
 	struct live_record *records;
 	size_t n_records, cap_records;
 	char **tenants;
@@ -56,7 +56,7 @@ struct live_section {
 	struct live_link *links;
 	size_t n_links, cap_links;
 	uint64_t heads_seen[LIVE_SECTION_HEADS]; /* hashes; each slot has the last one */
-	uint64_t seed; /* senders choose ids, and must not choose slots */
+	uint64_t seed;                           /* senders choose ids, and must not choose slots */
 	struct budget *budget;
 	size_t charged;
 	uint64_t retire_mono_ns;   /* published: when other readers have seen the block */

@@ -29,23 +29,23 @@ struct segment_io;
 
 struct section_log_options {
 	struct store *store;
-	const char *dir;		/* of the log */
-	uint64_t max_block_bytes, max_block_traces;	/* 0: no limit */
+	const char *dir;                            /* of the log */
+	uint64_t max_block_bytes, max_block_traces; /* 0: no limit */
 	uint64_t max_block_age_ns;
 	struct block_writer_options writer;
 	struct budget *budget;
-	_Atomic uint64_t *sent;		/* counts spans as they become durable; may be NULL */
-	const struct segment_io *log_io;	/* fault tests: the log's system calls */
+	_Atomic uint64_t *sent;          /* counts spans as they become durable; may be NULL */
+	const struct segment_io *log_io; /* fault tests: the log's system calls */
 };
 
 struct section_log_stats {
 	uint64_t blocks_written, sections, build_failures;
 	uint64_t duplicates, conflicting;
-	uint64_t lost_spans;		/* to damage of the log, after they were indexed */
+	uint64_t lost_spans;                /* to damage of the log, after they were indexed */
 	uint64_t lost_records, quarantined; /* of the log: records, files */
-	uint64_t live_spans, live_bytes, live_traces;	/* not in a published section */
+	uint64_t live_spans, live_bytes, live_traces; /* not in a published section */
 	uint64_t log_bytes;
-	char last_error[256];		/* of the attempt under way; empty when all is well */
+	char last_error[256]; /* of the attempt under way; empty when all is well */
 };
 
 /* Take the log, finish what a crash left, index what is not committed, start the builder. Replays

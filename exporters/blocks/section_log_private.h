@@ -25,22 +25,22 @@ struct section_list {
 struct section_log {
 	struct section_log_options o;
 	struct segment_log *log;
-	char source[64];			/* of the commits: the log's id */
+	char source[64]; /* of the commits: the log's id */
 	struct live_source live;
 	pthread_mutex_t lock;
-	pthread_cond_t wake;			/* the builder's: something to build, or stop */
-	pthread_cond_t progress;		/* a section was published, or an attempt failed */
-	struct live_section *open;		/* being filled */
-	struct section_list closed;		/* to be built; the first one is under way */
-	struct section_list retiring;		/* published; their index is gone */
+	pthread_cond_t wake;          /* the builder's: something to build, or stop */
+	pthread_cond_t progress;      /* a section was published, or an attempt failed */
+	struct live_section *open;    /* being filled */
+	struct section_list closed;   /* to be built; the first one is under way */
+	struct section_list retiring; /* published; their index is gone */
 	bool stopping;
-	uint64_t next_lsn;			/* highest durable LSN seen + 1 */
-	uint64_t published_lsn;			/* all below are in published sections */
-	uint64_t sweep_mono_ns;			/* when the builder sweeps next; its thread only */
+	uint64_t next_lsn;      /* highest durable LSN seen + 1 */
+	uint64_t published_lsn; /* all below are in published sections */
+	uint64_t sweep_mono_ns; /* when the builder sweeps next; its thread only */
 	struct section_log_stats stats;
-	unsigned step_delay_ms;			/* tests: between the steps of publishing */
+	unsigned step_delay_ms; /* tests: between the steps of publishing */
 	pthread_t builder;
-	bool building;				/* the thread runs */
+	bool building; /* the thread runs */
 };
 
 static inline void section_list_append(struct section_list *list, struct live_section *s)

@@ -18,6 +18,7 @@
 struct span_key {
 	uint64_t hi, lo; /* the trace id, big-endian */
 	uint32_t note;
+	uint32_t len; /* the note's, beside it: notes are far apart once keys are sorted */
 };
 
 struct span_note {

@@ -168,6 +168,41 @@ static void errors_carry_context_and_are_cut_not_overrun(void **state)
 	assert_int_equal(strlen(e.msg), sizeof(e.msg) - 1);
 }
 
+/* Bit by bit, as the definition says. */
+static uint32_t crc32c_by_bit(const uint8_t *p, size_t n)
+{
+	uint32_t c = ~UINT32_C(0);
+
+	for (size_t i = 0; i < n; i++) {
+		c ^= p[i];
+		for (int k = 0; k < 8; k++)
+			c = c & 1 ? c >> 1 ^ 0x82f63b78u : c >> 1;
+	}
+	return ~c;
+}
+
+/* Around the sizes at which it changes its ways, in one piece and in two. */
+static void crc32c_of_any_length(void **state)
+{
+	static const size_t sizes[] = { 0,    1,    7,    8,    1023, 1024, 3071, 3072,
+					3073, 3080, 6143, 6144, 6151, 9999, 20000 };
+	uint8_t *p = xmalloc(20000);
+
+	(void)state;
+	for (size_t i = 0; i < 20000; i++)
+		p[i] = (uint8_t)(i * 131 >> 3 ^ i);
+	for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+		uint32_t want = crc32c_by_bit(p, sizes[i]), half;
+
+		if (hash_crc32c(0, p, sizes[i]) != want)
+			fail_msg("%zu bytes", sizes[i]);
+		half = hash_crc32c(0, p, sizes[i] / 3);
+		if (hash_crc32c(half, p + sizes[i] / 3, sizes[i] - sizes[i] / 3) != want)
+			fail_msg("%zu bytes in two pieces", sizes[i]);
+	}
+	free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +213,7 @@ int main(void)
 		cmocka_unit_test(utf8_is_told_from_other_bytes),
 		cmocka_unit_test(text_numbers_and_encodings),
 		cmocka_unit_test(errors_carry_context_and_are_cut_not_overrun),
+		cmocka_unit_test(crc32c_of_any_length),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);

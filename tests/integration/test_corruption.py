@@ -15,7 +15,7 @@ import segments
 from faults import Oracle, seeded
 from mill import run, wait_for
 
-EPISODES = int(os.environ.get("SPANMILL_CORRUPT_EPISODES", 25))
+EPISODES = int(os.environ.get("SPANMILL_CORRUPT_EPISODES", 12))
 
 
 def damage(rng, path):

@@ -14,7 +14,7 @@ from faults import SHAPES, Oracle, seeded, small_disk
 from loadgen import Gen
 from mill import wait_for
 
-EPISODES = int(os.environ.get("SPANMILL_FAULT_EPISODES", 8))
+EPISODES = int(os.environ.get("SPANMILL_FAULT_EPISODES", 5))
 SECONDS = float(os.environ.get("SPANMILL_FAULT_SECONDS", 0)) / len(SHAPES)
 
 

@@ -11,7 +11,7 @@ from hop_process import HopProcess
 from loadgen import Gen
 from mill import forwarder, wait_for
 
-DEAD = float(os.environ.get("SPANMILL_DEAD_SECONDS", 6))
+DEAD = float(os.environ.get("SPANMILL_DEAD_SECONDS", 4))
 IN_FLIGHT = 10 * 20  # consumers, spans that come together between two answers
 RATE = 100  # spans a second of each client
 DEADLINES = ("200ms", "500ms", "1s", "2s", "5s", "10s", "30s")

@@ -11,7 +11,7 @@
 
 #include <sys/socket.h>
 
-enum { REQUESTS = 12, SPANS = 5, SAMPLE = 16, START_FAILED = 3 };
+enum { REQUESTS = 12, SPANS = 5, SAMPLE = 12, START_FAILED = 3 };
 
 /* In memory where there is such a place: what a disk really keeps is another test's matter. */
 static struct fixture *fixture_new(void)

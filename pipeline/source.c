@@ -394,13 +394,13 @@ void source_close(struct source *s)
 	struct source_range *r, *next;
 
 	pthread_mutex_lock(&s->lock);
-	s->is_closed = true;
 	memcpy(sinks, s->sinks, sizeof(sinks));
 	pthread_mutex_unlock(&s->lock);
 	for (unsigned i = 0; i < SOURCE_SINKS_MAX; i++)
 		if (sinks[i] != NULL)
 			sinks[i]->close(sinks[i]);
 	pthread_mutex_lock(&s->lock);
+	s->is_closed = true;
 	for (r = s->head; r != NULL; r = next) {
 		next = r->next;
 		if (r->state == SOURCE_UNDER_WAY)

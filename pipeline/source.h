@@ -154,7 +154,7 @@ uint64_t source_low_watermark(const struct source *s);
 
 /* -1: there are SOURCE_SINKS_MAX already. Before the first source_add. */
 int source_attach(struct source *s, struct source_sink *sink, struct err *err);
-/* After close: the sink may be freed when this returns. */
+/* In close, after source_give_up: nothing of this source concerns the sink any more. */
 void source_detach(struct source_sink *sink);
 
 /* The range that these spans are of, or NULL. */
@@ -163,8 +163,8 @@ static inline struct source_range *source_range_of(const struct origin *o)
 	return o->range;
 }
 
-/* The offset of the record of a span. */
-uint64_t source_offset_of(const struct source_range *r, uint32_t ordinal);
+/* The record of a span; borrows from the range. Without the lock: records do not change. */
+const struct source_record *source_record_of(const struct source_range *r, uint32_t ordinal);
 
 enum source_arrival {
 	SOURCE_PARKED,  /* the sink has the duty now */

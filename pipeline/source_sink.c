@@ -35,12 +35,11 @@ void source_detach(struct source_sink *sink)
 	struct source *s = sink->source;
 
 	pthread_mutex_lock(&s->lock);
-	assert(s->is_closed);
 	s->sinks[sink->index] = NULL;
 	pthread_mutex_unlock(&s->lock);
 }
 
-uint64_t source_offset_of(const struct source_range *r, uint32_t ordinal)
+const struct source_record *source_record_of(const struct source_range *r, uint32_t ordinal)
 {
 	uint32_t lo = 0, hi = r->n_records;
 
@@ -54,7 +53,7 @@ uint64_t source_offset_of(const struct source_range *r, uint32_t ordinal)
 		else
 			hi = mid;
 	}
-	return r->records[lo].offset;
+	return &r->records[lo];
 }
 
 /* ---- arriving ---- */
@@ -63,8 +62,7 @@ static enum source_arrival ask(const struct source_sink *sink, const struct sour
 {
 	if (r->last < sink->released)
 		return SOURCE_STORED;
-	return r->share[sink->index].is_refused || sink->source->is_closed ? SOURCE_GIVEN_UP
-									   : SOURCE_PARKED;
+	return r->share[sink->index].is_refused ? SOURCE_GIVEN_UP : SOURCE_PARKED;
 }
 
 enum source_arrival source_ask(struct source_sink *sink, struct source_range *r)

@@ -4,13 +4,16 @@
  * log.
  *
  * DESIGN: consume hands the batch to the section log (section_log.h), which acknowledges it once it
- * is on disk, answers queries from it at once, and turns it into blocks behind.
+ * is on disk, answers queries from it at once, and turns it into blocks behind. What comes from an
+ * ordered source that keeps its records (a Kafka partition) goes to streams (section_streams.h)
+ * instead and is acknowledged when its section is committed.
  * OWNERSHIP, THREADS: see section_log.h.
  * LIMITS: max_block_bytes, max_block_traces, max_block_age; the disk.
  * SPEC: docs/formats/tempo-v2-block.md, segment-log.md, section-commit.md.
  */
 #include "blocks/codec.h"
 #include "exporters/blocks/section_log.h"
+#include "exporters/blocks/section_streams.h"
 #include "pipeline/component.h"
 #include "pipeline/telemetry.h"
 
@@ -30,7 +33,8 @@ struct blocks_config {
 
 struct blocks_state {
 	struct section_log *log;
-	enum codec_id codec; /* the log's writer looks at it as long as it runs */
+	_Atomic(struct section_streams *) streams; /* made when the first source opens */
+	enum codec_id codec; /* the writers look at it as long as they run */
 	_Atomic bool draining;
 };
 
@@ -79,11 +83,11 @@ static int make_dirs(const char *path, struct err *err)
 	return 0;
 }
 
-/* "<path>/_spanmill/log/<id>", with '/' of the id as '_'. */
-static int log_dir(const struct component *c, const char *root, char *out, size_t size,
-		   struct err *err)
+/* "<path>/_spanmill/<what>/<id>", with '/' of the id as '_'. */
+static int own_dir(const struct component *c, const char *root, const char *what, char *out,
+		   size_t size, struct err *err)
 {
-	int n = snprintf(out, size, "%s/_spanmill/log", root);
+	int n = snprintf(out, size, "%s/_spanmill/%s", root, what);
 
 	if (n < 0 || (size_t)n + 1 + strlen(c->id) >= size)
 		return err_set(err, ERR_CONFIG, "local.path: longer than %zu bytes", size);
@@ -96,40 +100,86 @@ static int log_dir(const struct component *c, const char *root, char *out, size_
 	return 0;
 }
 
-static int blocks_start(struct component *c, struct err *err)
+static struct section_log_options section_options(struct component *c, struct store *store,
+						  const char *dir)
 {
 	const struct blocks_config *conf = COMPONENT_CONFIG(c, struct blocks_config);
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+
+	st->codec = (enum codec_id)conf->compression;
+	return (struct section_log_options){
+		.store = store,
+		.dir = dir,
+		.max_block_bytes = conf->max_block_bytes,
+		.max_block_traces = conf->max_block_traces,
+		.max_block_age_ns = (uint64_t)conf->max_block_age_ns,
+		.writer = { .encoding = &st->codec, .max_page_bytes = UINT32_MAX / 2 },
+		.budget = component_budget(c),
+		.sent = &c->count->sent,
+	};
+}
+
+static int blocks_start(struct component *c, struct err *err)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
 	struct store *store = component_borrow(c, "trace_store");
+	struct section_log_options o;
 	char dir[4096];
 
 	if (store == NULL)
 		return err_set(err, ERR_CONFIG,
 			       "no trace_store extension: list one under service.extensions");
-	if (log_dir(c, store_local_path(store), dir, sizeof(dir), err) < 0)
+	if (own_dir(c, store_local_path(store), "log", dir, sizeof(dir), err) < 0)
 		return -1;
-	st->codec = (enum codec_id)conf->compression;
 	/* Sections are safe only where one of two commits loses. */
 	if (backend_prove_conditional(store_backend(store), err) < 0)
 		return -1;
-	st->log = section_log_start(
-		&(struct section_log_options){
-			.store = store,
-			.dir = dir,
-			.max_block_bytes = conf->max_block_bytes,
-			.max_block_traces = conf->max_block_traces,
-			.max_block_age_ns = (uint64_t)conf->max_block_age_ns,
-			.writer = { .encoding = &st->codec, .max_page_bytes = UINT32_MAX / 2 },
-			.budget = component_budget(c),
-			.sent = &c->count->sent,
+	o = section_options(c, store, dir);
+	st->log = section_log_start(&o, err);
+	return st->log ? 0 : -1;
+}
+
+/* ---- ordered sources ---- */
+
+static struct section_streams *start_streams(struct component *c, struct err *err)
+{
+	struct store *store = component_borrow(c, "trace_store");
+	const char *slash = strchr(c->id, '/');
+	char dir[4096], exporter[SOURCE_SEGMENT_MAX + 1] = "";
+
+	if (own_dir(c, store_local_path(store), "scratch", dir, sizeof(dir), err) < 0)
+		return NULL;
+	if (slash != NULL)
+		source_segment(slash + 1, exporter);
+	return section_streams_start(
+		&(struct section_streams_options){
+			.o = section_options(c, store, dir),
+			.exporter = exporter,
+			.flush_at_end =
+				COMPONENT_CONFIG(c, struct blocks_config)->flush_on_shutdown,
 		},
 		err);
-	return st->log ? 0 : -1;
+}
+
+static void blocks_source_open(struct component *c, struct source *s)
+{
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+	struct err err = ERR_INIT;
+
+	if (st->streams == NULL)
+		st->streams = start_streams(c, &err);
+	if (st->streams == NULL || section_streams_open(st->streams, s, &err) < 0)
+		component_fail(c, &err);
 }
 
 static void blocks_consume(struct component *c, struct batch *b)
 {
-	section_log_append(COMPONENT_STATE(c, struct blocks_state)->log, b);
+	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+
+	if (st->streams != NULL && !b->is_detached && section_streams_concerns(b))
+		section_streams_append(st->streams, b, &b);
+	if (b != NULL)
+		section_log_append(st->log, b);
 }
 
 static void blocks_drain(struct component *c)
@@ -145,7 +195,10 @@ static int blocks_is_drained(struct component *c)
 {
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
 
-	if (!st->draining || st->log == NULL || section_log_is_idle(st->log))
+	if (!st->draining || st->log == NULL)
+		return 1;
+	if (section_log_is_idle(st->log) &&
+	    (st->streams == NULL || section_streams_is_idle(st->streams)))
 		return 1;
 	/* Spans that were still under way when the first cut was asked. */
 	section_log_cut(st->log);
@@ -156,6 +209,9 @@ static void blocks_shutdown(struct component *c)
 {
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
 
+	/* The receivers have closed their sources. */
+	section_streams_stop(st->streams);
+	st->streams = NULL;
 	section_log_stop(st->log);
 	st->log = NULL;
 }
@@ -167,14 +223,29 @@ static void sample(struct buf *out, const struct component *c, const char *name,
 	telemetry_sample(out, name, (double)v, "exporter", c->id, NULL);
 }
 
+static void add_stats(struct section_log_stats *s, const struct section_log_stats *more)
+{
+	s->blocks_written += more->blocks_written;
+	s->sections += more->sections;
+	s->build_failures += more->build_failures;
+	s->duplicates += more->duplicates;
+	s->conflicting += more->conflicting;
+	s->live_spans += more->live_spans;
+	s->log_bytes += more->log_bytes;
+}
+
 static void blocks_metrics(struct component *c, struct buf *out)
 {
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
+	struct section_streams_stats streams = { .followed = 0 };
 	struct section_log_stats s;
 
 	if (st->log == NULL)
 		return;
 	section_log_stats(st->log, &s);
+	if (st->streams != NULL)
+		section_streams_stats(st->streams, &streams);
+	add_stats(&s, &streams.s);
 	sample(out, c, "spanmill_blocks_written", "counter", s.blocks_written, "Blocks published.");
 	sample(out, c, "spanmill_blocks_sections", "counter", s.sections, "Sections committed.");
 	sample(out, c, "spanmill_blocks_build_failures", "counter", s.build_failures,
@@ -185,6 +256,12 @@ static void blocks_metrics(struct component *c, struct buf *out)
 	       "Spans kept beside one of the same id and kind but other bytes.");
 	sample(out, c, "spanmill_blocks_lost_spans", "counter", s.lost_spans,
 	       "Spans of log records that were damaged before they reached a block.");
+	sample(out, c, "spanmill_blocks_followed_sections", "counter", streams.followed,
+	       "Sections of sources that another process had committed.");
+	sample(out, c, "spanmill_blocks_given_up", "counter", streams.given_up,
+	       "Times that what was open of a source was refused, to be read again.");
+	sample(out, c, "spanmill_blocks_sources", "gauge", streams.streams,
+	       "Ordered sources (Kafka partitions) that send now.");
 	sample(out, c, "spanmill_blocks_live_spans", "gauge", s.live_spans,
 	       "Spans in the log and in no block yet.");
 	telemetry_segment_log(out, c, s.lost_records, s.quarantined);
@@ -198,8 +275,12 @@ static bool blocks_is_ready(struct component *c, char *why, size_t why_size)
 	char reason[200];
 
 	/* While it starts, the service says what for. */
-	if (st->log == NULL || !section_log_is_failing(st->log, reason, sizeof(reason)))
-		return st->log != NULL;
+	if (st->log == NULL)
+		return false;
+	if (!section_log_is_failing(st->log, reason, sizeof(reason)) &&
+	    (st->streams == NULL ||
+	     !section_streams_is_failing(st->streams, reason, sizeof(reason))))
+		return true;
 	snprintf(why, why_size, "exporter %s: %s", c->id, reason);
 	return false;
 }
@@ -219,6 +300,7 @@ const struct component_type exporter_blocks = {
 	.options = blocks_options,
 	.start = blocks_start,
 	.consume = blocks_consume,
+	.source_open = blocks_source_open,
 	.drain = blocks_drain,
 	.is_drained = blocks_is_drained,
 	.shutdown = blocks_shutdown,

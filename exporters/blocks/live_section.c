@@ -14,7 +14,7 @@ struct live_section *live_section_new(struct budget *budget)
 	struct live_section *s = xcalloc(1, sizeof(*s));
 
 	s->budget = budget;
-	s->min_wall_ns = UINT64_MAX;
+	s->min_wall_ns = s->end_offset = UINT64_MAX;
 	rng_kernel(&s->seed, sizeof(s->seed));
 	return s;
 }
@@ -164,7 +164,9 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 	s->n_spans += spans->n_spans;
 	note_heads(s, spans);
 	s->records = xgrow(s->records, &s->cap_records, s->n_records + 1, sizeof(*s->records));
-	s->records[s->n_records++] = (struct live_record){ *at, lsn, t, spans->n_spans };
+	s->records[s->n_records++] = (struct live_record){
+		.at = *at, .lsn = lsn, .tenant = t, .n_spans = spans->n_spans
+	};
 	for (uint32_t i = 0; i < spans->n_spans; i++)
 		link_trace(s, spans->spans[i].trace_id, t, record);
 	charge_growth(s);

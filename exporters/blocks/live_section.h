@@ -25,7 +25,8 @@ enum { LIVE_SECTION_HEADS = 1024, LIVE_SECTION_HEAD_COST = 64 };
 struct live_record {
 	struct segment_position at;
 	uint64_t lsn;
-	uint32_t tenant; /* index into tenants */
+	uint64_t first, last; /* offsets of its spans, when it is of a stream; else 0 */
+	uint32_t tenant;      /* index into tenants */
 	uint32_t n_spans;
 };
 
@@ -59,9 +60,35 @@ struct live_section {
 	uint64_t seed;                           /* senders choose ids, and must not choose slots */
 	struct budget *budget;
 	size_t charged;
+	uint64_t end_offset;       /* of a stream's: spans at or above do not count any more */
 	uint64_t retire_mono_ns;   /* published: when other readers have seen the block */
 	struct live_section *next; /* the exporter's lists */
 };
+
+/* Sections in the order they were opened. */
+struct section_list {
+	struct live_section *first, *last;
+};
+
+static inline void section_list_append(struct section_list *list, struct live_section *s)
+{
+	s->next = NULL;
+	if (list->last != NULL)
+		list->last->next = s;
+	else
+		list->first = s;
+	list->last = s;
+}
+
+static inline struct live_section *section_list_take(struct section_list *list)
+{
+	struct live_section *s = list->first;
+
+	list->first = s->next;
+	if (list->first == NULL)
+		list->last = NULL;
+	return s;
+}
 
 struct live_section *live_section_new(struct budget *budget);
 void live_section_free(struct live_section *s);

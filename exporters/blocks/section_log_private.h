@@ -17,11 +17,6 @@
 
 #include <pthread.h>
 
-/* Sections in the order of their positions. */
-struct section_list {
-	struct live_section *first, *last;
-};
-
 struct section_log {
 	struct section_log_options o;
 	struct segment_log *log;
@@ -42,26 +37,6 @@ struct section_log {
 	pthread_t builder;
 	bool building; /* the thread runs */
 };
-
-static inline void section_list_append(struct section_list *list, struct live_section *s)
-{
-	s->next = NULL;
-	if (list->last != NULL)
-		list->last->next = s;
-	else
-		list->first = s;
-	list->last = s;
-}
-
-static inline struct live_section *section_list_take(struct section_list *list)
-{
-	struct live_section *s = list->first;
-
-	list->first = s->next;
-	if (list->first == NULL)
-		list->last = NULL;
-	return s;
-}
 
 /* Lock held: what is open becomes the builder's, unless it is empty. */
 void section_log_close_open(struct section_log *l);

@@ -52,10 +52,11 @@ static inline void remove_tree(const char *path)
 /* A fresh folder; free() the name after remove_tree. */
 static inline char *scratch_dir(void)
 {
-	char name[] = "/tmp/spanmill-test-XXXXXX";
+	const char *tmp = getenv("TMPDIR");
+	char *name = xasprintf("%s/spanmill-test-XXXXXX", tmp ? tmp : "/tmp");
 
 	assert_non_null(mkdtemp(name));
-	return xstrdup(name);
+	return name;
 }
 
 static inline struct backend *local_at(const char *path)

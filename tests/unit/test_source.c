@@ -225,7 +225,7 @@ static uint32_t make_range(struct model *m, uint32_t rec, uint64_t limit)
 	d->last = records[n - 1].offset;
 	d->range = source_range_new(m->source, records, n, d->n_spans);
 	for (uint32_t i = 0; i < d->n_spans; i++)
-		assert_int_equal(source_offset_of(d->range, i), d->offset_of[i]);
+		assert_int_equal(source_record_of(d->range, i)->offset, d->offset_of[i]);
 	assert_true(m->n_made < RANGES_MAX);
 	m->made[m->n_made++] = d;
 	/* Events first: with no spans the range may be gone after this. */

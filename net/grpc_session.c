@@ -669,30 +669,37 @@ static bool is_behind(const struct grpc_call *call, uint64_t now_ms, uint64_t gr
 	       grace_ms + (uint64_t)call->received * 1000 / SLOWEST_BYTES_PER_S;
 }
 
+/* A request that is still coming in: may it go on? */
+static void check_incoming(struct grpc_call *call, uint64_t now_ms, uint64_t now_ns)
+{
+	const struct grpc_server_settings *c = call->session->env->settings;
+	bool is_late = call->deadline_ns != 0 && now_ns >= call->deadline_ns;
+
+	if (is_late || is_behind(call, now_ms, c->message_timeout_ms))
+		refuse(call, 200, GRPC_DEADLINE_EXCEEDED, "the request came in too slowly");
+	else if (call->state == CALL_BODY && budget_is_short(c->budget) &&
+		 is_behind(call, now_ms, SHORT_GRACE_MS))
+		refuse_budget(call);
+}
+
 bool grpc_session_check_slow(struct grpc_session *s, uint64_t now_ms)
 {
-	const struct grpc_server_settings *c = s->env->settings;
-	bool is_short = budget_is_short(c->budget);
+	uint64_t now_ns = clock_mono_ns();
 	struct grpc_call *next;
 
 	s->now_ms = now_ms;
 	for (struct grpc_call *call = s->calls; call != NULL; call = next) {
 		next = call->next;
-		if (call->state == CALL_ANSWERED)
+		if (call->state == CALL_ANSWERED) {
 			end_lingering(s, call);
-		if (!is_incoming(call))
-			continue;
-		if (!is_behind(call, now_ms, c->message_timeout_ms)) {
-			if (is_short && call->state == CALL_BODY &&
-			    is_behind(call, now_ms, SHORT_GRACE_MS))
-				refuse_budget(call);
-		} else if (call->state == CALL_HEADERS) {
+		} else if (call->state != CALL_HEADERS) {
+			if (is_incoming(call))
+				check_incoming(call, now_ms, now_ns);
+		} else if (is_behind(call, now_ms, s->env->settings->message_timeout_ms)) {
 			/* In the middle of a header block nothing else can be said. */
 			nghttp2_session_terminate_session(s->h2, NGHTTP2_ENHANCE_YOUR_CALM);
 			s->wake(s->wake_arg);
 			return false;
-		} else {
-			refuse(call, 200, GRPC_DEADLINE_EXCEEDED, "the request came in too slowly");
 		}
 	}
 	return s->n_incoming > 0;

@@ -13,6 +13,7 @@
 
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, WINDOW = 8 };
 enum { END_STREAM = 1, END_HEADERS = 4 };
@@ -484,6 +485,22 @@ static void slow_requests_end(void **state)
 	assert_int_equal(grpc_session_calls(f.session), 0);
 }
 
+/* Nobody waits for the answer to a request that is not even in by its deadline. */
+static void requests_past_their_deadline_end(void **state)
+{
+	(void)state;
+	request(1, 0, "POST", "/t.T/Echo", "application/grpc", "grpc-timeout", "1m");
+	message(1, 0, 0, 2 * MIB, 105);
+	request(3, 0, "POST", "/t.T/Echo", "application/grpc", "grpc-timeout", "1H");
+	message(3, 0, 0, MIB, 105);
+	play();
+	usleep(2000);
+	grpc_session_check_slow(f.session, f.now_ms += 1);
+	assert_has(answers(), "1: :status=200 content-type=application/grpc grpc-status=4");
+	assert_null(strstr(buf_cstr(&f.text), "3: "));
+	assert_true(f.budget.used < (int64_t)(2 * MIB));
+}
+
 /* Who promised much and stalls gives it back as soon as somebody else needs it, and hears that it
  * may come again; who gets on is left alone. */
 static void stalled_requests_give_way_when_memory_is_short(void **state)
@@ -703,6 +720,7 @@ int main(void)
 		SESSION_TEST(promises_do_not_take_the_whole_budget),
 		SESSION_TEST(windows_are_given_for_admitted_bytes_only),
 		SESSION_TEST(slow_requests_end),
+		SESSION_TEST(requests_past_their_deadline_end),
 		SESSION_TEST(stalled_requests_give_way_when_memory_is_short),
 		SESSION_TEST(large_promises_leave_room_for_small_ones),
 		SESSION_TEST(large_headers_are_charged),

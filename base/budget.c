@@ -6,7 +6,9 @@
 
 #include "base/clock.h"
 
-enum { SHORT_S = 2 };
+#include <unistd.h>
+
+enum { SHORT_S = 2, PATIENCE_MS = 1000, IDLE_MS = 100 };
 
 static void note_refusal(struct budget *b)
 {
@@ -42,6 +44,27 @@ void budget_force(struct budget *b, size_t n)
 {
 	if (b != NULL)
 		note_peak(b, atomic_fetch_add(&b->used, (int64_t)n) + (int64_t)n);
+}
+
+void budget_force_patiently(struct budget *b, size_t n)
+{
+	int64_t least;
+	int idle = 0;
+
+	if (b == NULL)
+		return;
+	budget_force(b, n);
+	least = atomic_load(&b->used);
+	for (int i = 0; i < PATIENCE_MS && idle < IDLE_MS; i++, idle++) {
+		int64_t used = atomic_load(&b->used);
+
+		if (used <= atomic_load(&b->limit))
+			return;
+		if (used < least)
+			idle = 0;
+		least = MIN(least, used);
+		usleep(1000);
+	}
 }
 
 void budget_release(struct budget *b, size_t n)

@@ -37,6 +37,10 @@ enum {
 bool budget_charge(struct budget *b, size_t n);
 /* Account even above the limit. */
 void budget_force(struct budget *b, size_t n);
+/* The same before n bytes are taken, on a thread that may wait: until others have given back what
+ * is over the limit, but at most a second, and 100 ms in which nobody gave anything back. Nobody
+ * new is granted anything meanwhile. */
+void budget_force_patiently(struct budget *b, size_t n);
 void budget_release(struct budget *b, size_t n);
 /* Bytes still to be had; 0 when over. SIZE_MAX without a budget. */
 size_t budget_left(struct budget *b);

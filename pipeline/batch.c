@@ -455,15 +455,36 @@ struct batch *batch_concat(struct batch **v, size_t n)
 	return to;
 }
 
+/* In a batch that nobody else has: forget the first n spans. */
+static void drop_front(struct batch *b, uint32_t n)
+{
+	for (uint32_t i = 0; b->n_origins > 0 && i < n; i++)
+		b->origins[b->tables.spans[i].origin].n_spans--;
+	b->tables.spans += n;
+	b->tables.n_spans -= n;
+	b->n_whole = 0;
+}
+
 void batch_split(struct batch *b, uint32_t n, struct batch **head, struct batch **tail)
 {
+	bool is_ours = atomic_load(&b->refs) == 1;
+
 	assert(n > 0 && n < b->tables.n_spans);
 	*head = batch_like(b, n);
-	*tail = batch_like(b, b->tables.n_spans - n);
+	for (uint32_t i = 0; i < n; i++)
+		add_span(*head, &b->tables.spans[i]);
+	/* The index of a large batch is large: what is cut off piece by piece is not copied again
+	 * and again. */
+	if (is_ours) {
+		*tail = b;
+		drop_front(b, n);
+	} else {
+		*tail = batch_like(b, b->tables.n_spans - n);
+		for (uint32_t i = n; i < b->tables.n_spans; i++)
+			add_span(*tail, &b->tables.spans[i]);
+		batch_unref(b);
+	}
 	(*tail)->tables.n_extras = 0;
-	for (uint32_t i = 0; i < b->tables.n_spans; i++)
-		add_span(i < n ? *head : *tail, &b->tables.spans[i]);
-	batch_unref(b);
 }
 
 uint32_t batch_split_point(uint32_t n, uint64_t max)

@@ -286,6 +286,12 @@ void segment_scan_init(struct segment_scan *s, int fd, uint32_t salt, uint64_t l
 	segment_scan_reset(s, fd, salt, limit, want, end);
 }
 
+void segment_scan_rest(struct segment_scan *s)
+{
+	if (s->window_cap > WINDOW)
+		window_free(s);
+}
+
 void segment_scan_fini(struct segment_scan *s)
 {
 	if (s != NULL)

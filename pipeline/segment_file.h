@@ -94,6 +94,8 @@ int segment_scan_next(struct segment_scan *s, struct segment_scan_record *rec, u
 /* Go over to another file, keeping the window's memory. */
 void segment_scan_reset(struct segment_scan *s, int fd, uint32_t salt, uint64_t limit,
 			uint64_t want, uint64_t end);
+/* Nothing to read for a while: give back what a large record took. What was read is void. */
+void segment_scan_rest(struct segment_scan *s);
 void segment_scan_fini(struct segment_scan *s);
 
 #endif

@@ -190,3 +190,8 @@ int segment_reader_next(struct segment_reader *r, struct segment_record *rec, st
 		return 1;
 	}
 }
+
+void segment_reader_rest(struct segment_reader *r)
+{
+	segment_scan_rest(&r->scan);
+}

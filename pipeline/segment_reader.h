@@ -27,6 +27,9 @@ struct segment_reader *segment_reader_new(struct segment_log *log, uint64_t from
  * on behind them - or, err->retryable, a system call failed and the next call tries the same
  * again. */
 int segment_reader_next(struct segment_reader *r, struct segment_record *rec, struct err *err);
+/* Nothing is to be read for a while: give back the memory that a large record took. The payload of
+ * the last one is void. */
+void segment_reader_rest(struct segment_reader *r);
 /* The LSN at which the next call looks. */
 uint64_t segment_reader_lsn(const struct segment_reader *r);
 /* Before segment_log_close. NULL is fine. */

@@ -378,6 +378,8 @@ static struct batch *next_batch(struct sending_queue *q, uint64_t known_to)
 			note_damage(q, &err);
 		b = open_record(q, rec.lsn, br.n_spans, b);
 	}
+	if (b == NULL)
+		segment_reader_rest(l->reader);
 	return b;
 }
 

@@ -238,6 +238,7 @@ static void shutdown_all(struct service *s)
 	/* From here on nobody asks a component whether it is ready, or for its metrics. */
 	atomic_store(&s->phase, SERVICE_STOPPED);
 	pass_loops(s);
+	memory_keeper_stop(&s->memory);
 	/* The reverse of starting, within a kind too: the query borrows the store listed before it.
 	 */
 	for (size_t k = COUNT_OF(start_order); k-- > 0;)
@@ -272,6 +273,7 @@ int service_start(struct service *s, struct err *err)
 	/* Before anybody is told so: who waits for the line and who asks see the same. */
 	log_info("Everything is ready. Begin running and processing data.");
 	atomic_store(&s->phase, SERVICE_RUNNING);
+	memory_keeper_start(&s->memory, s->loops[0], &s->budget);
 	return 0;
 fail:
 	shutdown_all(s);

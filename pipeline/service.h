@@ -19,6 +19,7 @@
 #include "pipeline/component.h"
 #include "pipeline/conf_check.h"
 #include "pipeline/fanout.h"
+#include "pipeline/memory_keeper.h"
 #include "pipeline/telemetry.h"
 
 struct http_server;
@@ -35,6 +36,7 @@ enum service_phase {
 struct service {
 	const struct service_config *conf;
 	struct budget budget;
+	struct memory_keeper memory;
 	struct loop **loops;
 	unsigned n_loops, n_loops_started;
 	/* In start order; a processor once per pipeline. */

@@ -125,13 +125,34 @@ uint64_t system_memory_total(void)
 	return limit ? limit : (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Resident bytes, all of them and those that a file (or nothing private) backs. */
+static void read_statm(uint64_t *resident, uint64_t *shared)
+{
+	unsigned long long pages, r = 0, s = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (f == NULL || fscanf(f, "%llu %llu %llu", &pages, &r, &s) < 3)
+		r = s = 0;
+	if (f != NULL)
+		fclose(f);
+	*resident = r * (uint64_t)sysconf(_SC_PAGESIZE);
+	*shared = s * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 uint64_t system_memory_rss(void)
 {
-	unsigned long long pages, resident;
+	uint64_t resident, shared;
 
-	if (read_numbers("/proc/self/statm", &pages, &resident) < 2)
-		return 0;
-	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+	read_statm(&resident, &shared);
+	return resident;
+}
+
+uint64_t system_memory_anonymous(void)
+{
+	uint64_t resident, shared;
+
+	read_statm(&resident, &shared);
+	return resident - shared;
 }
 
 /* Part of a CPU counts as one. */

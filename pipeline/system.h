@@ -12,8 +12,9 @@
 uint64_t system_memory_cgroup_limit(void);
 /* Bytes: the cgroup's limit, else all memory of the machine. */
 uint64_t system_memory_total(void);
-/* Resident bytes of this process now. */
+/* Resident bytes of this process now: all, and those that no file backs. */
 uint64_t system_memory_rss(void);
+uint64_t system_memory_anonymous(void);
 /* CPUs that may run this process: affinity, cut by the cgroup's quota (rounded up); at least 1. */
 unsigned system_cpus(void);
 

@@ -118,9 +118,17 @@ static void emit_split(struct component *c, struct batch *b)
 /* Takes the group, which is on no list any more. NULL is fine. */
 static void emit_group(struct component *c, struct group *g)
 {
+	uint64_t enough = MAX(COMPONENT_CONFIG(c, struct batch_config)->send_batch_size, 1u);
+	struct batch *large = NULL;
+
 	if (g == NULL)
 		return;
+	/* What is large enough by itself gains nothing by a copy of its index. */
+	if (g->n > 1 && g->v[g->n - 1]->tables.n_spans >= enough)
+		large = g->v[--g->n];
 	emit_split(c, batch_concat(g->v, g->n));
+	if (large != NULL)
+		emit_split(c, large);
 	free(g->v);
 	free(g);
 }

@@ -146,20 +146,34 @@ static void note_request(struct build_state *s, const struct block_request *r)
 			note_span(s, &s->request.tables.spans[i], number, r->otlp.p);
 }
 
+enum { PATIENT_FROM = 1 << 20 }; /* bytes that are worth waiting for */
+
 static void charge_to(struct build_state *s, size_t n)
 {
-	if (n > s->charged)
+	/* Requests that are under way need no block to be answered: they can be waited for. */
+	if (n > s->charged + PATIENT_FROM)
+		budget_force_patiently(s->b->budget, n - s->charged);
+	else if (n > s->charged)
 		budget_force(s->b->budget, n - s->charged);
 	else
 		budget_release(s->b->budget, s->charged - n);
 	s->charged = n;
 }
 
+static size_t index_memory(const struct request_index *in)
+{
+	return in->room.n_spans * sizeof(*in->tables.spans) +
+	       in->room.n_scopes * (sizeof(*in->tables.scopes) + sizeof(*in->scopes)) +
+	       in->room.n_resources * sizeof(*in->tables.resources) +
+	       in->room.n_heads * sizeof(*in->tables.heads) + in->rebuilt.bytes;
+}
+
 /* What is held beside the trace at hand. */
 static size_t base_memory(const struct build_state *s)
 {
-	return span_notes_memory(&s->notes) + head_table_memory(&s->heads) +
-	       block_gather_memory(&s->gather) + s->cap_requests * sizeof(*s->requests);
+	return index_memory(&s->request) + span_notes_memory(&s->notes) +
+	       head_table_memory(&s->heads) + block_gather_memory(&s->gather) +
+	       s->cap_requests * sizeof(*s->requests);
 }
 
 static int note_all(struct build_state *s, struct err *err)
@@ -386,8 +400,7 @@ static int write_trace(struct build_state *s, const struct span_key *key, uint32
 /* Its page lies in memory twice, plain and packed; its spans in the tables. */
 static size_t trace_memory(const struct build_state *s, size_t i, size_t j)
 {
-	size_t bytes = (j - i) *
-		       (sizeof(struct span_ref) + 3 * sizeof(uint32_t) + 2 * sizeof(struct bytes));
+	size_t bytes = (j - i) * BLOCK_BUILD_TRACE_SPAN_BYTES;
 
 	for (; i < j; i++)
 		bytes += 2 * (size_t)s->notes.notes[s->notes.keys[i].note].len;

@@ -28,6 +28,9 @@
 
 enum {
 	BLOCK_BUILD_SPAN_BYTES = SPAN_NOTE_BYTES,
+	/* of the largest trace, beside twice its bytes: plain and packed */
+	BLOCK_BUILD_TRACE_SPAN_BYTES =
+		sizeof(struct span_ref) + 3 * sizeof(uint32_t) + 2 * sizeof(struct bytes),
 	BLOCK_BUILD_CHUNK_MIN = 64 * 1024,
 	BLOCK_BUILD_CHUNK_MAX = 8 * 1024 * 1024,
 };

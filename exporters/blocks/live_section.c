@@ -106,9 +106,10 @@ static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t te
 		memcpy(t->id, id, 16);
 		t->tenant = tenant + 1;
 		s->n_traces++;
-	} else if (s->links[t->links - 1].record == record) {
-		return;
 	}
+	s->largest_trace = MAX(s->largest_trace, ++t->n_spans);
+	if (t->links != 0 && s->links[t->links - 1].record == record)
+		return;
 	s->links = xgrow(s->links, &s->cap_links, s->n_links + 1, sizeof(*s->links));
 	s->links[s->n_links] = (struct live_link){ record, t->links };
 	t->links = (uint32_t)++s->n_links;

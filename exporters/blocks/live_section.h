@@ -34,6 +34,7 @@ struct live_trace {
 	uint8_t id[16];
 	uint32_t tenant; /* index + 1; 0: free slot */
 	uint32_t links;  /* head of a list of links, index + 1 */
+	uint32_t n_spans;
 };
 
 struct live_link {
@@ -54,6 +55,7 @@ struct live_section {
 	size_t n_tenants, cap_tenants;
 	struct live_trace *traces;
 	size_t n_traces, cap_traces; /* cap: power of two or 0 */
+	uint32_t largest_trace;      /* spans of the trace that has most */
 	struct live_link *links;
 	size_t n_links, cap_links;
 	uint64_t heads_seen[LIVE_SECTION_HEADS]; /* hashes; each slot has the last one */

@@ -66,7 +66,8 @@ struct requests {
 	size_t at;        /* record to look at next */
 	uint32_t *record; /* of each request given so far */
 	size_t n, cap;
-	struct buf payload; /* of the last one */
+	struct buf payload; /* of the last one, and what of it is charged */
+	size_t charged;
 	uint32_t head;      /* bytes before the OTLP: the same for every record of a tenant */
 	struct segment_slices slices;
 };
@@ -76,6 +77,29 @@ static bool is_wanted(const struct attempt *a, const struct live_record *rec, ui
 	return rec->tenant == tenant && rec->lsn >= a->from;
 }
 
+/* Memory for a record, once others have made room for it. */
+static void size_payload(struct requests *in, size_t n)
+{
+	struct buf *b = &in->payload;
+
+	buf_reset(b);
+	if (n <= b->cap)
+		return;
+	buf_fini(b);
+	budget_force_patiently(in->a->l->o.budget, n - in->charged);
+	in->charged = n;
+	b->p = xmalloc(n);
+	b->cap = n;
+}
+
+static void free_requests(struct requests *in)
+{
+	segment_slices_fini(&in->slices);
+	buf_fini(&in->payload);
+	budget_release(in->a->l->o.budget, in->charged);
+	free(in->record);
+}
+
 /* 1 read, 0 it is damaged for good and logged, -1 try again. */
 static int read_record(struct section_log *l, const struct live_record *rec, struct buf *payload,
 		       struct bytes *otlp, struct err *err)
@@ -83,7 +107,6 @@ static int read_record(struct section_log *l, const struct live_record *rec, str
 	struct err local = ERR_INIT;
 	struct batch_record r;
 
-	buf_reset(payload);
 	if (segment_log_read(l->log, &rec->at, payload, &local) == 0 &&
 	    batch_record_parse(buf_bytes(payload), &r, &local) == 0) {
 		*otlp = r.otlp;
@@ -106,6 +129,7 @@ static int next_request(void *arg, struct block_request *out, struct err *err)
 	for (; got == 0 && in->at < s->n_records; in->at++) {
 		if (!is_wanted(in->a, &s->records[in->at], in->tenant))
 			continue;
+		size_payload(in, s->records[in->at].at.length);
 		got = read_record(in->a->l, &s->records[in->at], &in->payload, &out->otlp, err);
 		if (got > 0) {
 			in->head = (uint32_t)(out->otlp.p - in->payload.p);
@@ -155,9 +179,7 @@ static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
 
 	segment_slices_init(&requests.slices, l->log);
 	ret = block_build(&b, &a->commit.metas[a->commit.n_metas], err);
-	segment_slices_fini(&requests.slices);
-	buf_fini(&requests.payload);
-	free(requests.record);
+	free_requests(&requests);
 	if (ret < 0)
 		return -1;
 	a->commit.n_metas += b.n_traces > 0;

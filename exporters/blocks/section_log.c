@@ -50,6 +50,14 @@ static uint64_t build_bytes(const struct live_section *s)
 	return s->n_spans * BLOCK_BUILD_SPAN_BYTES + s->head_bytes;
 }
 
+/* What its largest trace takes, which has to be in memory as a whole. */
+static uint64_t trace_bytes(const struct live_section *s)
+{
+	return s->n_spans == 0 ? 0
+			       : s->largest_trace * (BLOCK_BUILD_TRACE_SPAN_BYTES +
+						     2 * (s->bytes / s->n_spans));
+}
+
 static bool is_full(const struct section_log *l)
 {
 	const struct live_section *s = l->open;
@@ -57,7 +65,8 @@ static bool is_full(const struct section_log *l)
 
 	return (l->o.max_block_bytes && s->bytes >= l->o.max_block_bytes) ||
 	       (l->o.max_block_traces && s->n_traces >= l->o.max_block_traces) ||
-	       s->n_tenants >= TENANTS_MAX || (share > 0 && build_bytes(s) >= share / NOTES_SHARE);
+	       s->n_tenants >= TENANTS_MAX ||
+	       (share > 0 && (build_bytes(s) >= share / NOTES_SHARE || trace_bytes(s) >= share));
 }
 
 /* Index a durable record and settle its batch: in this order, so that an acknowledged span is
@@ -166,14 +175,30 @@ static void append_record(struct section_log *l, struct batch *b)
 	pending_free(p);
 }
 
+/* How many of its spans may go into one record: all, unless that would be too large, or take more
+ * than its share to build if it is all one trace. */
+static uint32_t spans_of_record(const struct section_log *l, const struct batch *b)
+{
+	uint64_t n = b->tables.n_spans, bytes = batch_encoded_size(b), share = section_log_share(l);
+	uint64_t need = n * BLOCK_BUILD_TRACE_SPAN_BYTES + 2 * bytes, fit = n;
+
+	if (bytes > OTLP_MAX)
+		fit = n * OTLP_MAX / bytes;
+	if (share > 0 && need > share)
+		fit = MIN(fit, n * share / need);
+	return (uint32_t)(n > 0 ? MAX(fit, 1u) : 0);
+}
+
 void section_log_append(struct section_log *l, struct batch *b)
 {
-	/* Merged batches can pass what a record takes. Halves, until they fit. */
-	while (b->tables.n_spans > 1 && batch_encoded_size(b) > OTLP_MAX) {
-		struct batch *head;
+	uint32_t n = spans_of_record(l, b);
+	struct batch *head;
 
-		batch_split(b, b->tables.n_spans / 2, &head, &b);
+	/* Spans differ in size, so that a piece may have to be cut again; one span is never. */
+	while (n < b->tables.n_spans) {
+		batch_split(b, n, &head, &b);
 		section_log_append(l, head);
+		n = spans_of_record(l, b);
 	}
 	if (b->tables.n_spans > 0)
 		append_record(l, b);

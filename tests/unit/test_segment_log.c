@@ -173,6 +173,32 @@ static void *crowd_main(void *arg)
 	return NULL;
 }
 
+/* What a large record took is given back when there is nothing to read. */
+static void a_reader_at_rest_holds_little(void **state)
+{
+	struct budget budget = BUDGET_INIT(1 * GIB);
+	struct segment_log_options o = { .dir = scratch("rest"), .segment_bytes = 64 * MIB,
+					 .sync = true, .budget = &budget };
+	struct segment_log *log = open_log(&o, NULL);
+	struct segment_reader *r = segment_reader_new(log, 0);
+	struct segment_record rec;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(append_one(log, 1, 8 * MIB, &err), 0);
+	assert_int_equal(segment_reader_next(r, &rec, &err), 1);
+	assert_int_equal(rec.payload.n, 8 * MIB);
+	assert_true(budget.used >= (int64_t)(8 * MIB));
+	segment_reader_rest(r);
+	assert_true(budget.used < (int64_t)MIB);
+	assert_int_equal(append_one(log, 2, 100, &err), 0);
+	assert_int_equal(segment_reader_next(r, &rec, &err), 1);
+	assert_int_equal(rec.payload.n, 100);
+	segment_reader_free(r);
+	segment_log_close(log);
+	assert_int_equal(budget.used, 0);
+}
+
 static void crowd_appends_while_one_reads_and_frees(void **state)
 {
 	struct budget budget = BUDGET_INIT(1 * GIB);
@@ -548,6 +574,7 @@ int main(void)
 		cmocka_unit_test(freeing_survives_a_restart),
 		cmocka_unit_test(second_owner_is_told_the_pid),
 		cmocka_unit_test(limits_are_answered_at_once),
+		cmocka_unit_test(a_reader_at_rest_holds_little),
 		cmocka_unit_test(crowd_appends_while_one_reads_and_frees),
 		cmocka_unit_test(failing_calls_tear_nothing),
 		cmocka_unit_test(max_bytes_is_back_pressure),

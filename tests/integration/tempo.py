@@ -83,10 +83,12 @@ def parse(form, answer):
     return out if out.resource_spans else None
 
 
-def get(mill, trace_id, form="v1 protobuf", tenant=None):
+def get(mill, trace_id, form="v1 protobuf", tenant=None, tries=1):
     """The trace as TracesData, or None where this form's way of saying "not found" is the
-    answer."""
+    answer. A 503 is asked again until `tries` are used up."""
     answer = ask_form(mill, trace_id, form, tenant)
+    while answer.status_code == 503 and (tries := tries - 1) > 0:
+        answer = ask_form(mill, trace_id, form, tenant)
     if answer.status_code == 404:
         return None
     assert answer.status_code == 200, (

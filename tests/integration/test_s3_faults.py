@@ -94,7 +94,7 @@ def test_a_store_that_slows_down_and_loses_answers(make_mill, seaweed, bad_netwo
         c.finish()
         assert not c.wrong, c.wrong[:5]
     for c in clients:
-        check(mill, c.acked, c.tenant)
+        check(mill, c.acked, c.tenant, tries=10)
     print(dict(bad_network.seen), sum(len(c.acked) for c in clients), "traces")
     assert bad_network.seen["503"] > 10 and bad_network.seen["swallow"] > 5, bad_network.seen
     assert mill.metric("spanmill_s3_retries") > 10

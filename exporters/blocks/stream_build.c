@@ -289,14 +289,18 @@ void *stream_build_thread(void *arg)
 
 	pthread_mutex_lock(&m->lock);
 	while (!m->stopping) {
-		uint64_t now_ns = clock_mono_ns(), due = cut_due(m, now_ns);
-		struct stream *st = next_stream(m, now_ns, &due);
+		uint64_t now_ns, due;
+		struct stream *st;
 
-		if (st != NULL)
-			take_step(st, now_ns);
+		/* First: they let the lock go, and what is asked for meanwhile wakes nobody. */
 		stream_tidy_orphans(m);
 		free_scratch(m);
-		if (st == NULL && !m->stopping && !sweep_one(m, now_ns))
+		now_ns = clock_mono_ns();
+		due = cut_due(m, now_ns);
+		st = next_stream(m, now_ns, &due);
+		if (st != NULL)
+			take_step(st, now_ns);
+		else if (!m->stopping && !sweep_one(m, now_ns))
 			wait_until(m, due);
 	}
 	pthread_mutex_unlock(&m->lock);

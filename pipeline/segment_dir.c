@@ -266,7 +266,7 @@ static void read_cursor(struct segment_dir *d)
 		if (load_le64(slot + 8) < d->generation)
 			continue;
 		d->generation = load_le64(slot + 8);
-		d->low_water = load_le64(slot + 16);
+		d->low_water = d->stored = load_le64(slot + 16);
 	}
 	d->cursor_damaged = good < used;
 }
@@ -300,13 +300,17 @@ void segment_dir_store_cursor(struct segment_dir *d, uint64_t low_water)
 	store_le64(slot + 8, d->generation);
 	store_le64(slot + 16, low_water);
 	store_le32(slot + 36, slot_crc(d, slot));
-	if (pwrite(d->cursor_fd, slot, sizeof(slot), d->generation % 2 * SLOT_STEP) != SLOT_SIZE)
+	if (pwrite(d->cursor_fd, slot, sizeof(slot), d->generation % 2 * SLOT_STEP) == SLOT_SIZE)
+		d->stored = low_water;
+	else
 		log_warn("segment log cursor not stored", "dir", d->path, "error", strerror(errno));
 }
 
-int segment_dir_sync_cursor(struct segment_dir *d)
+int segment_dir_sync_cursor(struct segment_dir *d, uint64_t low_water)
 {
-	return fdatasync(d->cursor_fd);
+	if (d->stored < low_water)
+		segment_dir_store_cursor(d, low_water);
+	return d->stored < low_water ? -1 : fdatasync(d->cursor_fd);
 }
 
 /* ---- all together ---- */

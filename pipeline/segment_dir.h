@@ -22,6 +22,7 @@ struct segment_dir {
 	bool has_id;
 	uint64_t generation;	/* of the cursor slot written last */
 	uint64_t low_water;	/* as read by segment_dir_read_cursor; 0: never written */
+	uint64_t stored;	/* low water that the file has */
 	bool cursor_damaged;
 };
 
@@ -43,7 +44,8 @@ int segment_dir_store_id(struct segment_dir *d, const uint8_t *id, struct err *e
 int segment_dir_make_cursor(struct segment_dir *d, struct err *err);
 /* One pwrite into the older slot; failing is logged (the cursor only saves work). */
 void segment_dir_store_cursor(struct segment_dir *d, uint64_t low_water);
-int segment_dir_sync_cursor(struct segment_dir *d);
+/* 0 only when the file has this low water, durably. */
+int segment_dir_sync_cursor(struct segment_dir *d, uint64_t low_water);
 
 /* The numbers of the segments. The caller frees v. */
 int segment_dir_list(struct segment_dir *d, struct segment_numbers *out, struct err *err);

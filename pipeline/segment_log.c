@@ -481,6 +481,20 @@ void segment_log_free_to(struct segment_log *log, uint64_t lsn)
 	pthread_mutex_unlock(&log->free_lock);
 }
 
+void segment_log_skip_to(struct segment_log *log, uint64_t lsn)
+{
+	bool is_news;
+
+	pthread_mutex_lock(&log->lock);
+	assert(log->queued == 0);
+	is_news = lsn > log->next_lsn;
+	log->next_lsn = MAX(log->next_lsn, lsn);
+	pthread_mutex_unlock(&log->lock);
+	if (is_news)
+		log_warn("segment log continues at a higher number: its cursor was lost", "dir",
+			 log->dir.path, "lsn", LOG_NUM(lsn));
+}
+
 /* ---- figures ---- */
 
 static bool has_room(const struct segment_log *log)

@@ -135,6 +135,9 @@ int segment_log_read_into(struct segment_log *log, const struct segment_position
  * that. Survives kill -9; after a power cut some freed records may come back. */
 void segment_log_free_to(struct segment_log *log, uint64_t lsn);
 
+/* No record below this LSN from now on: others (commits) know of higher ones than the log does,
+ * whose cursor was lost. Before the first append only. */
+void segment_log_skip_to(struct segment_log *log, uint64_t lsn);
 /* True as soon as a record with this LSN or a higher one is durable; false after timeout_ms. Any
  * thread. */
 bool segment_log_wait(struct segment_log *log, uint64_t lsn, uint32_t timeout_ms);

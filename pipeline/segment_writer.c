@@ -170,21 +170,28 @@ static void retire(struct segment_log *log, const struct segment *old)
 static bool reclaim_newest(struct segment_log *log)
 {
 	struct segment *seg;
-	uint64_t number = 0;
+	uint64_t number = 0, low_water;
 	bool is_free;
 	int fd;
 
 	pthread_mutex_lock(&log->free_lock);
 	pthread_mutex_lock(&log->lock);
 	seg = segment_log_newest(log);
-	is_free = seg != NULL && log->low_water >= seg->end && seg->size > SEGMENT_HEADER_SIZE;
+	low_water = log->low_water;
+	is_free = seg != NULL && low_water >= seg->end && seg->size > SEGMENT_HEADER_SIZE;
+	pthread_mutex_unlock(&log->lock);
+	/* A cursor that could not be written (quota, EIO) would let the LSNs begin again below
+	 * those that commits cover. */
+	is_free = is_free && segment_dir_sync_cursor(&log->dir, low_water) == 0;
+	pthread_mutex_lock(&log->lock);
 	if (is_free) {
+		seg = segment_log_newest(log);
 		number = seg->number;
 		seg->base = seg->end;
 		seg->bytes = SEGMENT_HEADER_SIZE;
 	}
 	pthread_mutex_unlock(&log->lock);
-	if (is_free && segment_dir_sync_cursor(&log->dir) == 0) {
+	if (is_free) {
 		fd = log->fd >= 0 ? log->fd : segment_dir_open_segment(&log->dir, number, O_WRONLY);
 		if (fd >= 0) {
 			cut_file(log, fd, number, SEGMENT_HEADER_SIZE);

@@ -315,6 +315,8 @@ static int follow(struct section_log *l, const struct segment_log_found *found, 
 	if (section_follow(store_backend(l->o.store), l->source, found->first_lsn, list_block, l,
 			   next, err) < 0)
 		return err_wrap(err, "following the commits of log %s", l->source);
+	/* What a commit covers is never replayed: no new record may have such a number. */
+	segment_log_skip_to(l->log, *next);
 	segment_log_free_to(l->log, *next);
 	l->next_lsn = l->published_lsn = *next;
 	return 0;

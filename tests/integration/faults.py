@@ -210,6 +210,10 @@ class Oracle:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
+        if self.mill.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it may find just now that it cannot start
+                assert self.mill.process.wait(0.5) == 2, self.mill.stderr()
+                self.mill.process = None
         if self.mill.process is None:
             self.mill.start()
         self.mill.wait_ready()

@@ -19,7 +19,7 @@ class Gen:
         self.args = [
             *(BINARY, "gen", "--endpoint", f"127.0.0.1:{port}", "--protocol", protocol),
             *("--deadline", deadline, "--rate", str(rate), "--ledger", self.ledger),
-            *("--retry", "--json", "--quiet", *flags),
+            *("--duration", "86400s", "--retry", "--json", "--quiet", *flags),
         ]
         self.process = None
         self.report = None

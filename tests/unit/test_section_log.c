@@ -394,6 +394,42 @@ static void test_kill_at_any_point(void **state)
 	free(acked.v);
 }
 
+/* The log forgot how far it had come (its cursor could not be written, or is gone, and its last
+ * segment was emptied): new spans must not get positions that commits cover already. */
+static void test_lost_cursor(void **state)
+{
+	struct fixture *f = *state;
+	char *path;
+
+	reset_counts();
+	send_range(f, "t", 1, 200, 10);
+	wait_acknowledged(200);
+	assert_true(flush(f));
+	wait_retired(f);
+	close_all(f);
+	path = xasprintf("%s/cursor", f->log_dir);
+	assert_int_equal(unlink(path), 0);
+	free(path);
+	path = xasprintf("%s/00000000000000000001.segment", f->log_dir);
+	assert_int_equal(truncate(path, 64), 0);
+	free(path);
+	for (int again = 0; again < 2; again++) {
+		open_store(f);
+		open_log(f);
+		reset_counts();
+		send_range(f, "t", 1001 + 100 * (uint64_t)again, 100, 10);
+		wait_acknowledged(100);
+		reopen(f);
+		check_range(f, "t", 1, 200, true);
+		check_range(f, "t", 1001, 100 + 100 * (size_t)again, true);
+		assert_true(flush(f));
+		check_range(f, "t", 1001, 100 + 100 * (size_t)again, true);
+		close_all(f);
+	}
+	open_store(f);
+	open_log(f);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 int main(void)
@@ -410,6 +446,7 @@ int main(void)
 		TEST(test_huge_batch),
 		TEST(test_empty_batch),
 		TEST(test_damaged_record),
+		TEST(test_lost_cursor),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

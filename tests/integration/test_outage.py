@@ -107,5 +107,6 @@ def test_many_clients_and_a_dead_hop(make_mill, tmp_path, storage, dies):
     balance = mill.stop()
     assert balance["held"] == 0
     assert balance["delivered"] >= len(acked)
-    # OTLP is at least once: at risk is what the hop was sent and had not answered when it died.
-    assert len(twice) <= (0 if dies == "absent" else IN_FLIGHT)
+    # OTLP is at least once: at risk is what the hop was sent and had not answered when it died, or
+    # when the client's time was up, which on a busy machine may be just as the hop comes back.
+    assert len(twice) <= IN_FLIGHT

@@ -7,6 +7,7 @@ import os
 import random
 import time
 
+import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2 as trace
 
 import otlp
@@ -32,6 +33,7 @@ def wait_for_step(server, bucket, before, step):
         pass
 
 
+@pytest.mark.timeout(300)  # every span of every round is asked for, from a bucket
 def test_every_acknowledged_span_comes_back_once_from_a_bucket(make_mill, seaweed):
     print(f"SPANMILL_KILL_SEED={SEED}")
     rng = random.Random(SEED)
@@ -75,6 +77,7 @@ def test_every_acknowledged_span_comes_back_once_from_a_bucket(make_mill, seawee
         assert {"data", "index", "bloom-0", "meta.json"} <= names, (block, names)
 
 
+@pytest.mark.timeout(300)
 def test_a_store_that_slows_down_and_loses_answers(make_mill, seaweed, bad_network):
     """503 SlowDown for one request in ten, connections that end before or after the deed, halves
     of answers, delays: nothing is lost or doubled, and nobody is told anything wrong."""

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "pipeline/telemetry.h"
 
@@ -289,6 +290,25 @@ void source_add(struct source *s, struct source_range *r)
 
 /* ---- reading again ---- */
 
+/* A range that was to be read again was passed without being met. Lock held. When the topic does
+ * not say that it lost these records (it was compacted, or a record that was fetched before the
+ * seek came in between) the receiver is asked some times more. */
+static void pass_by(struct source *s, struct source_range *r)
+{
+	enum { ATTEMPTS = 3 };
+
+	if (atomic_load(&s->low_watermark) <= r->last && ++r->n_passed < ATTEMPTS) {
+		r->is_awaited = false;
+		s->n_awaited--;
+		return;
+	}
+	log_error("records are gone from the topic before they were stored", "source", s->name,
+		  "first", LOG_NUM(r->first), "last", LOG_NUM(r->last));
+	unlink_range(s, r);
+	r->state = SOURCE_SETTLED;
+	range_free(r);
+}
+
 /* The range that holds the offset, or the first one behind it. Lock held. */
 static struct source_range *find_range(struct source *s, uint64_t offset)
 {
@@ -299,11 +319,8 @@ static struct source_range *find_range(struct source *s, uint64_t offset)
 	while (r != NULL && r->last < offset) {
 		struct source_range *next = r->next;
 
-		if (r->is_awaited) {
-			unlink_range(s, r);
-			r->state = SOURCE_SETTLED;
-			range_free(r);
-		}
+		if (r->is_awaited)
+			pass_by(s, r);
 		r = next;
 	}
 	s->hint = r;
@@ -337,8 +354,10 @@ bool source_is_refusing(struct source *s)
 	bool is_refusing;
 
 	pthread_mutex_lock(&s->lock);
-	is_refusing = s->n_refused > s->n_awaited ||
-		      (s->newest != NULL && atomic_load(&s->newest->origin.n_retryable) > 0);
+	is_refusing = s->n_refused > s->n_awaited;
+	/* What is awaited must be read all the same: sinks keep what lies behind it until then. */
+	if (s->n_awaited == 0 && s->newest != NULL && s->newest->state == SOURCE_UNDER_WAY)
+		is_refusing |= atomic_load(&s->newest->origin.n_retryable) > 0;
 	pthread_mutex_unlock(&s->lock);
 	return is_refusing;
 }

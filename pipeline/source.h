@@ -71,6 +71,7 @@ struct source_range {
 	/* the source's lock */
 	enum source_state state;
 	bool is_awaited;   /* refused, and source_rewind spoke of it */
+	unsigned n_passed; /* times that it was awaited and did not come */
 	uint32_t n_parked; /* verdicts that sinks have and do not give yet */
 	struct source_share share[SOURCE_SINKS_MAX];
 	struct source_range *prev, *next;
@@ -131,8 +132,8 @@ enum source_place {
 	SOURCE_KNOWN, /* under way or settled, or refused since the last rewind: pass over it */
 };
 /* What to do with the record at this offset; *limit gets the highest offset that may share a range
- * with it. Ranges that were to be read again and lie wholly before it are gone from the topic: they
- * are forgotten. */
+ * with it. Ranges that were to be read again and lie wholly before it have not come: when the topic
+ * begins behind them by now, or after some attempts, they are forgotten. */
 enum source_place source_place(struct source *s, uint64_t offset, uint64_t *limit);
 /* True when something was refused, or the range added last is being refused: no more should be
  * sent down before source_rewind. Cheap. */

@@ -238,7 +238,7 @@ static void read_next(struct model *m)
 {
 	uint64_t limit;
 
-	if (m->at == RECORDS || (source_is_refusing(m->source) && percent(m) < 90))
+	if (m->at == RECORDS || source_is_refusing(m->source))
 		return;
 	if (source_place(m->source, m->offsets[m->at], &limit) == SOURCE_KNOWN)
 		m->at++;

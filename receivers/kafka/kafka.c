@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kafka.c - receiver of trace records of Kafka topics; an offset is committed when everything below
+ * was delivered.
+ *
+ *   consumer thread: poll -> partition.c -> pipeline
+ *        assigned -> source_open (exporters that keep sections attach)     revoked -> source_close
+ *
+ * DESIGN: one thread polls, decodes and emits; consume never blocks, so it is back at polling soon
+ * enough for the group. What came is sent down in runs (partition.c); each partition waits for
+ * itself only.
+ * LIMITS: librdkafka's fetched records are reserved in the memory budget; runs are charged before
+ * they are copied, and a partition is paused while that is refused.
+ * SPEC: DESIGN section 5; the Collector's kafka receiver keys; docs/formats/kafka-record.md.
+ */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "pipeline/option_blocks.h"
+#include "receivers/kafka/receiver.h"
+
+#include <stdio.h>
+
+enum {
+	POLL_MS = 20,
+	LOOK_AFTER_MS = 20,
+	AT_A_TIME = 2000, /* records between two looks at the clock */
+	ASK_MS = 5000,
+	RESERVED = 16 << 20, /* queued.max.messages.kbytes */
+};
+
+/* ---- what the consumer tells ---- */
+
+static struct partition *find_partition(struct kafka_receiver_state *st,
+					const struct kafka_partition *at)
+{
+	struct partition *p = st->partitions;
+
+	while (p != NULL && (p->at.partition != at->partition || strcmp(p->topic, at->topic) != 0))
+		p = p->next;
+	return p;
+}
+
+/* Both owners of a partition must name it alike, so there is no going on without the cluster. */
+static void learn_cluster(struct kafka_receiver_state *st)
+{
+	char id[200] = "";
+
+	while (st->cluster[0] == '\0' && !st->stopping) {
+		kafka_consumer_cluster_id(st->consumer, ASK_MS, id, sizeof(id));
+		if (id[0] != '\0')
+			source_segment(id, st->cluster);
+		else
+			log_warn("the brokers do not tell the cluster's id, asking again",
+				 "receiver", st->c->id);
+	}
+}
+
+static void assigned(void *arg, const struct kafka_partition *v, size_t n)
+{
+	struct kafka_receiver_state *st = arg;
+
+	st->rebalances++;
+	learn_cluster(st);
+	for (size_t i = 0; i < n; i++)
+		if (find_partition(st, &v[i]) == NULL)
+			partition_open(st, &v[i]);
+	pthread_mutex_lock(&st->lock);
+	st->was_assigned = true;
+	pthread_mutex_unlock(&st->lock);
+}
+
+static void revoked(void *arg, const struct kafka_partition *v, size_t n, bool is_lost)
+{
+	struct kafka_receiver_state *st = arg;
+
+	st->rebalances++;
+	for (size_t i = 0; i < n; i++) {
+		struct partition *p = find_partition(st, &v[i]);
+
+		if (p != NULL)
+			partition_close(st, p, is_lost);
+	}
+}
+
+static void troubled(void *arg, const struct err *err, bool is_fatal)
+{
+	struct kafka_receiver_state *st = arg;
+
+	pthread_mutex_lock(&st->lock);
+	snprintf(st->trouble, sizeof(st->trouble), "%.199s", err->msg);
+	pthread_mutex_unlock(&st->lock);
+	log_warn("trouble with the brokers", "receiver", st->c->id, "error", err->msg);
+	if (is_fatal)
+		component_fail(st->c, err);
+}
+
+/* ---- the thread ---- */
+
+static void look_after_all(struct kafka_receiver_state *st)
+{
+	uint64_t now = clock_mono_ns();
+	bool settled = true;
+
+	for (struct partition *p = st->partitions; p != NULL; p = p->next) {
+		partition_look_after(st, p, now);
+		settled &= partition_is_settled(p);
+	}
+	st->drained = st->draining && settled;
+}
+
+/* Records until there are none, or it is time to look after the partitions. */
+static void read_some(struct kafka_receiver_state *st)
+{
+	struct partition *p = NULL;
+	unsigned rebalances = st->rebalances;
+	struct kafka_message m;
+
+	for (int i = 0; i < AT_A_TIME; i++) {
+		if (!kafka_consumer_poll(st->consumer, i == 0 ? POLL_MS : 0, &m))
+			return;
+		/* Mostly that of the one before, which a rebalance may have ended. */
+		if (p == NULL || rebalances != st->rebalances ||
+		    p->at.partition != m.at.partition || strcmp(p->topic, m.at.topic) != 0)
+			p = find_partition(st, &m.at);
+		rebalances = st->rebalances;
+		if (p != NULL)
+			partition_take(st, p, &m);
+		else
+			kafka_message_free(st->consumer, &m);
+	}
+}
+
+static void *consumer_main(void *arg)
+{
+	struct kafka_receiver_state *st = arg;
+	uint64_t looked_ns = 0;
+
+	while (!st->stopping) {
+		read_some(st);
+		for (struct partition *p = st->partitions; p != NULL; p = p->next)
+			partition_flush(st, p);
+		if (clock_mono_ns() - looked_ns >= LOOK_AFTER_MS * NS_PER_MS) {
+			looked_ns = clock_mono_ns();
+			look_after_all(st);
+		}
+	}
+	while (st->partitions != NULL)
+		partition_close(st, st->partitions, false);
+	/* Commits what was stored, and leaves the group unless it is a static member. */
+	kafka_consumer_free(st->consumer);
+	st->consumer = NULL;
+	return NULL;
+}
+
+/* ---- life ---- */
+
+static int make_clients(struct component *c, struct kafka_receiver_state *st, struct err *err)
+{
+	const struct kafka_receiver_config *conf =
+		COMPONENT_CONFIG(c, struct kafka_receiver_config);
+	struct kafka_properties consumer = KAFKA_PROPERTIES_INIT, producer = KAFKA_PROPERTIES_INIT;
+	struct kafka_settings settings = { .id = c->id };
+	int ret = -1;
+
+	if (conf->client.sasl.token_file[0] != '\0')
+		settings.token_file = conf->client.sasl.token_file;
+	kafka_receiver_properties(conf, &consumer, &producer);
+	settings.properties = producer.v;
+	settings.n_properties = producer.n;
+	st->dead_letters = dead_letters_new(c, &settings, err);
+	settings.properties = consumer.v;
+	settings.n_properties = consumer.n;
+	if (st->dead_letters != NULL)
+		st->consumer = kafka_consumer_new(
+			&(struct kafka_consumer_settings){ settings, st, assigned, revoked,
+							   troubled },
+			err);
+	if (st->consumer != NULL)
+		ret = kafka_consumer_subscribe(st->consumer, conf->topics.items, conf->topics.n,
+					       err);
+	kafka_properties_fini(&consumer);
+	kafka_properties_fini(&producer);
+	return ret;
+}
+
+static int kafka_receiver_start(struct component *c, struct err *err)
+{
+	struct kafka_receiver_state *st = COMPONENT_STATE(c, struct kafka_receiver_state);
+	uint64_t seed;
+
+	if (c->receiver->ack == RECEIVER_ACK_EARLY)
+		return err_set(err, ERR_CONFIG,
+			       "ack: early would commit offsets of what may be lost: remove it");
+	st->c = c;
+	st->budget = component_budget(c);
+	st->count = telemetry_transport(c, "kafka");
+	rng_kernel(&seed, sizeof(seed));
+	rng_seed(&st->rng, seed);
+	pthread_mutex_init(&st->lock, NULL);
+	st->has_lock = true;
+	st->reserved = MIN((size_t)RESERVED, (size_t)MAX(st->budget->limit, 0) / 8);
+	budget_force(st->budget, st->reserved);
+	if (make_clients(c, st, err) < 0)
+		return -1;
+	if (pthread_create(&st->thread, NULL, consumer_main, st) != 0)
+		return err_set(err, ERR_INTERNAL, "cannot start the consumer thread");
+	st->has_thread = true;
+	return 0;
+}
+
+static void kafka_receiver_drain(struct component *c)
+{
+	COMPONENT_STATE(c, struct kafka_receiver_state)->draining = true;
+}
+
+static int kafka_receiver_is_drained(struct component *c)
+{
+	struct kafka_receiver_state *st = COMPONENT_STATE(c, struct kafka_receiver_state);
+
+	return !st->has_thread || st->drained;
+}
+
+static void kafka_receiver_shutdown(struct component *c)
+{
+	struct kafka_receiver_state *st = COMPONENT_STATE(c, struct kafka_receiver_state);
+
+	st->stopping = true;
+	if (st->has_thread)
+		pthread_join(st->thread, NULL);
+	st->has_thread = false;
+	kafka_consumer_free(st->consumer);
+	st->consumer = NULL;
+	dead_letters_free(st->dead_letters);
+	st->dead_letters = NULL;
+	if (st->has_lock) {
+		budget_release(st->budget, st->reserved);
+		pthread_mutex_destroy(&st->lock);
+	}
+	st->has_lock = false;
+}
+
+static bool kafka_receiver_is_ready(struct component *c, char *why, size_t why_size)
+{
+	struct kafka_receiver_state *st = COMPONENT_STATE(c, struct kafka_receiver_state);
+	bool ready;
+
+	if (!st->has_lock)
+		return false;
+	pthread_mutex_lock(&st->lock);
+	ready = st->was_assigned;
+	if (!ready)
+		snprintf(why, why_size, "receiver %s: has not joined its group: %s", c->id,
+			 st->trouble[0] ? st->trouble : "no answer of the brokers yet");
+	pthread_mutex_unlock(&st->lock);
+	return ready;
+}
+
+/* ---- metrics ---- */
+
+static void partition_samples(struct kafka_receiver_state *st, struct buf *out, const char *name,
+			      const char *help, bool in_seconds)
+{
+	uint64_t now_ms = clock_wall_ns() / NS_PER_MS;
+
+	telemetry_head(out, name, "gauge", help);
+	for (struct partition *p = st->partitions; p != NULL; p = p->next) {
+		uint64_t oldest = atomic_load(&p->oldest_timestamp_ms);
+		double late = oldest > 0 && now_ms > oldest ? (double)(now_ms - oldest) / 1000 : 0;
+		char number[16];
+
+		snprintf(number, sizeof(number), "%d", (int)p->at.partition);
+		telemetry_sample(
+			out, name, in_seconds ? late : (double)atomic_load(&p->lag_records),
+			"receiver", st->c->id, "topic", p->topic, "partition", number, NULL);
+	}
+}
+
+static void kafka_receiver_metrics(struct component *c, struct buf *out)
+{
+	struct kafka_receiver_state *st = COMPONENT_STATE(c, struct kafka_receiver_state);
+	const struct {
+		const char *name, *help;
+		_Atomic uint64_t *value;
+	} rows[] = {
+		{ "otelcol_kafka_receiver_records_total", "Records read.", &st->records },
+		{ "otelcol_kafka_receiver_bytes_total", "Their values.", &st->bytes },
+		{ "otelcol_kafka_receiver_unmarshal_failed_spans_total",
+		  "Records that could not be read.", &st->broken },
+		{ "otelcol_kafka_receiver_partition_start_total", "Partitions taken.",
+		  &st->opened },
+		{ "otelcol_kafka_receiver_partition_close_total", "Partitions given up.",
+		  &st->closed },
+		{ "spanmill_dead_letter_records", "Records written to a dead letter topic or file.",
+		  &st->dead },
+		{ "spanmill_kafka_rewinds", "Times that a partition was read again from before.",
+		  &st->rewinds },
+	};
+
+	if (!st->has_lock)
+		return;
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		telemetry_head(out, rows[i].name, "counter", rows[i].help);
+		telemetry_sample(out, rows[i].name, (double)atomic_load(rows[i].value), "receiver",
+				 c->id, NULL);
+	}
+	pthread_mutex_lock(&st->lock);
+	partition_samples(st, out, "spanmill_kafka_lag_records", "Records that are not done with.",
+			  false);
+	partition_samples(st, out, "spanmill_kafka_lag_seconds",
+			  "Age of the first record that is read and not done with.", true);
+	pthread_mutex_unlock(&st->lock);
+}
+
+const struct component_type receiver_kafka = {
+	.name = "kafka",
+	.kind = KIND_RECEIVER,
+	.summary = "Reads traces from Kafka topics; commits offsets when they are delivered.",
+	.stability = STABILITY_ALPHA,
+	.signals = SIGNAL_TRACES,
+	.config_size = sizeof(struct kafka_receiver_config),
+	.state_size = sizeof(struct kafka_receiver_state),
+	.options = kafka_receiver_option_table,
+	.validate = kafka_receiver_validate,
+	.start = kafka_receiver_start,
+	.drain = kafka_receiver_drain,
+	.is_drained = kafka_receiver_is_drained,
+	.shutdown = kafka_receiver_shutdown,
+	.is_ready = kafka_receiver_is_ready,
+	.metrics = kafka_receiver_metrics,
+};

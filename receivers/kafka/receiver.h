@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * receiver.h - what the files of the kafka receiver share.
+ *
+ *   consumer thread: poll -> partition_take -> run of records -> source_add, component_emit
+ *                    partition_look_after: commit what is done with, read again, resume
+ *
+ * THREADS: one thread per receiver does all of it; `lock` covers what metrics and readiness ask.
+ */
+#ifndef RECEIVERS_KAFKA_RECEIVER_H
+#define RECEIVERS_KAFKA_RECEIVER_H
+
+#include "net/kafka_consumer.h"
+#include "net/kafka_producer.h"
+#include "base/rng.h"
+#include "pipeline/component.h"
+#include "pipeline/conf_error.h"
+#include "pipeline/kafka_options.h"
+#include "pipeline/source.h"
+#include "pipeline/telemetry.h"
+
+#include <pthread.h>
+
+enum kafka_input {
+	INPUT_OTLP_PROTO,
+	INPUT_OTLP_JSON,
+	INPUT_ZIPKIN_JSON,
+	INPUT_ZIPKIN_PROTO, /* this and those behind it are not read yet */
+	INPUT_ZIPKIN_THRIFT,
+	INPUT_JAEGER_PROTO,
+	INPUT_JAEGER_JSON,
+};
+
+enum { INITIAL_EARLIEST, INITIAL_LATEST };
+enum { STRATEGY_COOPERATIVE_STICKY, STRATEGY_RANGE, STRATEGY_ROUNDROBIN, STRATEGY_STICKY };
+
+struct kafka_backoff_options {
+	bool enabled;
+	int64_t initial_ns, max_ns, max_elapsed_ns;
+	double multiplier, randomization;
+};
+
+struct kafka_receiver_config {
+	struct kafka_client_options client;
+	const char *group_id, *group_instance_id;
+	int initial_offset, strategy;
+	int64_t session_timeout_ns, heartbeat_ns, max_fetch_wait_ns;
+	uint64_t min_fetch, max_fetch, max_partition_fetch;
+	struct strlist topics, exclude_topics, old_exclude_topics;
+	const char *old_topic, *older_topic, *old_exclude, *older_exclude;
+	bool has_topics;
+	int encoding, old_encoding;
+	bool has_encoding, has_old_encoding;
+	bool autocommit, has_autocommit;
+	int64_t commit_interval_ns;
+	bool mark_after, has_mark_after, mark_on_error, mark_on_permanent, has_mark_on_permanent;
+	bool extract_headers;
+	struct strlist headers;
+	struct kafka_backoff_options backoff;
+	bool has_backoff;
+	const char *dead_letter_topic, *dead_letter_file;
+};
+
+extern const struct option kafka_receiver_option_table[];
+void kafka_receiver_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			     const char *path);
+/* The consumer's properties, and those of the producer of dead letters. */
+void kafka_receiver_properties(const struct kafka_receiver_config *conf,
+			       struct kafka_properties *consumer,
+			       struct kafka_properties *producer);
+
+/* ---- dead letters ---- */
+
+struct dead_letters;
+
+/* NULL with *err. Also when none is configured: then letters are only counted. */
+struct dead_letters *dead_letters_new(struct component *c, const struct kafka_settings *producer,
+				      struct err *err);
+void dead_letters_free(struct dead_letters *d);
+/* Write one record and wait until it is safe. -1: not now (try again); a record that the dead
+ * letter topic itself does not take is logged and lost, 0. */
+int dead_letters_put(struct dead_letters *d, const struct kafka_message *m, const char *reason,
+		     struct err *err);
+
+/* ---- decoding ---- */
+
+/* One record as OTLP: new ref, n = 0 for an empty record. NULL with *err: INVALID (poison),
+ * TOO_LARGE (poison), EXHAUSTED (try again). *n_bad spans of it could not be read. */
+struct rcbuf *record_decode(struct component *c, struct kafka_consumer *k,
+			    const struct kafka_message *m, uint32_t *n_bad, char first_bad[192],
+			    struct err *err);
+/* True when record headers are asked for: then records cannot be joined as they are. */
+bool record_has_extras(struct component *c);
+/* The tenant of a record. -1: no legal name. */
+int record_tenant(struct component *c, struct kafka_consumer *k, const struct kafka_message *m,
+		  char tenant[TENANT_MAX + 1], struct err *err);
+
+/* ---- partitions ---- */
+
+struct partition {
+	struct component *c;
+	char *topic;
+	struct kafka_partition at; /* topic is the one above */
+	struct source *source;
+	struct kafka_message *held; /* read and not sent down yet, in order */
+	size_t n_held, cap_held;
+	uint64_t held_bytes;
+	uint64_t one_by_one; /* up to this offset a run is one record: one of them is broken */
+	bool is_paused;      /* at librdkafka */
+	bool is_stuck;       /* what is held cannot be sent down: memory, a dead letter */
+	bool is_waiting;     /* something was refused: it is read again at again_mono_ns */
+	uint64_t again_mono_ns;
+	uint64_t backoff_ns; /* the last wait; 0: none */
+	uint64_t seek_to;    /* still to be done; UINT64_MAX: nothing */
+	uint64_t stored;     /* offset told to Kafka */
+	bool was_read;
+	uint64_t first_read, next_read;                    /* offsets */
+	_Atomic uint64_t lag_records, oldest_timestamp_ms; /* 0: nothing is late */
+	struct partition *next;
+};
+
+struct kafka_receiver_state {
+	struct component *c;
+	struct kafka_consumer *consumer;
+	struct dead_letters *dead_letters;
+	struct transport_counters *count;
+	pthread_t thread;
+	bool has_thread;
+	_Atomic bool stopping, draining, drained;
+	char cluster[SOURCE_SEGMENT_MAX + 1];
+	unsigned rebalances;
+	struct budget *budget;
+	size_t reserved; /* of the budget, for what librdkafka fetches ahead */
+	/* lock */
+	pthread_mutex_t lock;
+	bool has_lock;
+	struct partition *partitions;
+	bool was_assigned;
+	char trouble[200]; /* the last one before the first assignment */
+	/* counters */
+	_Atomic uint64_t records, bytes, broken, dead, rewinds, opened, closed;
+	struct rng rng; /* of the waits */
+};
+
+/* The partition is ours now. */
+void partition_open(struct kafka_receiver_state *st, const struct kafka_partition *at);
+/* It is not. Commits what is done with, unless others have it already. */
+void partition_close(struct kafka_receiver_state *st, struct partition *p, bool is_lost);
+/* Nothing of it is under way. */
+bool partition_is_settled(struct partition *p);
+/* A record came. Takes m. */
+void partition_take(struct kafka_receiver_state *st, struct partition *p, struct kafka_message *m);
+/* Send down what is held. */
+void partition_flush(struct kafka_receiver_state *st, struct partition *p);
+/* Between polls: commit, read again what was refused, go on after a pause. */
+void partition_look_after(struct kafka_receiver_state *st, struct partition *p, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,469 @@
+"""The kafka receiver and the blocks exporter behind a real broker: every span that was produced is in
+the visible blocks once, whoever died, froze, lost its partitions or read again, and offsets are
+committed only when it is."""
+
+import collections
+import glob
+import json
+import os
+import random
+import signal
+import threading
+import time
+import uuid
+
+import pytest
+from google.protobuf import json_format
+
+import otlp
+import tempo
+import tempo_block
+from kafka_bed import newer_librdkafka  # noqa: F401
+from mill import SANITIZED, forwarder, merged, run, wait_for
+
+GROUP_KEYS = {"session_timeout": "2s", "heartbeat_interval": "500ms"}
+
+
+def reader(kafka, topics, group, data=None, receiver=None, overlay=None):
+    """A configuration: kafka in, blocks out; blocks are cut after 300 ms."""
+
+    def make(ports):
+        keys = {
+            "brokers": kafka.addresses if hasattr(kafka, "addresses") else kafka,
+            "group_id": group,
+            "traces": {"topics": topics if isinstance(topics, list) else [topics]},
+            "autocommit": {"interval": "100ms"},
+            "error_backoff": {"initial_interval": "50ms", "max_interval": "300ms"},
+            **GROUP_KEYS,
+        }
+        config = {
+            "receivers": {"kafka": merged(keys, receiver)},
+            "processors": {"memory_limiter": {"check_interval": "1s", "limit_mib": 256}},
+            "exporters": {"blocks": {"max_block_age": "300ms"}},
+            "extensions": {
+                "trace_store": {"backend": "local", "local": {"path": data or "data"}},
+                "query": {"endpoint": f"127.0.0.1:{ports['query']}"},
+                "health_check": {"endpoint": f"127.0.0.1:{ports['health']}"},
+            },
+            "service": {
+                "extensions": ["trace_store", "query", "health_check"],
+                "telemetry": {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}},
+                "pipelines": {
+                    "traces": {
+                        "receivers": ["kafka"],
+                        "processors": ["memory_limiter"],
+                        "exporters": ["blocks"],
+                    }
+                },
+            },
+        }
+        return merged(config, overlay)
+
+    return make
+
+
+def fresh_group():
+    return f"g-{uuid.uuid4().hex[:8]}"
+
+
+def records(n, tenants=(None,), keyed=True, n_spans=4):
+    """n records of a trace each, and the ledger: (tenant, span id) of what they hold."""
+    out, ledger = [], set()
+    for i in range(n):
+        request = otlp.request(n_spans=n_spans)
+        tenant = tenants[i % len(tenants)]
+        record = {"value": request.SerializeToString()}
+        if tenant:
+            record["headers"] = {"tenant": tenant}
+        if keyed and i % 2:
+            record["key"] = next(otlp.spans_of(request)).trace_id.hex()
+        out.append(record)
+        ledger |= {(tenant or "single-tenant", s.span_id) for s in otlp.spans_of(request)}
+    return out, ledger
+
+
+def visible(folder):
+    """How often each (tenant, span id) is in the visible blocks below a folder."""
+    found = collections.Counter()
+    for meta in glob.glob(os.path.join(folder, "*", "*", "meta.json")):
+        block = tempo_block.read_block(os.path.dirname(meta))
+        tenant = os.path.basename(os.path.dirname(os.path.dirname(meta)))
+        for o in block.objects:
+            found.update((tenant, s.span_id) for s in otlp.spans_of(o.merged()))
+    return found
+
+
+def metas(folder):
+    out = []
+    for path in glob.glob(os.path.join(folder, "*", "*", "meta.json")):
+        with open(path, encoding="utf-8") as f:
+            out.append(json.load(f))
+    return out
+
+
+def check_once(found, ledger):
+    missing = ledger - set(found)
+    doubled = [s for s, n in found.items() if n > 1]
+    assert not missing, f"{len(missing)} of {len(ledger)} spans are lost"
+    assert not doubled, f"{len(doubled)} spans are there twice"
+    assert set(found) == ledger, f"{len(set(found) - ledger)} spans come from nowhere"
+
+
+def wait_committed(kafka, group, topic, timeout=60):
+    """Until the group's offsets are at the end of every partition that holds anything."""
+
+    def is_there():
+        ends = {p: o for p, o in kafka.end_offsets(topic).items() if o > 0}
+        at = kafka.committed(group, topic)
+        return all(at.get(p, 0) == o for p, o in ends.items())
+
+    wait_for(f"the offsets of {group}", is_there, timeout, step=0.3)
+
+
+class Feed(threading.Thread):
+    """Produces records until it is told to stop."""
+
+    def __init__(self, kafka, topic, pause=0.02, **keys):
+        super().__init__(daemon=True)
+        self.kafka, self.topic, self.pause, self.keys = kafka, topic, pause, keys
+        self.ledger, self.halted, self.failed = set(), threading.Event(), None
+
+    def run(self):
+        try:
+            while not self.halted.is_set():
+                batch, ledger = records(20, **self.keys)
+                self.kafka.produce(self.topic, batch)
+                self.ledger |= ledger
+                time.sleep(self.pause)
+        except Exception as e:  # shown by finish
+            self.failed = e
+
+    def finish(self):
+        self.halted.set()
+        self.join(60)
+        assert self.failed is None, self.failed
+        return self.ledger
+
+
+# -- the plain way
+
+
+def test_every_span_once_and_offsets_follow(kafka, make_mill):
+    topic, group = kafka.create_topic(partitions=4), fresh_group()
+    batch, ledger = records(300, tenants=(None, "acme", "acme", "globex"))
+    batch.insert(7, {"value": b""})
+    batch.insert(9, {"value": None, "key": "tombstone"})
+    kafka.produce(topic, batch)
+    mill = make_mill(reader(kafka, topic, group))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+    assert mill.metric("otelcol_kafka_receiver_records_total") == len(batch)
+    assert mill.metric("otelcol_receiver_accepted_spans", transport="kafka") == len(ledger)
+    wait_for("no lag", lambda: mill.metric("spanmill_kafka_lag_records") == 0)
+    tenant, span = next(iter(ledger))
+    request = otlp.request(n_spans=2)
+    kafka.produce(topic, [{"value": request.SerializeToString(), "headers": {"tenant": "acme"}}])
+    trace_id = next(otlp.spans_of(request)).trace_id
+    wait_for("the live trace", lambda: tempo.get(mill, trace_id, tenant="acme") is not None)
+    wait_committed(kafka, group, topic)
+    balance = mill.stop()
+    assert balance["accepted"] == balance["delivered"] == len(ledger) + 2
+
+
+# -- who dies, freezes, loses its partitions
+
+
+def test_killed_at_random_points(kafka, make_mill):
+    topic, group = kafka.create_topic(partitions=3), fresh_group()
+    random_source = random.Random(int(os.environ.get("SPANMILL_KILL_SEED", time.time_ns() % 10000)))
+    feed = Feed(kafka, topic, tenants=(None, "acme"))
+    feed.start()
+    mill = make_mill(
+        reader(kafka, topic, group, receiver={"group_instance_id": "builder-0"}), start=False
+    )
+    mill.env["SPANMILL_TEST_STEP_DELAY_MS"] = "20"
+    for _ in range(7):
+        mill.start(ready=False)
+        time.sleep(random_source.uniform(0.3, 2.5))  # the point of the kill
+        mill.kill()
+    ledger = feed.finish()
+    mill.start()
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+
+
+def download(server, bucket, folder):
+    for key in server.keys(bucket):
+        if key.startswith("_spanmill/"):
+            continue
+        path = os.path.join(folder, key)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            f.write(server.read(bucket, key))
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+def test_two_members_one_freezes(kafka, seaweed, make_mill, tmp_path, strategy):
+    """Partitions move to and fro; one member is stopped for longer than its session, wakes up with
+    what it held, and believes to own it still."""
+    topic, group = kafka.create_topic(partitions=4), fresh_group()
+    bucket = seaweed.create_bucket()
+    feed = Feed(kafka, topic)
+    feed.start()
+    keys = {"group_rebalance_strategy": strategy}
+    mills = [
+        make_mill(reader(kafka, topic, group, receiver=keys, overlay=seaweed.overlay(bucket)))
+    ]
+    wait_for("the first sections", lambda: mills[0].metric("spanmill_blocks_sections") > 2, 30)
+    mills.append(
+        make_mill(reader(kafka, topic, group, receiver=keys, overlay=seaweed.overlay(bucket)))
+    )
+    for i in (0, 1):
+        wait_for("its share", lambda i=i: mills[i].metric("spanmill_blocks_sources") > 0, 30)
+        mills[i].process.send_signal(signal.SIGSTOP)
+        other = mills[1 - i]
+        wait_for("all of it", lambda o=other: o.metric("spanmill_blocks_sources") == 4, 30)
+        mills[i].process.send_signal(signal.SIGCONT)
+    ledger = feed.finish()
+    wait_committed(kafka, group, topic)
+    for mill in mills:
+        mill.stop()
+    download(seaweed, bucket, str(tmp_path / "blocks"))
+    check_once(visible(str(tmp_path / "blocks")), ledger)
+
+
+def test_read_again_with_other_sections(kafka, make_mill):
+    """The group's offsets are moved back, then the process cuts elsewhere: nothing new appears."""
+    from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+    topic, group = kafka.create_topic(partitions=2), fresh_group()
+    batch, ledger = records(200)
+    mill = make_mill(reader(kafka, topic, group))
+    for i in range(0, 200, 50):
+        kafka.produce(topic, batch[i : i + 50])
+        wait_committed(kafka, group, topic)
+    mill.stop()
+    before = {m["blockID"] for m in metas(mill.data)}
+    moved = ConsumerGroupTopicPartitions(
+        group, [TopicPartition(topic, 0, 11), TopicPartition(topic, 1, 0)]
+    )
+    admin = kafka.admin()  # the answer is lost with it
+
+    def move():
+        return admin.alter_consumer_group_offsets([moved])[group].exception(20) is None
+
+    wait_for("an empty group", move, 30, step=0.3)
+    mill.config["exporters"]["blocks"]["max_block_bytes"] = 3000
+    mill.write_config()
+    mill.start()
+    more, also = records(40)
+    kafka.produce(topic, more)
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger | also)
+    assert before <= {m["blockID"] for m in metas(mill.data)}
+    assert mill.metric("spanmill_blocks_followed_sections") > 0
+
+
+def test_topic_made_again(kafka, make_mill):
+    """Same name, same offsets, other records: none is taken for those that were there before."""
+    topic, group = kafka.create_topic(partitions=2), fresh_group()
+    batch, ledger = records(100)
+    kafka.produce(topic, batch)
+    mill = make_mill(reader(kafka, topic, group))
+    wait_committed(kafka, group, topic)
+    mill.stop()
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, partitions=2)
+    more, also = records(150)
+    kafka.produce(topic, more)
+    mill.start()
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger | also)
+
+
+def test_topic_grows(kafka, make_mill):
+    """Two partitions more under load, from a producer with and without keys: every trace is found."""
+    topic, group = kafka.create_topic(partitions=4), fresh_group()
+    feed = Feed(kafka, topic)
+    feed.start()
+    mill = make_mill(
+        reader(kafka, topic, group, receiver={"metadata": {"refresh_interval": "500ms"}})
+    )
+    wait_for("some sections", lambda: mill.metric("spanmill_blocks_sections") > 4, 30)
+    kafka.grow_topic(topic, 6)
+    wait_for("the new partitions", lambda: mill.metric("spanmill_blocks_sources") == 6, 60)
+    time.sleep(0.5)  # some load on all of them
+    ledger = feed.finish()
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+
+
+# -- what cannot be read
+
+
+def test_broken_records_go_to_the_dead_letter_topic(kafka, make_mill):
+    topic, dead, group = kafka.create_topic(), kafka.create_topic(), fresh_group()
+    batch, ledger = records(20, keyed=False)
+    broken = [
+        {"value": b"\x0a\xff\xff\xff\x7f", "key": b"k1", "headers": {"x": "y"}},
+        {"value": b"not protobuf at all", "key": None},
+        {"value": otlp.request().SerializeToString(), "headers": {"tenant": "../other"}},
+    ]
+    for at, record in zip((3, 11, 15), broken, strict=True):
+        batch.insert(at, record)
+    kafka.produce(topic, batch)
+    mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"topic": dead}}))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+    letters = sorted(kafka.consume_all(dead), key=lambda r: int(r.headers["offset"]))
+    assert [int(r.headers["offset"]) for r in letters] == [3, 11, 15]
+    for letter, record in zip(letters, broken, strict=True):
+        assert letter.value == record["value"]
+        assert letter.key == record.get("key")
+        assert letter.headers["topic"].decode() == topic
+        assert letter.headers["partition"] == b"0"
+        assert letter.headers["reason"]
+    assert b"tenant" in letters[2].headers["reason"]
+    assert mill.metric("spanmill_dead_letter_records") == 3
+    assert mill.metric("otelcol_kafka_receiver_unmarshal_failed_spans_total") == 3
+
+
+def test_broken_records_go_to_a_file(kafka, make_mill, tmp_path):
+    import base64
+
+    topic, group = kafka.create_topic(), fresh_group()
+    batch, ledger = records(5)
+    batch.insert(2, {"value": b"\x0a\x05ab", "key": b"k"})
+    kafka.produce(topic, batch)
+    letters = tmp_path / "dead.jsonl"
+    mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"file": str(letters)}}))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+    (line,) = [json.loads(text) for text in letters.read_text().splitlines()]
+    assert (line["topic"], line["partition"], line["offset"]) == (topic, 0, 2)
+    assert base64.b64decode(line["value"]) == b"\x0a\x05ab"
+    assert base64.b64decode(line["key"]) == b"k"
+
+
+# -- encodings, topics
+
+
+def test_json_and_headers_and_patterns(kafka, make_mill):
+    name = f"p-{uuid.uuid4().hex[:8]}"
+    topics = [kafka.create_topic(f"{name}-{x}") for x in ("a", "b", "skip")]
+    group = fresh_group()
+    sent = {}
+    for topic in topics:
+        request = otlp.request(n_spans=3)
+        sent[topic] = request
+        kafka.produce(
+            topic, [{"value": otlp.to_json(request), "headers": {"env": "prod"}}]
+        )
+    mill = make_mill(
+        reader(
+            kafka, [f"^{name}-.*"], group,
+            receiver={
+                "traces": {"encoding": "otlp_json", "exclude_topics": [f"^{name}-skip$"]},
+                "header_extraction": {"extract_headers": True, "headers": ["env"]},
+            },
+        )
+    )  # fmt: skip
+    for topic in topics[:2]:
+        wait_committed(kafka, group, topic)
+        trace_id = next(otlp.spans_of(sent[topic])).trace_id
+        got = wait_for(topic, lambda t=trace_id: tempo.get(mill, t))
+        attributes = {
+            a.key: a.value.string_value for rs in got.resource_spans for a in rs.resource.attributes
+        }
+        assert attributes["kafka.header.env"] == "prod"
+        assert len(list(otlp.spans_of(got))) == 3
+    assert kafka.committed(group, topics[2]) == {}
+
+
+def test_zipkin_json(kafka, make_mill):
+    topic, group = kafka.create_topic(), fresh_group()
+    spans = [{"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "name": "x"}]
+    kafka.produce(topic, [json.dumps(spans).encode()])
+    mill = make_mill(reader(kafka, topic, group, receiver={"traces": {"encoding": "zipkin_json"}}))
+    wait_committed(kafka, group, topic)
+    assert tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736") is not None
+
+
+# -- the neighbours fail
+
+
+def test_starts_before_the_broker(make_kafka, make_mill):
+    kafka = make_kafka(start=False)
+    group = fresh_group()
+    mill = make_mill(reader(kafka, "early", group), start=False)
+    mill.start(ready=False)
+    import requests
+
+    def reason():
+        try:
+            answer = requests.get(mill.url("query", "/ready"), timeout=5)
+        except requests.ConnectionError:
+            return None
+        return answer.text if answer.status_code == 503 and "kafka" in answer.text else None
+
+    wait_for("the reason", reason, 20)
+    kafka.start()
+    kafka.create_topic("early", partitions=2)
+    batch, ledger = records(20)
+    kafka.produce("early", batch)
+    mill.wait_ready(60)
+    wait_committed(kafka, group, "early")
+    check_once(visible(mill.data), ledger)
+
+
+def test_next_hop_that_refuses(kafka, make_mill, next_hop):
+    """Refused records are read again until the hop takes them; offsets wait for it."""
+    topic, group = kafka.create_topic(partitions=2), fresh_group()
+    hop = next_hop(start=False)
+    batch, ledger = records(60)
+    kafka.produce(topic, batch)
+
+    def make(ports):
+        config = forwarder(
+            ports, f"127.0.0.1:{hop.port}",
+            exporter={"sending_queue": {"queue_size": 2, "block_on_overflow": False}},
+        )  # fmt: skip
+        config["receivers"] = reader(kafka, topic, group)(ports)["receivers"]
+        config["service"]["pipelines"]["traces"]["receivers"] = ["kafka"]
+        return config
+
+    mill = make_mill(make)
+    time.sleep(2)  # the hop is away: nothing may be committed meanwhile
+    assert kafka.committed(group, topic) == {}
+    hop.start()
+    wait_committed(kafka, group, topic)
+    got = {s.span_id for r in hop.taken for s in otlp.spans_of(r)}
+    assert {s for _, s in ledger} == got
+
+
+# -- configuration
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        ({"message_marking": {"on_error": True}}, "message_marking.on_error"),
+        ({"traces": {"encoding": "jaeger_proto"}}, "jaeger_proto is not in Spanmill yet"),
+        ({"group_rebalance_strategy": "sticky"}, "write cooperative-sticky"),
+        ({"traces": {"exclude_topics": ["x"]}}, "no topic is a regular expression"),
+        ({"librdkafka": {"enable.auto.commit": "true"}}, "offsets are committed after delivery"),
+        ({"dead_letter": {"topic": "otlp_spans"}}, "would be read again"),
+    ],
+)
+def test_what_asks_for_less_is_refused(tmp_path, keys, words):
+    import yaml
+
+    config = {
+        "receivers": {"kafka": keys},
+        "exporters": {"nop": None},
+        "service": {"pipelines": {"traces": {"receivers": ["kafka"], "exporters": ["nop"]}}},
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config))
+    status, _, err = run("validate", "--config", str(path))
+    assert status == 1 and words in err, err

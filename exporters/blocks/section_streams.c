@@ -264,13 +264,13 @@ void stream_unref(struct stream *st)
 int section_streams_open(struct section_streams *m, struct source *s, struct err *err)
 {
 	struct stream *st = xcalloc(1, sizeof(*st));
-	bool is_named = m->conf.exporter != NULL && m->conf.exporter[0] != '\0';
+	bool is_named = m->exporter[0] != '\0';
 
 	st->m = m;
 	st->sink.added = sink_added;
 	st->sink.cut = sink_cut;
 	st->sink.close = sink_close;
-	st->name = is_named ? xasprintf("%s/%s", source_name(s), m->conf.exporter)
+	st->name = is_named ? xasprintf("%s/%s", source_name(s), m->exporter)
 			    : xstrdup(source_name(s));
 	st->partition = source_partition(s);
 	st->n_partitions = source_n_partitions(s);
@@ -429,6 +429,7 @@ static void streams_free(struct section_streams *m)
 	pthread_mutex_destroy(&m->lock);
 	pthread_cond_destroy(&m->wake);
 	pthread_cond_destroy(&m->progress);
+	free(m->exporter);
 	free(m);
 }
 
@@ -446,6 +447,10 @@ struct section_streams *section_streams_start(const struct section_streams_optio
 
 	m->conf = *o;
 	m->o = o->o;
+	/* The caller's texts may go. */
+	m->exporter = xstrdup(o->exporter ? o->exporter : "");
+	m->conf.exporter = NULL;
+	m->conf.o.dir = m->o.dir = NULL;
 	m->live = (struct live_source){ .find = find_live, .flush = flush_live };
 	init_waiting(m);
 	if (delay != NULL)

@@ -45,7 +45,7 @@ struct section_streams_stats {
 	uint64_t streams;
 };
 
-/* NULL on error. */
+/* NULL on error. The texts are copied. */
 struct section_streams *section_streams_start(const struct section_streams_options *o,
 					      struct err *err);
 /* Attach to a source that is about to send. */

@@ -72,6 +72,7 @@ struct stream {
 struct section_streams {
 	struct section_streams_options conf;
 	struct section_log_options o;
+	char *exporter; /* a copy: commits are named by it */
 	struct segment_log *scratch;
 	struct live_source live;
 	pthread_mutex_t lock;

@@ -18,8 +18,8 @@ from google.protobuf import json_format
 import otlp
 import tempo
 import tempo_block
-from kafka_bed import newer_librdkafka  # noqa: F401
-from mill import SANITIZED, forwarder, merged, run, wait_for
+from kafka_bed import CLUSTER_ID
+from mill import forwarder, merged, run, wait_for
 
 GROUP_KEYS = {"session_timeout": "2s", "heartbeat_interval": "500ms"}
 
@@ -157,6 +157,11 @@ def test_every_span_once_and_offsets_follow(kafka, make_mill):
     mill = make_mill(reader(kafka, topic, group))
     wait_committed(kafka, group, topic)
     check_once(visible(mill.data), ledger)
+    # the name that every owner of a partition must give its commits
+    commits = os.path.join(mill.data, "_spanmill", "commits", group, CLUSTER_ID, topic)
+    assert sorted(os.listdir(commits)) == ["0", "1", "2", "3"]
+    for p in os.listdir(commits):
+        assert all(c.endswith(".json") for c in os.listdir(os.path.join(commits, p)))
     assert mill.metric("otelcol_kafka_receiver_records_total") == len(batch)
     assert mill.metric("otelcol_receiver_accepted_spans", transport="kafka") == len(ledger)
     wait_for("no lag", lambda: mill.metric("spanmill_kafka_lag_records") == 0)

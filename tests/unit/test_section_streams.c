@@ -718,9 +718,10 @@ struct live {
 
 static void live_open(struct live *l, uint64_t max_bytes, bool flush_at_end)
 {
+	char name[] = "second";
 	struct section_streams_options so = {
 		.o = { .max_block_bytes = max_bytes, .max_block_age_ns = 3600 * NS_PER_S },
-		.exporter = "second",
+		.exporter = name,
 		.flush_at_end = flush_at_end,
 	};
 	struct err err = ERR_INIT;
@@ -738,6 +739,8 @@ static void live_open(struct live *l, uint64_t max_bytes, bool flush_at_end)
 	so.o.budget = &l->budget;
 	l->streams = section_streams_start(&so, &err);
 	assert_non_null(l->streams);
+	/* The options were the caller's: commits must not be named by what becomes of them. */
+	memset(name, '\1', sizeof(name) - 1);
 	for (uint32_t p = 0; p < PARTITIONS; p++) {
 		l->sources[p] = source_new(&(struct source_options){
 			.name = p ? "g/c/t/1" : "g/c/t/0", .budget = &l->budget });
@@ -808,6 +811,7 @@ static uint64_t committable(struct live *l, unsigned p)
 static void test_found_live_then_flushed(void **state)
 {
 	struct err err = ERR_INIT;
+	uint64_t size;
 	struct live l;
 
 	(void)state;
@@ -824,6 +828,11 @@ static void test_found_live_then_flushed(void **state)
 		assert_int_equal(times_found(&l, span), 1);
 	assert_int_equal(committable(&l, 0), 41);
 	assert_int_equal(committable(&l, 1), 1041);
+	assert_int_equal(backend_size(store_backend(l.store),
+				      "_spanmill/commits/g/c/t/0/second/"
+				      "00000000000000000001-1001.json",
+				      &size, &err),
+			 0);
 	assert_true(section_streams_is_idle(l.streams));
 	assert_int_equal(store_flush(l.store, &err), 0); /* of nothing */
 	live_close(&l);

@@ -372,10 +372,55 @@ int section_commit_publish(struct backend *be, const struct section_commit *c,
 	return 0;
 }
 
+/* Its data is there, and it was neither compacted nor deleted. */
+static bool is_complete(struct backend *be, const struct block_meta *m)
+{
+	return exists(be, m, "data", NULL) > 0 && exists(be, m, "meta.compacted.json", NULL) == 0;
+}
+
+/* Step 3 as far as it can be done: 0, or 1 when a meta.json could not be written. After one that
+ * could not no other is tried, but all whose data is there are visited. */
+static int publish_or_visit(struct backend *be, const struct section_commit *c, bool may_write,
+			    section_visit_fn *visit, void *arg, struct err *err)
+{
+	int ret = may_write ? 0 : 1;
+
+	for (size_t i = 0; i < c->n_metas; i++) {
+		const struct block_meta *m = &c->metas[i];
+		int visible = ret == 0 ? section_publish(be, m, err) : -1;
+
+		if (visible < 0)
+			ret = 1;
+		if (visible < 0 && is_complete(be, m))
+			visible = 1;
+		if (visible > 0 && visit != NULL && visit(arg, m, err) < 0)
+			return -1;
+	}
+	return ret;
+}
+
+static int follow_commit(struct backend *be, const char *source, const struct commit_name *name,
+			 uint64_t from, bool may_write, section_visit_fn *visit, void *arg,
+			 uint64_t *next, struct err *err)
+{
+	struct section_commit c;
+	int ret = read_commit(be, source, name, &c, err);
+
+	if (ret < 0 && is_damaged(err))
+		return section_commit_set_aside(be, source, name->first, name->timestamp_ms, err) <
+		       0;
+	if (ret == 0 && c.last >= from) {
+		ret = publish_or_visit(be, &c, may_write, visit, arg, err);
+		*next = MAX(*next, c.last + 1);
+	}
+	section_commit_fini(&c);
+	return ret;
+}
+
 int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit,
 		   void *arg, uint64_t *next, struct err *err)
 {
-	struct err local = ERR_INIT;
+	struct err first = ERR_INIT, local = ERR_INIT;
 	struct commit_list list;
 	size_t i = 0;
 	int ret = 0;
@@ -386,25 +431,17 @@ int section_follow(struct backend *be, const char *source, uint64_t from, sectio
 	/* The commit before may reach over `from`: its first records can be lost to damage. */
 	while (i + 1 < list.n && list.v[i + 1].first < from)
 		i++;
-	for (; ret == 0 && i < list.n; i++) {
-		struct section_commit c;
+	for (; ret >= 0 && i < list.n; i++) {
+		int got = follow_commit(be, source, &list.v[i], from, ret == 0, visit, arg, next,
+					&local);
 
-		ret = read_commit(be, source, &list.v[i], &c, &local);
-		if (ret < 0 && is_damaged(&local)) {
-			ret = section_commit_set_aside(be, source, list.v[i].first,
-						       list.v[i].timestamp_ms, &local);
-			if (ret == 0)
-				continue;
-		}
-		if (ret < 0 && err != NULL)
-			*err = local;
-		if (ret == 0 && c.last >= from) {
-			ret = section_commit_publish(be, &c, visit, arg, err);
-			*next = MAX(*next, c.last + 1);
-		}
-		section_commit_fini(&c);
+		if (got != 0 && (ret == 0 || got < 0))
+			first = local;
+		ret = got < 0 ? -1 : MAX(ret, got);
 	}
 	free(list.v);
+	if (ret != 0 && err != NULL)
+		*err = first;
 	return ret;
 }
 

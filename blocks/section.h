@@ -79,7 +79,10 @@ int section_commit_publish(struct backend *be, const struct section_commit *c,
  * unpublished. *next is the position behind the last commit (or `from` when there is none). Holes
  * between commits were no records. A damaged record is set aside and counts as none: what it
  * covered is published already when another commit follows, and built again from the source when
- * not. */
+ * not.
+ * 1, with *err: all were read and *next is right, but something could not be written (a full disk):
+ * follow again later. Blocks whose meta.json is missing then are visited too, their data is there.
+ * -1: the store cannot be read. */
 int section_follow(struct backend *be, const char *source, uint64_t from, section_visit_fn *visit,
 		   void *arg, uint64_t *next, struct err *err);
 /* Delete commits that lie below `before` and are older than age_ns. The newest of those stays, so

@@ -136,8 +136,10 @@ static int lock_refused(struct segment_dir *d, struct err *err)
 
 	if (n > 0)
 		pid[strcspn(pid, "\n")] = '\0';
-	return err_set(err, ERR_EXISTS, "segment log %s: in use by process %s", d->path,
-		       n > 0 ? pid : "unknown");
+	return err_set(err, ERR_EXISTS,
+		       "segment log %s: in use by process %s: stop it, or give each a folder of "
+		       "its own",
+		       d->path, n > 0 ? pid : "unknown");
 }
 
 static int take_lock(struct segment_dir *d, bool create, struct err *err)

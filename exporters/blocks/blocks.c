@@ -11,6 +11,7 @@
  * LIMITS: max_block_bytes, max_block_traces, max_block_age; the disk.
  * SPEC: docs/formats/tempo-v2-block.md, segment-log.md, section-commit.md.
  */
+#include "base/buf.h"
 #include "blocks/codec.h"
 #include "exporters/blocks/section_log.h"
 #include "exporters/blocks/section_streams.h"
@@ -83,21 +84,40 @@ static int make_dirs(const char *path, struct err *err)
 	return 0;
 }
 
-/* "<path>/_spanmill/<what>/<id>", with '/' of the id as '_'. */
+/* The exporter's id as one folder name that no other id has: "blocks_NAME" for "blocks/NAME", where a
+ * '/' in NAME is "%2F" and a '%' "%25". */
+static void add_id(struct buf *out, const char *id)
+{
+	const char *slash = strchr(id, '/');
+
+	for (const char *p = id; *p != '\0'; p++) {
+		if (p == slash)
+			buf_add_char(out, '_');
+		else if (*p == '/' || *p == '%')
+			buf_printf(out, "%%%02X", (uint8_t)*p);
+		else
+			buf_add_char(out, *p);
+	}
+}
+
+/* "<path>/_spanmill/<what>/<id>". */
 static int own_dir(const struct component *c, const char *root, const char *what, char *out,
 		   size_t size, struct err *err)
 {
-	int n = snprintf(out, size, "%s/_spanmill/%s", root, what);
+	struct buf path = BUF_INIT;
+	int ret = 0;
 
-	if (n < 0 || (size_t)n + 1 + strlen(c->id) >= size)
-		return err_set(err, ERR_CONFIG, "local.path: longer than %zu bytes", size);
-	if (make_dirs(out, err) < 0)
-		return -1;
-	out[n++] = '/';
-	for (const char *p = c->id; *p; p++)
-		out[n++] = *p == '/' ? '_' : *p;
-	out[n] = '\0';
-	return 0;
+	buf_printf(&path, "%s/_spanmill/%s", root, what);
+	if (path.n < size)
+		ret = make_dirs(buf_cstr(&path), err);
+	buf_add_char(&path, '/');
+	add_id(&path, c->id);
+	if (path.n >= size)
+		ret = err_set(err, ERR_CONFIG, "local.path: longer than %zu bytes", size);
+	else
+		memcpy(out, buf_cstr(&path), path.n + 1);
+	buf_fini(&path);
+	return ret;
 }
 
 static struct section_log_options section_options(struct component *c, struct store *store,

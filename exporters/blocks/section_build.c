@@ -402,6 +402,37 @@ static void build_section(struct section_log *l)
 	section_log_retire(l, n_blocks, n_lost, is_listed);
 }
 
+/* Lock held, released meanwhile. What the start could not finish, until it is or we stop. The pause
+ * is no longer than a poll, so that the list does not forget blocks without a meta.json. */
+static void finish_following(struct section_log *l)
+{
+	unsigned wait_ms = RETRY_FIRST_MS;
+	uint64_t next;
+
+	while (l->follow_from != 0 && !l->stopping) {
+		struct err err = ERR_INIT;
+		int ret;
+
+		back_off(l, wait_ms);
+		if (l->stopping)
+			return;
+		wait_ms = MIN(wait_ms * 2, (unsigned)(store_poll_ns(l->o.store) / NS_PER_MS) + 1);
+		pthread_mutex_unlock(&l->lock);
+		ret = section_log_follow(l, l->follow_from, &next, &err);
+		if (ret == 0)
+			segment_log_free_to(l->log, l->published_lsn);
+		pthread_mutex_lock(&l->lock);
+		if (ret != 0) {
+			note_failure(l, &err);
+			continue;
+		}
+		l->follow_from = 0;
+		l->stats.last_error[0] = '\0';
+		log_info("the blocks of the last run are visible");
+		pthread_cond_broadcast(&l->progress);
+	}
+}
+
 /* ---- step 4, sweeping, the thread ---- */
 
 /* Lock held; released around the log's work. */
@@ -466,6 +497,7 @@ void *section_build_thread(void *arg)
 
 	pthread_setname_np(pthread_self(), "builder");
 	pthread_mutex_lock(&l->lock);
+	finish_following(l);
 	while (!l->stopping) {
 		free_retired(l);
 		if (l->open->n_records > 0 &&

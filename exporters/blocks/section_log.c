@@ -307,18 +307,38 @@ static int list_block(void *arg, const struct block_meta *m, struct err *err)
 	return 0;
 }
 
-/* Finish what a crash left; *next is the first position that no commit covers. */
+int section_log_follow(struct section_log *l, uint64_t from, uint64_t *next, struct err *err)
+{
+	int ret = section_follow(store_backend(l->o.store), l->source, from, list_block, l, next,
+				 err);
+
+	if (ret != 0)
+		err_wrap(err, "following the commits of log %s", l->source);
+	return ret;
+}
+
+/* A store that can be read and not written (a full disk) is no reason to turn clients away: the
+ * builder finishes what is left when it can, before it builds, and we are not ready so long. */
 static int follow(struct section_log *l, const struct segment_log_found *found, uint64_t *next,
 		  struct err *err)
 {
+	int ret;
+
 	snprintf(l->source, sizeof(l->source), "%s", segment_log_id(l->log));
-	if (section_follow(store_backend(l->o.store), l->source, found->first_lsn, list_block, l,
-			   next, err) < 0)
-		return err_wrap(err, "following the commits of log %s", l->source);
+	ret = section_log_follow(l, found->first_lsn, next, err);
+	if (ret < 0)
+		return -1;
 	/* What a commit covers is never replayed: no new record may have such a number. */
 	segment_log_skip_to(l->log, *next);
-	segment_log_free_to(l->log, *next);
 	l->next_lsn = l->published_lsn = *next;
+	if (ret == 0) {
+		segment_log_free_to(l->log, *next);
+		return 0;
+	}
+	l->follow_from = found->first_lsn;
+	snprintf(l->stats.last_error, sizeof(l->stats.last_error), "%s", err->msg);
+	log_warn("blocks of the last run cannot be made visible yet", "error", err->msg);
+	err_clear(err);
 	return 0;
 }
 

@@ -31,6 +31,7 @@ struct section_log {
 	bool stopping;
 	uint64_t next_lsn;      /* highest durable LSN seen + 1 */
 	uint64_t published_lsn; /* all below are in published sections */
+	uint64_t follow_from;   /* commits from here are still to be finished; 0: none */
 	uint64_t sweep_mono_ns; /* when the builder sweeps next; its thread only */
 	struct section_log_stats stats;
 	unsigned step_delay_ms; /* tests: between the steps of publishing */
@@ -45,6 +46,9 @@ void section_log_close_open(struct section_log *l);
 void section_log_retire(struct section_log *l, uint64_t n_blocks, uint64_t n_lost, bool is_listed);
 /* Bytes of the budget that building may take; 0: as many as it likes. */
 uint64_t section_log_share(const struct section_log *l);
+/* Finish what a crash left of the commits from `from`: *next is the first position that none
+ * covers. 0, 1 when something of it could not be written now, -1 (section_follow). Blocks. */
+int section_log_follow(struct section_log *l, uint64_t from, uint64_t *next, struct err *err);
 /* The builder's thread. */
 void *section_build_thread(void *arg);
 /* The live source's look-up. */

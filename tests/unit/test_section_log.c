@@ -430,6 +430,49 @@ static void test_lost_cursor(void **state)
 	open_log(f);
 }
 
+/* A process that dies between its commit and the meta.json of the block, and starts on a disk that
+ * has no room for it: it starts all the same, says why it is not ready, takes and finds spans, and
+ * goes on by itself when there is room. */
+static void test_start_on_a_full_disk(void **state)
+{
+	static const struct faulty_rule full = { FAULTY_PUT | FAULTY_WRITER, NULL, -1, false,
+						 ERR_IO };
+	struct fixture *f = *state;
+	char why[256];
+
+	reset_counts();
+	faulty_set(f->be, (struct faulty_rule){ FAULTY_PUT, "meta.json", -1, false, ERR_IO });
+	send_range(f, "t", 1, 40, 10);
+	send_range(f, "u", 1, 40, 10);
+	wait_acknowledged(80);
+	assert_false(flush(f));
+	close_all(f);
+	assert_int_equal(ledger.held, 80);
+	memset(&ledger, 0, sizeof(ledger)); /* another process */
+	open_store(f);
+	faulty_set(f->be, full);
+	open_log(f);
+	assert_true(section_log_is_failing(f->log, why, sizeof(why)));
+	assert_non_null(strstr(why, "following the commits of log"));
+	check_range(f, "t", 1, 40, true);
+	send_range(f, "t", 1001, 40, 10);
+	wait_acknowledged(120);
+	assert_false(flush(f));
+	check_range(f, "u", 1, 40, true);
+	check_range(f, "t", 1001, 40, true);
+	assert_int_equal(tally_backend(f->be).metas, 0);
+	faulty_set(f->be, (struct faulty_rule){ .calls = 0 });
+	for (int i = 0; i < 5000 && section_log_is_failing(f->log, why, sizeof(why)); i++)
+		usleep(1000);
+	assert_true(flush(f));
+	assert_int_equal(tally_backend(f->be).metas, 3);
+	check_books(40, 0);
+	reopen(f);
+	check_range(f, "t", 1, 40, true);
+	check_range(f, "u", 1, 40, true);
+	check_range(f, "t", 1001, 40, true);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 int main(void)
@@ -447,6 +490,7 @@ int main(void)
 		TEST(test_empty_batch),
 		TEST(test_damaged_record),
 		TEST(test_lost_cursor),
+		TEST(test_start_on_a_full_disk),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

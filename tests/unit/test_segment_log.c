@@ -102,8 +102,8 @@ static void second_owner_is_told_the_pid(void **state)
 	char want[256];
 
 	(void)state;
-	snprintf(want, sizeof(want), "segment log %s: in use by process %ld", o.dir,
-		 (long)getpid());
+	snprintf(want, sizeof(want), "segment log %s: in use by process %ld: stop it, or give "
+		 "each a folder of its own", o.dir, (long)getpid());
 	assert_null(segment_log_open(&o, NULL, &err));
 	assert_int_equal(err.kind, ERR_EXISTS);
 	assert_string_equal(err.msg, want);

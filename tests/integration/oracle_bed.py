@@ -1,0 +1,443 @@
+"""The whole pipeline for the oracle test: senders with a ledger -> agents -> Kafka -> builders -> a
+bucket -> query, in the shape of configs/*.yaml, and the judgement of what came of it.
+
+Every store client goes through a proxy of its own (fault_proxy.py), so that one may fail alone.
+"""
+
+import collections
+import concurrent.futures
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+
+import grpc
+import requests
+import yaml
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
+from opentelemetry.proto.trace.v1 import trace_pb2 as trace
+
+import oracle_spans
+import otlp
+import s3_servers
+import tempo_block
+from fault_proxy import FaultProxy
+from mill import ROOT, Mill, balance_of, merged, query_node, run, wait_for
+
+TENANTS = (None, "acme", None, "globex")  # of the senders
+PARTITIONS = 6
+SESSION = 3.0  # seconds until a member that is silent loses its partitions
+
+
+def sample(name):
+    with open(os.path.join(ROOT, "configs", name), encoding="utf-8") as f:
+        return yaml.safe_load(f)
+
+
+def has_component(name):
+    return f"name: {name}\n" in run("components")[1]
+
+
+class Sender(threading.Thread):
+    """Sends parts of traces one after another to any of the agents, each until it is acknowledged, as
+    an SDK behind a load balancer does. `acked` is the ledger."""
+
+    def __init__(self, bed, index, pause, by_http):
+        super().__init__(daemon=True)
+        self.bed, self.index, self.pause, self.by_http = bed, index, pause, by_http
+        self.tenant = TENANTS[index % len(TENANTS)]
+        self.acked = []  # (trace id, part, when)
+        self.resent = 0
+        self.wrong = []
+        self.stopping = threading.Event()
+        self.rng = random.Random(index)
+
+    def run(self):
+        channels = [otlp.Grpc(a.ports["grpc"]) for a in self.bed.agents]
+        with requests.Session() as session:
+            for trace_id, part in self.work():
+                body = oracle_spans.Traces.request(trace_id, part).SerializeToString()
+                while not self.attempt(body, channels, session):
+                    self.resent += 1
+                    time.sleep(0.05)
+                self.acked.append((trace_id, part, time.monotonic()))
+                if self.wrong:
+                    return
+        for channel in channels:
+            channel.close()
+
+    def work(self):
+        """First parts; a second part when ten more traces have begun."""
+        later = collections.deque()
+        number = 0
+        while not self.stopping.wait(self.pause):
+            trace_id = self.bed.traces.trace_id(self.index, number)
+            number += 1
+            yield trace_id, 0
+            if self.bed.traces.parts(trace_id) == 2:
+                later.append((number + 10, trace_id))
+            if later and later[0][0] <= number:
+                yield later.popleft()[1], 1
+        for _, trace_id in later:
+            yield trace_id, 1
+
+    def attempt(self, body, channels, session):
+        i = self.rng.randrange(len(channels))
+        if self.by_http:
+            return self.post(session, self.bed.agents[i], body)
+        try:
+            answer = channels[i].call(body, timeout=3, tenant=self.tenant)
+        except grpc.RpcError as e:
+            if e.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                self.wrong.append(f"{e.code()} {e.details()}")
+            return False
+        return self.taken_whole(answer)
+
+    def post(self, session, agent, body):
+        headers = {"Content-Type": otlp.PROTOBUF}
+        if self.tenant:
+            headers["X-Scope-OrgID"] = self.tenant
+        try:
+            answer = session.post(agent.url("http", "/v1/traces"), data=body, headers=headers, timeout=3)
+        except requests.RequestException:
+            return False
+        if answer.status_code in (429, 503):
+            return False
+        if answer.status_code != 200:
+            self.wrong.append(f"{answer.status_code} {answer.text}")
+            return False
+        return self.taken_whole(service.ExportTraceServiceResponse.FromString(answer.content))
+
+    def taken_whole(self, answer):
+        if answer.partial_success.rejected_spans:
+            self.wrong.append(str(answer.partial_success))
+        return True
+
+
+class Watcher(threading.Thread):
+    """Asks for acknowledged traces while everything fails: a trace that was seen whole in the blocks
+    is whole ever after (or the answer says that it is incomplete), and nothing is ever wrong."""
+
+    def __init__(self, bed):
+        super().__init__(daemon=True)
+        self.bed = bed
+        self.seen, self.problems = set(), []
+        self.asked, self.incomplete = 0, 0
+        self.stopping = threading.Event()
+
+    def run(self):
+        rng = random.Random(1)
+        with requests.Session() as session:
+            while not self.stopping.wait(0.03):
+                acked = rng.choice(self.bed.senders).acked
+                if not acked:
+                    continue
+                # half of them young ones, which are on their way
+                young = acked[-min(len(acked), 60) :] if rng.random() < 0.5 else acked
+                self.look(session, rng.choice(young)[0])
+
+    def look(self, session, trace_id):
+        try:
+            found, complete = self.bed.ask(session, trace_id)
+        except (AssertionError, requests.RequestException) as e:
+            self.problems.append(f"{trace_id.hex()}: {e}")
+            return
+        self.asked += 1
+        self.incomplete += not complete
+        want = self.bed.traces.whole(trace_id)
+        if any(want.get(s) != d for s, d in found.items()):
+            self.problems.append(f"{trace_id.hex()}: a span is altered, doubled or foreign")
+        elif found == want:
+            self.seen.add(trace_id)
+        elif complete and trace_id in self.seen:
+            self.problems.append(
+                f"{trace_id.hex()}: was whole, now {len(found)} of {len(want)} spans are there"
+            )
+
+
+class Bed:
+    """All processes of one run. start(), then faults from outside, then judge()."""
+
+    def __init__(self, tmp, kafka, server, rng, pause=0.06):
+        self.tmp, self.kafka, self.server, self.pause = str(tmp), kafka, server, pause
+        self.traces = oracle_spans.Traces(random.SystemRandom().randbytes(4))
+        replicas = len(kafka.brokers)
+        insync = {"min_insync_replicas": 2} if replicas > 1 else {}
+        self.topic = kafka.create_topic(partitions=PARTITIONS, **insync)
+        self.group = f"{self.topic}-builders"
+        self.bucket = server.create_bucket()
+        self.proxies, self.mills, self.revived = {}, [], 0
+        self.agents = [self.make(f"agent{i}", self.agent) for i in range(2)]
+        self.builders = [self.make(f"builder{i}", self.builder) for i in range(2)]
+        self.spare = self.make("builder2", self.builder)
+        self.compactors = []
+        if has_component("compactor"):
+            self.compactors = [self.make(f"compactor{i}", self.compactor) for i in range(2)]
+        self.query = self.make("query", self.query_node)
+        self.senders = [Sender(self, i, pause, i % 2 == 1) for i in range(4)]
+        self.watcher = Watcher(self)
+
+    # -- configurations, as the samples are
+
+    def make(self, name, config):
+        folder = os.path.join(self.tmp, name)
+        mill = Mill(folder, lambda ports: config(ports, name), env=self.environment(name))
+        self.mills.append(mill)
+        return mill
+
+    def environment(self, name):
+        return {
+            "KAFKA_TOPIC": self.topic, "KAFKA_GROUP": self.group, "GROUP_INSTANCE_ID": name,
+            "STORE_BACKEND": "s3", "S3_BUCKET": self.bucket, "S3_INSECURE": "true",
+            "S3_ACCESS_KEY": s3_servers.ACCESS, "S3_SECRET_KEY": s3_servers.SECRET,
+            "SPANMILL_TEST_STEP_DELAY_MS": "20",  # kills shall land between the steps of publishing
+        }  # fmt: skip
+
+    @staticmethod
+    def listening(config, ports):
+        """Every address of a configuration on a port of our own."""
+        out = {
+            "extensions": {"health_check": {"endpoint": f"127.0.0.1:{ports['health']}"}},
+            "service": {
+                "telemetry": {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}},
+                "drain_timeout": "5s",
+            },
+        }
+        if "query" in config["extensions"]:
+            out["extensions"]["query"] = {"endpoint": f"127.0.0.1:{ports['query']}"}
+        return merged(config, out)
+
+    def agent(self, ports, _):
+        own = {
+            "receivers": {"otlp": {"protocols": {
+                "grpc": {"endpoint": f"127.0.0.1:{ports['grpc']}"},
+                "http": {"endpoint": f"127.0.0.1:{ports['http']}"},
+            }}},
+            "exporters": {"kafka": {"brokers": self.kafka.addresses}},
+        }  # fmt: skip
+        return self.listening(merged(sample("agent.yaml"), own), ports)
+
+    def store(self, name):
+        """The part of a trace_store: a proxy of its own before the bucket."""
+        proxy = self.proxies[name] = FaultProxy(self.server.port)
+        return {"extensions": {"trace_store": {
+            "blocklist_poll": "1s",
+            "s3": {"endpoint": proxy.endpoint, "retry_backoff_initial": "20ms"},
+        }}}  # fmt: skip
+
+    def builder(self, ports, name):
+        own = {
+            "receivers": {"kafka": {
+                "brokers": self.kafka.addresses,
+                "session_timeout": f"{int(SESSION * 1000)}ms",
+                "heartbeat_interval": "500ms",
+                "autocommit": {"interval": "200ms"},
+            }},
+            "exporters": {"blocks": {"max_block_age": "1500ms"}},
+        }  # fmt: skip
+        config = merged(merged(sample("block-builder.yaml"), own), self.store(name))
+        return self.listening(config, ports)
+
+    def compactor(self, ports, name):
+        return self.listening(merged(sample("compactor.yaml"), self.store(name)), ports)
+
+    def query_node(self, ports, name):
+        bucket = self.server.overlay(self.bucket)
+        return merged(merged(query_node(ports, "data"), bucket), self.store(name))
+
+    # -- life
+
+    def start(self):
+        for proxy in self.proxies.values():
+            proxy.__enter__()
+        for mill in [*self.agents, *self.builders, *self.compactors, self.query]:
+            mill.start(ready=False)
+        for mill in [*self.agents, *self.builders, self.query]:
+            mill.wait_ready(60)
+        for thread in [*self.senders, self.watcher]:
+            thread.start()
+        return self
+
+    def close(self):
+        for thread in [*self.senders, self.watcher]:
+            thread.stopping.set()
+        for mill in self.mills:
+            if mill.process is not None:
+                mill.process.send_signal(signal.SIGCONT)
+                mill.kill()
+        for proxy in self.proxies.values():
+            if proxy.thread.is_alive():
+                proxy.__exit__()
+
+    def status(self):
+        acked = sum(len(s.acked) for s in self.senders)
+        resent = sum(s.resent for s in self.senders)
+        return (
+            f"{acked} requests acknowledged, {resent} sent again, "
+            f"{self.watcher.asked} look-ups ({self.watcher.incomplete} incomplete), "
+            f"{len(self.watcher.seen)} traces seen whole"
+        )
+
+    def of_lane(self, name):
+        """The processes that faults of one kind are about."""
+        return {"agents": self.agents, "builders": self.builders, "compactors": self.compactors}.get(
+            name, ()
+        )
+
+    def revive(self, mills):
+        """What a supervisor does: who could not start because its store was away is started again;
+        nobody else may end."""
+        for mill in mills:
+            process = mill.process
+            if process is None or process.poll() is None:
+                continue
+            words = mill.stderr()
+            assert process.returncode == 2 and "cannot start" in words and "s3" in words, (
+                f"{mill.tmp} exited {process.returncode}:\n{words[-4000:]}"
+            )
+            self.revived += 1
+            mill.process = None
+            mill.start(ready=False)
+
+    def check_answers_so_far(self):
+        """Whether somebody got an answer that nobody may get."""
+        for sender in self.senders:
+            assert not sender.wrong, sender.wrong
+        assert not self.watcher.problems, "\n".join(self.watcher.problems[:20])
+
+    # -- judgement
+
+    def ask(self, session, trace_id):
+        """({span id: digest}, is the answer complete) of a look-up."""
+        headers = {"Accept": "application/protobuf"}
+        tenant = TENANTS[self.traces.client_of(trace_id) % len(TENANTS)]
+        if tenant:
+            headers["X-Scope-OrgID"] = tenant
+        where = self.query.url("query", f"/api/traces/{trace_id.hex()}")
+        answer = session.get(where, headers=headers, timeout=60)
+        if answer.status_code in (404, 503):
+            return {}, answer.status_code == 404
+        assert answer.status_code in (200, 206), f"{answer.status_code} {answer.text[:300]}"
+        found = oracle_spans.digests(trace.TracesData.FromString(answer.content))
+        return found, answer.status_code == 200
+
+    def finish(self):
+        """Senders end (everything they sent is acknowledged), what is on its way arrives."""
+        wait_for("everybody to be ready", self.is_ready, 60, 0.2)
+        for sender in self.senders:
+            sender.stopping.set()
+        for sender in self.senders:
+            sender.join(60)
+            assert not sender.is_alive(), "a request is not acknowledged within 60 s"
+        for agent in self.agents:
+            wait_for("an empty disk queue", lambda a=agent: a.metric("spanmill_held_spans") == 0, 90)
+        self.wait_committed()
+        self.check_answers_so_far()
+
+    def is_ready(self):
+        running = [m for m in self.mills if m.process is not None]
+        self.revive(running)
+        return all(m.is_ready() for m in running)
+
+    @staticmethod
+    def stop_one(mill):
+        """SIGTERM; a process that cannot start, because its store is away, says so instead."""
+        mill.process.send_signal(signal.SIGTERM)
+        status = mill.wait_exit(30)
+        mill.process = None
+        words = mill.stderr()
+        if status == 2 and "cannot start" in words and "s3" in words:
+            return
+        assert status == 0, f"{mill.tmp} exited {status}:\n{words[-4000:]}"
+        balance_of(words)
+
+    def wait_committed(self):
+        def is_there():
+            ends = {p: o for p, o in self.kafka.end_offsets(self.topic).items() if o > 0}
+            at = self.kafka.committed(self.group, self.topic)
+            return all(at.get(p, 0) == o for p, o in ends.items())
+
+        wait_for("offsets at the end of the topic", is_there, 120, step=0.3)
+
+    def judge(self):
+        """Every acknowledged span is in the topic, in the blocks and in the answers, unaltered; none is
+        in the blocks more often than in the topic, none twice in an answer; nothing is foreign."""
+        acked = {t for s in self.senders for t, _, _ in s.acked}
+        spans = {s for t in acked for s in self.traces.whole(t)}
+        produced = self.count("the topic", self.in_topic())
+        stored = self.count("the blocks", self.in_blocks())
+        lost = spans - set(produced)
+        assert not lost, f"{len(lost)} of {len(spans)} acknowledged spans are not in the topic"
+        lost = spans - set(stored)
+        assert not lost, f"{len(lost)} of {len(spans)} acknowledged spans are in no block"
+        more = [s for s, n in stored.items() if n > produced[s]]
+        assert not more, f"{len(more)} spans are in more blocks than records: stored twice"
+        self.watcher.stopping.set()
+        self.watcher.join(70)
+        self.check_answers(sorted(acked))
+        return (
+            f"{len(acked)} traces, {len(spans)} spans; copies: {sum(produced.values()) - len(spans)} "
+            f"in the topic, {sum(stored.values()) - len(spans)} in the blocks"
+        )
+
+    def count(self, what, rows):
+        """How often each span id is among the rows; each must be one that we sent, as we sent it."""
+        out = collections.Counter()
+        for trace_id, span_id, digest in rows:
+            assert self.traces.is_own(trace_id), f"{what}: a foreign trace {trace_id.hex()}"
+            want = self.traces.whole(trace_id).get(span_id)
+            assert want is not None, f"{what}: {trace_id.hex()} has a foreign span {span_id.hex()}"
+            assert want == digest, f"{what}: span {span_id.hex()} of {trace_id.hex()} is altered"
+            out[span_id] += 1
+        return out
+
+    def in_topic(self):
+        for record in self.kafka.consume_all(self.topic):
+            yield from oracle_spans.rows(service.ExportTraceServiceRequest.FromString(record.value))
+
+    def in_blocks(self):
+        keys = self.server.keys(self.bucket)
+        visible = {k.rpartition("/")[0] for k in keys if k.endswith("/meta.json")}
+        visible -= {k.rpartition("/")[0] for k in keys if k.endswith("/meta.compacted.json")}
+        self.n_blocks = len(visible)
+        with tempfile.TemporaryDirectory() as folder:
+            for key in keys:
+                if key.rpartition("/")[0] in visible:
+                    path = os.path.join(folder, key)
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    with open(path, "wb") as f:
+                        f.write(self.server.read(self.bucket, key))
+            for block in visible:
+                for o in tempo_block.read_block(os.path.join(folder, block)).objects:
+                    yield from oracle_spans.rows(o.merged())
+
+    def check_answers(self, trace_ids):
+        """Each of them by query, four at a time, complete and exact."""
+        wait_for("two polls of the block list", self.sees_all_blocks, 30)
+
+        def chunk(ids):
+            bad = []
+            with requests.Session() as session:
+                for trace_id in ids:
+                    found, complete = self.ask(session, trace_id)
+                    want = self.traces.whole(trace_id)
+                    if not complete or found != want:
+                        bad.append(f"{trace_id.hex()}: {len(found)} of {len(want)}, {complete=}")
+            return bad
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            problems = [p for bad in pool.map(chunk, (trace_ids[i::4] for i in range(4))) for p in bad]
+        assert not problems, f"{len(problems)} of {len(trace_ids)}:\n" + "\n".join(problems[:20])
+
+    def sees_all_blocks(self):
+        if not hasattr(self, "polled"):
+            self.polled = time.monotonic()
+        return time.monotonic() > self.polled + 3
+
+    def stop(self):
+        """In good order: exit status 0, counts in balance."""
+        for mill in self.mills:
+            if mill.process is not None:
+                self.stop_one(mill)

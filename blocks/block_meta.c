@@ -231,6 +231,21 @@ static int read_uuid(const struct json_value *v, char *to, struct err *err)
 	return 0;
 }
 
+int block_meta_id_bytes(const char *id, uint8_t out[16], struct err *err)
+{
+	char hex[33];
+	size_t n = 0;
+
+	for (size_t i = 0; id[i] != '\0' && n < 33; i++)
+		if (i == 8 || i == 13 || i == 18 || i == 23)
+			n = id[i] == '-' ? n : 33;
+		else
+			hex[n++] = id[i];
+	if (n != 32 || str_unhex((struct bytes){ (const uint8_t *)hex, 32 }, out, 16) < 0)
+		return err_set(err, ERR_INVALID, "\"%.40s\" is not a UUID", id);
+	return 0;
+}
+
 int block_meta_tenant_check(struct bytes tenant, struct err *err)
 {
 	bool ok = tenant.n > 0 && tenant.n <= BLOCK_META_TENANT;

@@ -89,6 +89,8 @@ uint32_t block_meta_bloom_shards(const struct block_meta *m);
 /* Fail unless this is a v2 block with an index page size that can be, and records when it has
  * traces: UNIMPLEMENTED names another format. */
 int block_meta_check_v2(const struct block_meta *m, struct err *err);
+/* The 16 bytes of a block id. INVALID when the text is no UUID. */
+int block_meta_id_bytes(const char *id, uint8_t out[16], struct err *err);
 /* [0-9A-Za-z!_.*'()-]{1,150}, not ".", ".." or "_spanmill". */
 int block_meta_tenant_check(struct bytes tenant, struct err *err);
 

@@ -9,6 +9,7 @@
  */
 #include "blocks/blocklist.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
@@ -50,6 +51,7 @@ struct blocklist {
 	void (*gone)(void *arg, uint64_t number);
 	void *gone_arg;
 	_Atomic uint64_t polls;
+	_Atomic uint64_t begun_ns; /* when the last good poll began; 0: none yet */
 	_Atomic size_t n_blocks, n_damaged;
 };
 
@@ -174,11 +176,13 @@ static struct listed_block *block_new(struct blocklist *l, const struct block_me
 	atomic_init(&b->refs, 1);
 	b->list = l;
 	b->number = l->next_number++;
+	atomic_init(&b->own_ns, 0);
 	b->meta = *m;
 	return b;
 }
 
-static void add_block(struct blocklist *l, const struct block_meta *m, uint64_t poll)
+static void add_block(struct blocklist *l, const struct block_meta *m, uint64_t poll,
+		      uint64_t own_ns)
 {
 	struct tenant *t;
 	struct entry *e;
@@ -188,13 +192,31 @@ static void add_block(struct blocklist *l, const struct block_meta *m, uint64_t 
 	e = entry_of(t, m->id);
 	if (e->block == NULL)
 		set_block(l, t, e, block_new(l, m));
+	if (own_ns > 0)
+		atomic_store(&e->block->own_ns, own_ns);
 	e->seen = MAX(e->seen, poll);
 	pthread_mutex_unlock(&l->lock);
 }
 
 void blocklist_add(struct blocklist *l, const struct block_meta *m)
 {
-	add_block(l, m, l->polls);
+	add_block(l, m, l->polls, clock_mono_ns());
+}
+
+void blocklist_remove(struct blocklist *l, const struct block_meta *m)
+{
+	struct tenant *t;
+	struct entry *e;
+
+	pthread_mutex_lock(&l->lock);
+	t = map_find(&l->tenants, bytes_str(m->tenant));
+	e = t != NULL ? map_find(&t->entries, bytes_str(m->id)) : NULL;
+	if (e != NULL && e->block != NULL) {
+		set_block(l, t, e, NULL);
+		map_remove(&t->entries, bytes_str(m->id));
+		free_entry(e);
+	}
+	pthread_mutex_unlock(&l->lock);
 }
 
 /* ---- polling ---- */
@@ -261,7 +283,7 @@ static int visit_meta(void *arg, const struct backend_entry *e, struct err *err)
 	if (is_known(p, id, e))
 		return 0;
 	if (block_read_meta(p->l->be, p->tenant, id, "meta.json", &m, &local) == 0) {
-		add_block(p->l, &m, p->number);
+		add_block(p->l, &m, p->number, 0);
 		return 0;
 	}
 	/* Compacted, or removed since the listing. */
@@ -330,16 +352,38 @@ static void end_poll(struct blocklist *l, uint64_t poll)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* Under `polling`. */
+static int poll_now(struct blocklist *l, struct err *err)
+{
+	struct poll p = { .l = l, .number = l->polls + 1 };
+	uint64_t begun_ns = clock_mono_ns();
+
+	if (backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &p, err) < 0)
+		return -1;
+	end_poll(l, p.number);
+	l->begun_ns = begun_ns;
+	return 0;
+}
+
 int blocklist_poll(struct blocklist *l, struct err *err)
 {
-	struct poll p = { .l = l };
 	int ret;
 
 	pthread_mutex_lock(&l->polling);
-	p.number = l->polls + 1;
-	ret = backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &p, err);
-	if (ret == 0)
-		end_poll(l, p.number);
+	ret = poll_now(l, err);
+	pthread_mutex_unlock(&l->polling);
+	return ret;
+}
+
+int blocklist_poll_since(struct blocklist *l, uint64_t since_ns, struct err *err)
+{
+	int ret = 0;
+
+	if (l->begun_ns >= since_ns)
+		return 0;
+	pthread_mutex_lock(&l->polling);
+	if (l->begun_ns < since_ns)
+		ret = poll_now(l, err);
 	pthread_mutex_unlock(&l->polling);
 	return ret;
 }

@@ -25,11 +25,12 @@
 
 struct blocklist;
 
-/* A listed block, reference counted and immutable. */
+/* A listed block, reference counted and immutable but for own_ns. */
 struct listed_block {
 	_Atomic uint32_t refs;
 	struct blocklist *list;
 	uint64_t number; /* its key in caches: never given twice, also when a block comes back */
+	_Atomic uint64_t own_ns; /* clock_mono_ns when this process published it; 0: it did not */
 	struct block_meta meta;
 };
 
@@ -51,11 +52,16 @@ void blocklist_on_gone(struct blocklist *l, void (*fn)(void *arg, uint64_t numbe
 /* Ask the backend for everything: tenants, blocks, new meta.json files. On error (the backend
  * cannot list, or is away) the old list stays. One poll at a time; others wait. */
 int blocklist_poll(struct blocklist *l, struct err *err);
+/* As blocklist_poll, unless a poll that began at since_ns (clock_mono_ns) or later has ended well:
+ * for a reader who must see what is in the backend since then. Many at once cost one poll. */
+int blocklist_poll_since(struct blocklist *l, uint64_t since_ns, struct err *err);
 /* A block this process published. */
 void blocklist_add(struct blocklist *l, const struct block_meta *m);
 /* The tenant's blocks now; free with blocklist_snapshot_fini. */
 void blocklist_snapshot(struct blocklist *l, const char *tenant, struct blocklist_snapshot *out);
 void blocklist_snapshot_fini(struct blocklist_snapshot *s);
+/* The block is known to be gone from the backend. */
+void blocklist_remove(struct blocklist *l, const struct block_meta *m);
 /* Blocks of all tenants, and unreadable meta.json files at the last poll. */
 size_t blocklist_count(struct blocklist *l);
 size_t blocklist_damaged(struct blocklist *l);

@@ -14,6 +14,11 @@
 #include <pthread.h>
 #include <stdio.h>
 
+enum {
+	OWN_POLLS = 2, /* for so long a block of ours counts as live: others may not know it yet */
+	WALKS_AGAIN = 3, /* after blocks went away */
+};
+
 struct store {
 	struct backend *be;
 	char *local_path;
@@ -26,6 +31,7 @@ struct store {
 	struct live_source *live;
 	pthread_t poller;
 	bool polling;
+	uint64_t started_ns;
 	pthread_mutex_t stop_lock;
 	pthread_cond_t stop_cond;
 	bool stopping;
@@ -44,6 +50,7 @@ struct store *store_new(const struct store_options *o)
 	s->be = o->backend;
 	s->local_path = xstrdup(o->local_path);
 	s->poll_ns = o->poll_ns;
+	s->started_ns = clock_mono_ns();
 	s->cache = block_cache_new(o->budget, o->cache_bytes);
 	s->reader.max_page_bytes = o->max_page_bytes;
 	s->reader.cache = s->cache;
@@ -222,7 +229,9 @@ struct finder {
 	store_piece_fn *piece;
 	void *arg;
 	struct store_find_result *result;
-	bool stopped;           /* the caller's callback said -1 */
+	bool stopped;      /* the caller's callback said -1 */
+	uint64_t asked_to; /* number of the newest block on the list that was walked; 0: none */
+	uint64_t gone_ns;  /* when a block was found gone; 0: none was */
 	struct block_reader *r; /* turned from block to block; NULL: none yet */
 };
 
@@ -306,7 +315,7 @@ static int find_in_block(struct store *s, const struct listed_block *b, const ui
 }
 
 /* A block that went away since the list was read was compacted or is past its retention: its data
- * is elsewhere on the list or due to go. */
+ * is in blocks that are perhaps not on the list yet, or due to go. */
 static bool is_gone(struct store *s, const struct block_meta *m, const struct err *err)
 {
 	char key[BACKEND_KEY_MAX + 1];
@@ -332,45 +341,130 @@ static int ask_block(struct store *s, const struct listed_block *b, const uint8_
 			*err = local;
 		return -1;
 	}
-	if (!is_gone(s, &b->meta, &local)) {
+	if (is_gone(s, &b->meta, &local)) {
+		blocklist_remove(s->list, &b->meta);
+		f->gone_ns = clock_mono_ns();
+	} else {
 		f->result->blocks_failed++;
 		note_failure(f->result, &local);
 	}
 	return 0;
 }
 
-static int find_in_blocks(struct store *s, const char *tenant, const uint8_t id[16],
-			  struct finder *f, struct err *err)
+static void note_damaged(struct finder *f, size_t n)
+{
+	struct err damaged = ERR_INIT;
+
+	if (n == 0)
+		return;
+	f->result->blocks_asked += n;
+	f->result->blocks_failed += n;
+	err_set(&damaged, ERR_CORRUPT, "%zu blocks have an unreadable meta.json", n);
+	note_failure(f->result, &damaged);
+}
+
+/* Is the block in the scope, of the trace's shard, and not asked yet? */
+static bool is_wanted(const struct listed_block *b, const struct store_scope *scope,
+		      const struct finder *f, const uint8_t id[16])
+{
+	uint8_t own[16];
+
+	if (!block_shard_may_hold(&b->meta.shard, id))
+		return false;
+	if (!scope->blocks)
+		return atomic_load(&b->own_ns) >= f->result->live_since_ns;
+	if (b->number <= f->asked_to)
+		return false;
+	return block_meta_id_bytes(b->meta.id, own, NULL) == 0 &&
+	       memcmp(own, scope->first, 16) >= 0 && memcmp(own, scope->last, 16) <= 0;
+}
+
+/* Each block of the list as it is now; of those that came since the last walk, in a later one. */
+static int walk_blocks(struct store *s, const struct store_scope *scope, const char *tenant,
+		       const uint8_t id[16], struct finder *f, struct err *err)
 {
 	struct blocklist_snapshot blocks;
-	struct err damaged = ERR_INIT;
+	uint64_t newest = f->asked_to;
 	int ret = 0;
 
 	blocklist_snapshot(s->list, tenant, &blocks);
-	for (size_t i = 0; ret == 0 && i < blocks.n; i++)
-		if (block_shard_may_hold(&blocks.v[i]->meta.shard, id))
+	for (size_t i = 0; ret == 0 && i < blocks.n; i++) {
+		newest = MAX(newest, blocks.v[i]->number);
+		if (is_wanted(blocks.v[i], scope, f, id))
 			ret = ask_block(s, blocks.v[i], id, f, err);
-	if (blocks.n_damaged > 0) {
-		f->result->blocks_asked += blocks.n_damaged;
-		f->result->blocks_failed += blocks.n_damaged;
-		err_set(&damaged, ERR_CORRUPT, "%zu blocks have an unreadable meta.json",
-			blocks.n_damaged);
-		note_failure(f->result, &damaged);
 	}
+	if (scope->blocks && f->asked_to == 0)
+		note_damaged(f, blocks.n_damaged);
+	f->asked_to = newest;
 	blocklist_snapshot_fini(&blocks);
+	return ret;
+}
+
+/* The list as it was at since_ns or later; without it the answer would claim too much. */
+static bool is_fresh(struct store *s, uint64_t since_ns, struct finder *f)
+{
+	struct err local = ERR_INIT;
+
+	if (blocklist_poll_since(s->list, since_ns, &local) == 0)
+		return true;
+	f->result->blocks_failed++;
+	f->result->blocks_asked++;
+	err_wrap(&local, "the list of blocks is too old, and could not be read");
+	note_failure(f->result, &local);
+	return false;
+}
+
+static int find_in_blocks(struct store *s, const struct store_scope *scope, const char *tenant,
+			  const uint8_t id[16], struct finder *f, struct err *err)
+{
+	int ret;
+
+	if (scope->blocks)
+		is_fresh(s, scope->listed_since_ns, f);
+	ret = walk_blocks(s, scope, tenant, id, f, err);
+	if (!scope->blocks) {
+		f->result->live_since_ns = MAX(f->result->live_since_ns, f->gone_ns);
+		return ret;
+	}
+	/* A block went while it was asked: what it held is in one that was published before. */
+	for (int again = 0; ret == 0 && f->gone_ns > 0 && again < WALKS_AGAIN; again++) {
+		uint64_t gone_ns = f->gone_ns;
+
+		f->gone_ns = 0;
+		if (!is_fresh(s, gone_ns, f))
+			break;
+		ret = walk_blocks(s, scope, tenant, id, f, err);
+	}
+	if (ret == 0 && f->gone_ns > 0) {
+		f->result->blocks_failed++;
+		note_failure(f->result,
+			     &(struct err){ .msg = "blocks went away while they were asked" });
+	}
+	return ret;
+}
+
+int store_find_in(struct store *s, const struct store_scope *scope, const char *tenant,
+		  const uint8_t id[16], store_piece_fn *piece, void *arg,
+		  struct store_find_result *result, struct err *err)
+{
+	struct finder f = { .piece = piece, .arg = arg, .result = result };
+	uint64_t now = clock_mono_ns();
+	int ret = 0;
+
+	memset(result, 0, sizeof(*result));
+	result->live_since_ns = MAX(now - MIN(now, OWN_POLLS * s->poll_ns), s->started_ns);
+	if (scope->live)
+		ret = find_live(s, tenant, id, &f, err);
+	if (ret == 0)
+		ret = find_in_blocks(s, scope, tenant, id, &f, err);
+	block_reader_free(f.r);
 	return ret;
 }
 
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err)
 {
-	struct finder f = { .piece = piece, .arg = arg, .result = result };
-	int ret;
+	const struct store_scope all = STORE_SCOPE_ALL;
 
-	memset(result, 0, sizeof(*result));
-	ret = find_live(s, tenant, id, &f, err);
-	if (ret == 0)
-		ret = find_in_blocks(s, tenant, id, &f, err);
-	block_reader_free(f.r);
-	return ret;
+	return store_find_in(s, &all, tenant, id, piece, arg, result, err);
 }

@@ -76,12 +76,51 @@ struct store_find_result {
 	 * shard cannot hold the trace are not asked. */
 	size_t blocks_asked, blocks_failed, live_failed;
 	uint64_t inspected_bytes;
+	/* Of a find in live data: what was made visible in blocks before this time (clock_mono_ns)
+	 * may be missing from it, so that a block list must be younger than that. */
+	uint64_t live_since_ns;
 	char first_failure[256];
+};
+
+/* Where to look. */
+struct store_scope {
+	/* What is acknowledged but in no block that others can have seen: live sources, and the
+	 * blocks that this process published in the last two polls. */
+	bool live;
+	bool blocks;                 /* every block on the list */
+	uint8_t first[16], last[16]; /* of `blocks`: only those with an id from here to there */
+	uint64_t listed_since_ns;    /* the list must be of this time (clock_mono_ns) or later */
 };
 
 /* Every piece of a trace, from live sources and blocks. A source that fails is counted and the
  * others are still asked: the answer is then incomplete. -1 only when `piece` returned -1. */
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err);
+/* All of a store: live data and all blocks. */
+#define STORE_SCOPE_ALL                                                                            \
+	{                                                                                          \
+		.live = true, .blocks = true, .last = {                                            \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff,                                                                      \
+			0xff                                                                       \
+		}                                                                                  \
+	}
+/* The same in a part of the store. */
+int store_find_in(struct store *s, const struct store_scope *scope, const char *tenant,
+		  const uint8_t id[16], store_piece_fn *piece, void *arg,
+		  struct store_find_result *result, struct err *err);
 
 #endif

@@ -7,6 +7,7 @@
  * SPEC: INTERFACE "Query".
  */
 #include "query/api.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "net/listen.h"
 #include "pipeline/component.h"
@@ -17,9 +18,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define TIMEOUT_MAX_NS (20 * NS_PER_S)
+#define ANSWER_HEAD MIB /* of an answer of max_trace_bytes: what is not the trace */
+
 struct query_config {
 	const char *endpoint;
-	struct strlist builders;
+	struct strlist builders, queriers;
+	int64_t builder_timeout_ns, querier_timeout_ns;
 	uint64_t max_trace_bytes;
 };
 
@@ -43,13 +48,43 @@ struct query_state {
 #define C struct query_config
 static const struct option query_options[] = {
 	OPT_STR(C, "endpoint", endpoint, "127.0.0.1:3200", "Where the API listens."),
-	OPT_STRLIST(C, "builders", builders, "[]",
-		    "Query endpoints of builders that hold live traces: not in this version yet."),
+	OPT_STRLIST(
+		C, "builders", builders, "[]",
+		"Query endpoints of builders that hold live traces: host:port, or dns+host:port "
+		"for every address of a name."),
+	OPT_STRLIST(
+		C, "queriers", queriers, "[]",
+		"Query endpoints of query nodes, named as builders are: this one is then a front "
+		"end that shares each look-up among them."),
+	OPT_DURATION(C, "builder_timeout", builder_timeout_ns, "3s",
+		     "How long a builder may take; the answer is incomplete without it."),
+	OPT_DURATION(C, "querier_timeout", querier_timeout_ns, "10s",
+		     "How long a querier may take; then another one is asked, once."),
 	OPT_BYTES(C, "max_trace_bytes", max_trace_bytes, "256MiB", 1 << 20, INT64_C(4) << 30,
 		  "A trace larger than this is answered with 422."),
 	OPT_END
 };
 #undef C
+
+static void check_names(const struct strlist *names, const struct conf_node *node,
+			struct conf_errors *errs, const char *path, const char *key)
+{
+	struct err err = ERR_INIT;
+
+	for (size_t i = 0; i < names->n; i++)
+		if (peers_check_name(names->items[i], &err) < 0)
+			conf_error_at(errs, node, path, key, "host:port or dns+host:port", "%s",
+				      err.msg);
+}
+
+/* A look-up asks builders, then queriers, then others of these, before its client gets a 503. */
+static void check_timeout(int64_t ns, const struct conf_node *node, struct conf_errors *errs,
+			  const char *path, const char *key)
+{
+	if (ns < INT64_C(1000000) || (uint64_t)ns > TIMEOUT_MAX_NS)
+		conf_error_at(errs, node, path, key, "for example 3s",
+			      "must be from 1ms to 20s: a look-up is given up after 60s");
+}
 
 static void query_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
 			   const char *path)
@@ -57,9 +92,16 @@ static void query_validate(void *config, const struct conf_node *node, struct co
 	struct query_config *c = config;
 
 	option_blocks_check_endpoint(c->endpoint, true, node, "endpoint", errs, path);
-	if (c->builders.n > 0)
-		conf_error_at(errs, node, path, "builders", "leave it empty",
-			      "asking builders for live traces is not in Spanmill yet");
+	check_names(&c->builders, node, errs, path, "builders");
+	check_names(&c->queriers, node, errs, path, "queriers");
+	check_timeout(c->builder_timeout_ns, node, errs, path, "builder_timeout");
+	check_timeout(c->querier_timeout_ns, node, errs, path, "querier_timeout");
+}
+
+/* A front end has what its queriers have. */
+static bool needs_store(const void *config)
+{
+	return ((const struct query_config *)config)->queriers.n == 0;
 }
 
 static bool is_running(void *arg, char *why, size_t why_size)
@@ -92,6 +134,34 @@ static void free_on_loop(void *arg)
 	q->http = NULL;
 }
 
+static struct peers *new_peers(const struct query_config *conf, const char *what,
+			       const struct strlist *names, int64_t timeout_ns,
+			       struct query_memory *memory)
+{
+	return peers_new(&(struct peers_options){
+		.what = what,
+		.names = names->items,
+		.n = names->n,
+		.timeout_ms = (uint32_t)((uint64_t)timeout_ns / NS_PER_MS),
+		.max_reply = conf->max_trace_bytes + ANSWER_HEAD,
+		.memory = memory,
+	});
+}
+
+/* The other nodes that are asked. */
+static int start_peers(struct query_state *st, const struct query_config *conf, struct err *err)
+{
+	struct trace_places *places = &st->api.places;
+
+	places->builders = new_peers(conf, "builder", &conf->builders, conf->builder_timeout_ns,
+				     &st->api.memory);
+	places->queriers = new_peers(conf, "querier", &conf->queriers, conf->querier_timeout_ns,
+				     &st->api.memory);
+	if (places->builders != NULL && peers_start(places->builders, err) < 0)
+		return -1;
+	return places->queriers != NULL ? peers_start(places->queriers, err) : 0;
+}
+
 static int query_start(struct component *c, struct err *err)
 {
 	const struct query_config *conf = COMPONENT_CONFIG(c, struct query_config);
@@ -100,11 +170,11 @@ static int query_start(struct component *c, struct err *err)
 	unsigned n = component_n_loops(c);
 	char port[16];
 
-	if (store == NULL)
-		return err_set(
-			err, ERR_CONFIG,
-			"no trace_store extension: list one before it under service.extensions");
-	st->api.store = store;
+	if (store == NULL && conf->queriers.n == 0)
+		return err_set(err, ERR_CONFIG,
+			       "no trace_store extension: list one before it under "
+			       "service.extensions, or name queriers");
+	st->api.places.store = store;
 	st->api.max_trace_bytes = conf->max_trace_bytes;
 	st->api.memory.budget = component_budget(c);
 	st->api.is_running = is_running;
@@ -112,6 +182,8 @@ static int query_start(struct component *c, struct err *err)
 	st->api.arg = c;
 	query_api_init(&st->api);
 	st->has_api = true;
+	if (start_peers(st, conf, err) < 0)
+		return -1;
 	query_api_routes(&st->api, st->routes);
 	st->fds = xcalloc(n, sizeof(*st->fds));
 	st->servers = xcalloc(n, sizeof(*st->servers));
@@ -141,8 +213,12 @@ static void query_shutdown(struct component *c)
 
 	for (unsigned i = 0; i < st->n; i++)
 		loop_call(st->servers[i].loop, free_on_loop, &st->servers[i]);
+	peers_interrupt(st->api.places.builders);
+	peers_interrupt(st->api.places.queriers);
 	while (atomic_load(&st->api.jobs) > 0)
 		usleep(1000);
+	peers_free(st->api.places.builders);
+	peers_free(st->api.places.queriers);
 	if (st->fds != NULL)
 		listen_close(COMPONENT_CONFIG(c, struct query_config)->endpoint, st->fds, st->n);
 	free(st->servers);
@@ -150,6 +226,29 @@ static void query_shutdown(struct component *c)
 	if (st->has_api)
 		query_api_fini(&st->api);
 	*st = (struct query_state){ .n = 0 };
+}
+
+static void peer_metrics(struct component *c, struct buf *out)
+{
+	static const char calls[] = "spanmill_query_peer_calls";
+	static const char *const results[] = { "ok", "failed" };
+	struct query_state *st = COMPONENT_STATE(c, struct query_state);
+	struct peers *all[] = { st->api.places.builders, st->api.places.queriers };
+
+	if (all[0] == NULL && all[1] == NULL)
+		return;
+	telemetry_head(out, calls, "counter", "Calls to builders and queriers, by how they ended.");
+	for (size_t i = 0; i < COUNT_OF(all); i++) {
+		struct peers_stats stats;
+
+		if (all[i] == NULL)
+			continue;
+		peers_stats(all[i], &stats);
+		telemetry_sample(out, calls, (double)(stats.calls - stats.failures), "extension",
+				 c->id, "peer", peers_what(all[i]), "result", results[0], NULL);
+		telemetry_sample(out, calls, (double)stats.failures, "extension", c->id, "peer",
+				 peers_what(all[i]), "result", results[1], NULL);
+	}
 }
 
 static void query_metrics(struct component *c, struct buf *out)
@@ -164,6 +263,7 @@ static void query_metrics(struct component *c, struct buf *out)
 			 "result", "not_found", NULL);
 	telemetry_sample(out, name, (double)atomic_load(&st->api.failed), "extension", c->id,
 			 "result", "failed", NULL);
+	peer_metrics(c, out);
 }
 
 const struct component_type extension_query = {
@@ -172,6 +272,7 @@ const struct component_type extension_query = {
 	.summary = "Serves traces by id in Tempo's API.",
 	.stability = STABILITY_ALPHA,
 	.needs = "trace_store",
+	.is_needed = needs_store,
 	.config_size = sizeof(struct query_config),
 	.state_size = sizeof(struct query_state),
 	.options = query_options,

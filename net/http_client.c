@@ -22,7 +22,14 @@
 #include <stdio.h>
 #include <strings.h>
 
-enum { CONNECT_TIMEOUT_MS = 5000, TIMEOUT_MS = 30000, HEADERS_MAX = 65536, WHERE_MAX = 160 };
+enum {
+	CONNECT_TIMEOUT_MS = 5000,
+	TIMEOUT_MS = 30000,
+	HEADERS_MAX = 65536,
+	WHERE_MAX = 160,
+	GRANT_MIN = 16384,
+	POLL_MS = 1000
+};
 #define REPLY_MAX (64 * MIB)
 #define ERROR_MAX MIB /* of an answer that is not what `into` is for */
 
@@ -39,6 +46,13 @@ static struct {
 	const char *(*strerror)(CURLcode);
 	struct curl_slist *(*slist_append)(struct curl_slist *, const char *);
 	void (*slist_free_all)(struct curl_slist *);
+	CURLM *(*multi_init)(void);
+	CURLMcode (*multi_add)(CURLM *, CURL *);
+	CURLMcode (*multi_remove)(CURLM *, CURL *);
+	CURLMcode (*multi_perform)(CURLM *, int *);
+	CURLMcode (*multi_poll)(CURLM *, struct curl_waitfd *, unsigned, int, int *);
+	CURLMsg *(*multi_read)(CURLM *, int *);
+	CURLMcode (*multi_cleanup)(CURLM *);
 	char why[256]; /* it could not be loaded; "" when it was */
 } lib;
 
@@ -60,6 +74,13 @@ static void load_library(void)
 		{ "curl_easy_strerror", &lib.strerror },
 		{ "curl_slist_append", &lib.slist_append },
 		{ "curl_slist_free_all", &lib.slist_free_all },
+		{ "curl_multi_init", &lib.multi_init },
+		{ "curl_multi_add_handle", &lib.multi_add },
+		{ "curl_multi_remove_handle", &lib.multi_remove },
+		{ "curl_multi_perform", &lib.multi_perform },
+		{ "curl_multi_poll", &lib.multi_poll },
+		{ "curl_multi_info_read", &lib.multi_read },
+		{ "curl_multi_cleanup", &lib.multi_cleanup },
 	};
 	void *so = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
 	bool ok = so != NULL;
@@ -177,6 +198,10 @@ struct download {
 	size_t max;
 	bool has_begun, is_good; /* of a body; a 2xx for `into` */
 	size_t too_large;        /* the limit that was passed, or 0 */
+	bool (*grant)(void *arg, size_t n);
+	void *grant_arg;
+	size_t granted;
+	bool is_refused;
 };
 
 /* At the first byte: what is announced as too large is not read. */
@@ -195,6 +220,18 @@ static void begin_body(struct download *d)
 		d->too_large = d->max;
 }
 
+/* Memory for `need` bytes of the body, in steps that double as the buffer does. */
+static bool has_grant(struct download *d, size_t need)
+{
+	size_t step = MAX(need - MIN(need, d->granted), MAX(d->granted, (size_t)GRANT_MIN));
+
+	if (d->grant == NULL || need <= d->granted)
+		return true;
+	d->is_refused = !d->grant(d->grant_arg, step);
+	d->granted += d->is_refused ? 0 : step;
+	return !d->is_refused;
+}
+
 static size_t reply_body(char *p, size_t size, size_t n, void *arg)
 {
 	struct download *d = arg;
@@ -207,7 +244,9 @@ static size_t reply_body(char *p, size_t size, size_t n, void *arg)
 	have = d->is_good ? to->n - d->start : to->n;
 	if (have + len > d->max)
 		d->too_large = d->max;
-	return d->too_large > 0 || buf_add(to, p, len) < 0 ? 0 : len;
+	if (d->too_large > 0 || !has_grant(d, have + len))
+		return 0;
+	return buf_add(to, p, len) < 0 ? 0 : len;
 }
 
 /* Called about once a second, and whenever something moves. */
@@ -301,6 +340,9 @@ static int call_failed(struct http_client *c, const struct http_call *call, cons
 	if (d->too_large > 0 || d->reply->headers.overflow)
 		err_set(err, ERR_TOO_LARGE, "answer over %zu bytes",
 			d->too_large > 0 ? d->too_large : (size_t)HEADERS_MAX);
+	else if (d->is_refused)
+		err_set(err, ERR_EXHAUSTED, "no memory for an answer of more than %zu bytes",
+			d->granted);
 	else if (rc == CURLE_ABORTED_BY_CALLBACK)
 		err_set(err, ERR_UNAVAILABLE, "interrupted");
 	else if (rc == CURLE_COULDNT_RESOLVE_HOST)
@@ -433,40 +475,71 @@ static void set_reply(struct http_client *c, struct download *d)
 	lib.setopt(c->easy, CURLOPT_HEADERDATA, d);
 }
 
-int http_client_call(struct http_client *c, const struct http_call *call, struct http_reply *reply,
-		     struct err *err)
+/* One call under way. Its address must not change: libcurl writes to it. */
+struct call_state {
+	const struct http_call *call;
+	const char *method;
+	struct upload upload;
+	struct download download;
+	struct curl_slist *headers;
+};
+
+/* Everything said to libcurl, nothing sent. */
+static int call_begin(struct http_client *c, const struct http_call *call, struct http_reply *reply,
+		      struct call_state *s, struct err *err)
 {
-	const char *method = call->method ? call->method : call->n_body > 0 ? "POST" : "GET";
-	struct upload u = { .pieces = call->body, .n = call->n_body };
-	struct download d = { .easy = c->easy,
+	*s = (struct call_state){
+		.call = call,
+		.method = call->method       ? call->method
+			  : call->n_body > 0 ? "POST"
+					     : "GET",
+		.upload = { .pieces = call->body, .n = call->n_body },
+		.download = { .easy = c->easy,
 			      .reply = reply,
 			      .into = call->into,
 			      .start = call->into ? call->into->n : 0,
-			      .max = call->max_reply ? call->max_reply : REPLY_MAX };
-	struct curl_slist *headers = NULL;
-	CURLcode rc = CURLE_OK;
-	long status = 0;
-	int ret = -1;
-
+			      .max = call->max_reply ? call->max_reply : REPLY_MAX,
+			      .grant = call->grant,
+			      .grant_arg = call->grant_arg },
+	};
 	c->why[0] = '\0';
 	set_connection(c, call);
-	set_request(c, call, method, &u);
-	set_reply(c, &d);
-	if (make_headers(call, &headers, err) < 0)
-		goto out;
-	lib.setopt(c->easy, CURLOPT_HTTPHEADER, headers);
-	rc = lib.perform(c->easy);
-	if (rc != CURLE_OK) {
-		call_failed(c, call, method, &d, rc, err);
-		goto out;
-	}
+	set_request(c, call, s->method, &s->upload);
+	set_reply(c, &s->download);
+	if (make_headers(call, &s->headers, err) < 0)
+		return -1;
+	lib.setopt(c->easy, CURLOPT_HTTPHEADER, s->headers);
+	return 0;
+}
+
+/* It was carried out, with rc. */
+static int call_end(struct http_client *c, struct call_state *s, CURLcode rc, struct err *err)
+{
+	long status = 0;
+
+	if (rc != CURLE_OK)
+		return call_failed(c, s->call, s->method, &s->download, rc, err);
 	lib.getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
-	reply->status = (int)status;
-	ret = 0;
-out:
-	if (ret < 0 && call->into != NULL)
-		call->into->n = d.start;
-	lib.slist_free_all(headers);
+	s->download.reply->status = (int)status;
+	return 0;
+}
+
+static void call_fini(struct call_state *s, bool failed)
+{
+	if (failed && s->call->into != NULL)
+		s->call->into->n = s->download.start;
+	lib.slist_free_all(s->headers);
+}
+
+int http_client_call(struct http_client *c, const struct http_call *call, struct http_reply *reply,
+		     struct err *err)
+{
+	struct call_state s;
+	int ret = call_begin(c, call, reply, &s, err);
+
+	if (ret == 0)
+		ret = call_end(c, &s, lib.perform(c->easy), err);
+	call_fini(&s, ret < 0);
 	return ret;
 }
 
@@ -493,4 +566,110 @@ void http_reply_fini(struct http_reply *reply)
 	buf_fini(&reply->headers);
 	buf_fini(&reply->body);
 	*reply = (struct http_reply)HTTP_REPLY_INIT;
+}
+
+/* ---- several at once ---- */
+
+struct http_group {
+	CURLM *multi; /* owns the connections */
+	struct http_client_settings settings;
+	struct http_client **clients; /* one per call of the largest round so far */
+	size_t n, cap;
+};
+
+struct http_group *http_group_new(const struct http_client_settings *settings, struct err *err)
+{
+	struct http_client *first = http_client_new(settings, err);
+	struct http_group *g;
+
+	if (first == NULL)
+		return NULL;
+	g = xcalloc(1, sizeof(*g));
+	g->clients = xgrow(g->clients, &g->cap, 1, sizeof(*g->clients));
+	g->clients[g->n++] = first;
+	g->settings = first->settings; /* its strings live as long as it does */
+	g->multi = lib.multi_init();
+	if (g->multi == NULL) {
+		err_set(err, ERR_INTERNAL, "http client: curl_multi_init failed");
+		http_group_free(g);
+		return NULL;
+	}
+	return g;
+}
+
+void http_group_free(struct http_group *g)
+{
+	if (g == NULL)
+		return;
+	for (size_t i = g->n; i-- > 0;)
+		http_client_free(g->clients[i]);
+	if (g->multi != NULL)
+		lib.multi_cleanup(g->multi);
+	free(g->clients);
+	free(g);
+}
+
+static struct http_client *client_of(struct http_group *g, size_t i, struct err *err)
+{
+	struct http_client *c;
+
+	if (i < g->n)
+		return g->clients[i];
+	c = http_client_new(&g->settings, err);
+	if (c == NULL)
+		return NULL;
+	g->clients = xgrow(g->clients, &g->cap, g->n + 1, sizeof(*g->clients));
+	g->clients[g->n++] = c;
+	return c;
+}
+
+/* Until nothing runs any more. Every call has its time-out, so this ends. */
+static void turn(struct http_group *g)
+{
+	int running = 0;
+
+	while (lib.multi_perform(g->multi, &running) == CURLM_OK && running > 0)
+		lib.multi_poll(g->multi, NULL, 0, POLL_MS, NULL);
+}
+
+/* What became of client c's call. Those never told of did not run. */
+static void take_results(struct http_group *g, CURLcode *rcs, size_t n)
+{
+	CURLMsg *m;
+	int left = 0;
+
+	while ((m = lib.multi_read(g->multi, &left)) != NULL)
+		for (size_t i = 0; m->msg == CURLMSG_DONE && i < n; i++)
+			if (g->clients[i]->easy == m->easy_handle)
+				rcs[i] = m->data.result;
+}
+
+void http_group_call(struct http_group *g, const struct http_call *calls,
+		     struct http_reply *replies, struct err *errs, size_t n)
+{
+	struct call_state *states = xcalloc(n, sizeof(*states));
+	CURLcode *rcs = xmalloc(n * sizeof(*rcs));
+	size_t begun = 0;
+
+	for (; begun < n && client_of(g, begun, &errs[begun]) != NULL; begun++) {
+		struct http_client *c = g->clients[begun];
+
+		err_clear(&errs[begun]);
+		rcs[begun] = CURLE_FAILED_INIT;
+		if (call_begin(c, &calls[begun], &replies[begun], &states[begun], &errs[begun]) ==
+		    0)
+			lib.multi_add(g->multi, c->easy);
+	}
+	for (size_t i = begun + 1; i < n; i++)
+		errs[i] = errs[begun];
+	turn(g);
+	take_results(g, rcs, begun);
+	for (size_t i = 0; i < begun; i++) {
+		lib.multi_remove(g->multi, g->clients[i]->easy);
+		if (errs[i].kind == ERR_NONE)
+			call_end(g->clients[i], &states[i], rcs[i], &errs[i]);
+		call_fini(&states[i], errs[i].kind != ERR_NONE);
+	}
+	free(rcs);
+	free(states);
 }

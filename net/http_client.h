@@ -45,6 +45,10 @@ struct http_call {
 	 * bounds; other answers then have 1 MiB. As before the call when it fails. May be NULL. */
 	struct buf *into;
 	bool accept_compressed; /* ask for gzip and inflate it */
+	/* Asked before the answer's body takes n bytes more of memory; false ends the call with
+	 * EXHAUSTED. Whoever grants gives it back, when the body is freed. May be NULL. */
+	bool (*grant)(void *arg, size_t n);
+	void *grant_arg;
 };
 
 struct http_reply {
@@ -71,5 +75,16 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 /* The first header of that name (any case), or NULL. */
 const char *http_reply_header(const struct http_reply *reply, const char *name);
 void http_reply_fini(struct http_reply *reply);
+
+/* Several calls at once, on one thread: what a look-up at many servers is. Keeps their connections
+ * alive between calls; one thread's at a time. Settings and errors as of http_client_new. */
+struct http_group;
+
+struct http_group *http_group_new(const struct http_client_settings *settings, struct err *err);
+void http_group_free(struct http_group *g); /* NULL is fine */
+/* Send all, wait for all: calls[i] fills replies[i] and errs[i], whose kind is NONE when an answer
+ * came, as http_client_call does. Ends when the last of them has its answer or its time-out. */
+void http_group_call(struct http_group *g, const struct http_call *calls,
+		     struct http_reply *replies, struct err *errs, size_t n);
 
 #endif

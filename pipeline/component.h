@@ -65,6 +65,8 @@ struct component_type {
 	const char *start_takes;
 	/* The type of an extension it borrows from (component_borrow): one must run. */
 	const char *needs;
+	/* Does it need that, with this configuration? Missing: yes. */
+	bool (*is_needed)(const void *config);
 	size_t config_size;
 	size_t state_size; /* zeroed memory at component_state() */
 	const struct option *options;

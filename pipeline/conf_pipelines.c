@@ -401,7 +401,8 @@ static void check_needed(struct conf_check *k, const struct service_component *c
 			return;
 		configured = true;
 	}
-	if (is_broken(k, KIND_EXTENSION))
+	if (is_broken(k, KIND_EXTENSION) ||
+	    (c->type->is_needed != NULL && !c->type->is_needed(c->config)))
 		return;
 	conf_error_add(k->errors, c->node->key_pos, c->yaml_path,
 		       arena_printf(k->arena,

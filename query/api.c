@@ -4,9 +4,11 @@
  */
 #include "query/api.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/loop_work.h"
+#include "query/querier_request.h"
 #include "query/tempo_proto.h"
 #include "query/trace_by_id.h"
 #include "wire/json_writer.h"
@@ -16,7 +18,7 @@
 
 #define SINGLE_TENANT "single-tenant"
 
-enum { MAX_TENANTS = 16, TENANT_SIZE = 151, JSON_GROWTH = 3 };
+enum { JSON_GROWTH = 3 };
 enum form { FORM_V1, FORM_V2, FORM_OTLP };
 
 /* A look-up from request to answer. */
@@ -26,9 +28,8 @@ struct lookup {
 	struct loop_job job;
 	enum form form;
 	bool wants_protobuf;
-	uint8_t id[16];
-	char tenants[MAX_TENANTS][TENANT_SIZE];
-	size_t n_tenants;
+	struct trace_request request;
+	uint64_t live_since_ns; /* how far back live answers reach; 0: none was given */
 	struct trace_by_id trace;
 	struct buf body;
 	size_t charged;       /* for body */
@@ -39,16 +40,16 @@ struct lookup {
 /* ---- request ---- */
 
 /* X-Scope-OrgID: one name, or several joined by '|'. */
-static int parse_tenants(struct lookup *l, const char *header, struct err *err)
+static int parse_tenants(struct trace_request *l, const char *header, struct err *err)
 {
 	const char *p = header != NULL && *header != '\0' ? header : SINGLE_TENANT;
 
 	for (l->n_tenants = 0;; p++) {
 		size_t n = strcspn(p, "|");
 
-		if (l->n_tenants == MAX_TENANTS)
+		if (l->n_tenants == TRACE_TENANTS)
 			return err_set(err, ERR_INVALID, "X-Scope-OrgID: more than %d tenants",
-				       MAX_TENANTS);
+				       TRACE_TENANTS);
 		if (block_meta_tenant_check((struct bytes){ (const uint8_t *)p, n }, err) < 0)
 			return err_wrap(err, "X-Scope-OrgID");
 		memcpy(l->tenants[l->n_tenants], p, n);
@@ -94,9 +95,11 @@ static int parse_lookup(struct lookup *l, struct err *err)
 	if (format != NULL && *format != '\0')
 		l->form = FORM_OTLP;
 	l->wants_protobuf = accepts(l->req, "application/protobuf");
-	if (trace_by_id_parse(l->req->rest, l->id, err) < 0 || check_times(l->req, err) < 0)
+	if (trace_by_id_parse(l->req->rest, l->request.id, err) < 0 || check_times(l->req, err) < 0)
 		return -1;
-	return parse_tenants(l, http_request_header(l->req, "X-Scope-OrgID"), err);
+	if (l->request.is_internal && querier_request_parse(l->req, &l->request, err) < 0)
+		return -1;
+	return parse_tenants(&l->request, http_request_header(l->req, "X-Scope-OrgID"), err);
 }
 
 /* ---- answer ---- */
@@ -146,7 +149,9 @@ static int write_form(struct lookup *l, struct err *err)
 	struct bytes otlp = buf_bytes(&l->trace.otlp);
 
 	if (l->wants_protobuf) {
-		if (l->form == FORM_V2)
+		if (l->request.is_internal)
+			tempo_proto_internal(&l->trace, &l->body);
+		else if (l->form == FORM_V2)
 			tempo_proto_response(&l->trace, &l->body);
 		else
 			tempo_proto_trace(otlp, &l->body);
@@ -182,14 +187,9 @@ static void look_up(void *arg)
 {
 	struct lookup *l = arg;
 
-	for (size_t i = 0; i < l->n_tenants; i++) {
-		if (atomic_load(&l->is_gone)) {
-			err_set(&l->err, ERR_UNAVAILABLE, "nobody waits for the answer");
-			return;
-		}
-		if (trace_by_id_find(l->api->store, l->tenants[i], l->id, &l->trace, &l->err) < 0)
-			return;
-	}
+	if (trace_places_find(&l->api->places, &l->request, &l->trace, &l->live_since_ns,
+			      &l->is_gone, &l->err) < 0)
+		return;
 	if (trace_by_id_combine(&l->trace, &l->err) == 0)
 		write_body(l, &l->err);
 }
@@ -234,8 +234,22 @@ static void free_lookup(struct lookup *l)
 	free(l);
 }
 
+/* How long ago "how far back" is, for who asks on behalf of others. */
+static size_t live_header(const struct lookup *l, char text[24], struct http_header *h)
+{
+	if (!l->request.is_internal || l->live_since_ns == 0)
+		return 0;
+	snprintf(text, 24, "%llu",
+		 (unsigned long long)((clock_mono_ns() - l->live_since_ns) / NS_PER_MS));
+	*h = (struct http_header){ PEER_LIVE_HEADER, text };
+	return 1;
+}
+
 static void respond_found(struct lookup *l)
 {
+	struct http_header live;
+	char text[24];
+	size_t n = live_header(l, text, &live);
 	bool is_v2 = l->form == FORM_V2;
 	int status = 200;
 
@@ -245,6 +259,8 @@ static void respond_found(struct lookup *l)
 				     .status = status,
 				     .content_type = l->wants_protobuf ? "application/protobuf"
 								       : "application/json",
+				     .headers = &live,
+				     .n_headers = n,
 				     .shared = take_body(l),
 			     });
 }
@@ -300,7 +316,18 @@ static bool refuse_unready(struct query_api *api, struct http_request *req)
 	return true;
 }
 
-static void serve_trace(struct query_api *api, struct http_request *req, enum form form)
+/* A front end without a store has nothing that another could ask it for. */
+static bool refuse_without_store(struct query_api *api, struct http_request *req)
+{
+	if (api->places.store != NULL)
+		return false;
+	http_respond_error(req, 501, 0,
+			   "this front end has no trace_store: ask its queriers and builders");
+	return true;
+}
+
+static void serve_trace(struct query_api *api, struct http_request *req, enum form form,
+			bool is_internal)
 {
 	struct lookup *l;
 	struct err err = ERR_INIT;
@@ -312,6 +339,8 @@ static void serve_trace(struct query_api *api, struct http_request *req, enum fo
 	l->api = api;
 	l->form = form;
 	l->req = http_request_ref(req);
+	l->request.scope = (struct store_scope)STORE_SCOPE_ALL;
+	l->request.is_internal = is_internal;
 	trace_by_id_init(&l->trace, api->max_trace_bytes, &api->memory);
 	l->trace.keep_what_fits = form == FORM_V2;
 	if (parse_lookup(l, &err) < 0) {
@@ -327,12 +356,19 @@ static void serve_trace(struct query_api *api, struct http_request *req, enum fo
 
 static void serve_v1(struct http_request *req, void *arg)
 {
-	serve_trace(arg, req, FORM_V1);
+	serve_trace(arg, req, FORM_V1, false);
 }
 
 static void serve_v2(struct http_request *req, void *arg)
 {
-	serve_trace(arg, req, FORM_V2);
+	serve_trace(arg, req, FORM_V2, false);
+}
+
+/* What other query nodes ask. */
+static void serve_querier(struct http_request *req, void *arg)
+{
+	if (!refuse_without_store(arg, req))
+		serve_trace(arg, req, FORM_V2, true);
 }
 
 /* ---- the small ones ---- */
@@ -407,7 +443,7 @@ static void flush_store(void *arg)
 {
 	struct query_api *api = arg;
 
-	store_flush(api->store, &api->flushing->err);
+	store_flush(api->places.store, &api->flushing->err);
 }
 
 /* On the loop of the first of the list. */
@@ -445,7 +481,7 @@ static void serve_flush(struct http_request *req, void *arg)
 	struct query_api *api = arg;
 	struct flush *f;
 
-	if (refuse_unready(api, req))
+	if (refuse_unready(api, req) || refuse_without_store(api, req))
 		return;
 	f = xcalloc(1, sizeof(*f));
 	f->api = api;
@@ -484,6 +520,16 @@ void query_api_routes(struct query_api *api, struct http_route routes[QUERY_ROUT
 		  .path = "/api/v2/traces/",
 		  .is_prefix = true,
 		  .handler = serve_v2,
+		  .arg = api },
+		{ .method = "GET",
+		  .path = "/querier/api/traces/",
+		  .is_prefix = true,
+		  .handler = serve_querier,
+		  .arg = api },
+		{ .method = "GET",
+		  .path = "/querier/api/v2/traces/",
+		  .is_prefix = true,
+		  .handler = serve_querier,
 		  .arg = api },
 		{ .method = "GET", .path = "/api/echo", .handler = serve_echo, .arg = api },
 		{ .method = "GET",

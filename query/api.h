@@ -9,6 +9,8 @@
  *   GET  /api/v2/traces/<id>   200 always when it works: {"trace": ..., "metrics": ..., "status":
  *     "PARTIAL", "message": ...}, also over max_trace_bytes
  *        Accept: application/protobuf: tempopb; ?format=otlp: OTLP/JSON with hex ids
+ *   GET  /querier/api/traces/<id>, /querier/api/v2/traces/<id>   what other query nodes ask
+ *     (querier_request.h): as /api/v2/traces/<id>, and the header X-Spanmill-Live-Ms (peers.h)
  *   GET  /api/echo, /api/status/buildinfo, /ready
  *   POST /flush                cut open sections; answers when their blocks are visible
  *
@@ -21,9 +23,9 @@
 #ifndef QUERY_API_H
 #define QUERY_API_H
 
-#include "blocks/store.h"
 #include "net/http_server.h"
 #include "query/query_memory.h"
+#include "query/trace_places.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -31,7 +33,7 @@
 struct flush;
 
 struct query_api {
-	struct store *store;
+	struct trace_places places;
 	size_t max_trace_bytes;
 	struct query_memory memory;
 	/* False with a reason while the process starts or stops: look-ups would miss traces. Any
@@ -46,7 +48,7 @@ struct query_api {
 	struct flush *flushing, *waiting; /* lists: served by the flush under way, by the next */
 };
 
-enum { QUERY_ROUTES = 6 };
+enum { QUERY_ROUTES = 8 };
 
 void query_api_init(struct query_api *api);
 /* When no job is under way. */

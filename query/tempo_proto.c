@@ -56,13 +56,11 @@ void tempo_proto_trace(struct bytes traces_data, struct buf *out)
 	}
 }
 
-void tempo_proto_response(const struct trace_by_id *t, struct buf *out)
+/* All but the trace. */
+static void write_rest(const struct trace_by_id *t, struct buf *out)
 {
-	size_t mark = pb_begin(out, 1);
+	size_t mark = pb_begin(out, 2);
 
-	tempo_proto_trace(buf_bytes(&t->otlp), out);
-	pb_end(out, mark);
-	mark = pb_begin(out, 2);
 	if (t->inspected_bytes > 0)
 		pb_put_uint(out, 1, t->inspected_bytes);
 	pb_end(out, mark);
@@ -70,4 +68,19 @@ void tempo_proto_response(const struct trace_by_id *t, struct buf *out)
 		pb_put_uint(out, 3, STATUS_PARTIAL);
 		pb_put_str(out, 4, t->why);
 	}
+}
+
+void tempo_proto_response(const struct trace_by_id *t, struct buf *out)
+{
+	size_t mark = pb_begin(out, 1);
+
+	tempo_proto_trace(buf_bytes(&t->otlp), out);
+	pb_end(out, mark);
+	write_rest(t, out);
+}
+
+void tempo_proto_internal(const struct trace_by_id *t, struct buf *out)
+{
+	pb_put_bytes(out, 1, buf_bytes(&t->otlp));
+	write_rest(t, out);
 }

@@ -16,5 +16,8 @@
 void tempo_proto_trace(struct bytes traces_data, struct buf *out);
 /* Append a TraceByIDResponse. */
 void tempo_proto_response(const struct trace_by_id *t, struct buf *out);
+/* The same with the spans as they are stored, byte for byte: for another query node, which joins
+ * them with what it has from elsewhere and must know doubles by their bytes. */
+void tempo_proto_internal(const struct trace_by_id *t, struct buf *out);
 
 #endif

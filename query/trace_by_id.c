@@ -58,17 +58,33 @@ static int add_piece(void *arg, struct bytes traces_data, struct err *err)
 	return traces_data.n > 0 ? trace_add_piece(arg, traces_data, err) : 0;
 }
 
-int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16],
-		     struct trace_by_id *t, struct err *err)
+int trace_by_id_add(struct trace_by_id *t, struct bytes traces_data, struct err *err)
+{
+	return add_piece(t, traces_data, err);
+}
+
+int trace_by_id_find_in(struct store *s, const struct store_scope *scope, const char *tenant,
+			const uint8_t id[16], struct trace_by_id *t, uint64_t *live_since_ns,
+			struct err *err)
 {
 	struct store_find_result r;
 
-	if (store_find(s, tenant, id, add_piece, t, &r, err) < 0)
+	if (store_find_in(s, scope, tenant, id, add_piece, t, &r, err) < 0)
 		return -1;
+	if (live_since_ns != NULL)
+		*live_since_ns = r.live_since_ns;
 	t->inspected_bytes += r.inspected_bytes;
 	if (r.blocks_failed + r.live_failed > 0)
 		trace_by_id_incomplete(t, "%zu of %zu places could not be read: %.180s",
 				       r.blocks_failed + r.live_failed,
 				       r.blocks_asked + r.live_failed, r.first_failure);
 	return 0;
+}
+
+int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16],
+		     struct trace_by_id *t, struct err *err)
+{
+	const struct store_scope all = STORE_SCOPE_ALL;
+
+	return trace_by_id_find_in(s, &all, tenant, id, t, NULL, err);
 }

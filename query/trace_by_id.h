@@ -26,6 +26,9 @@
 
 struct seen_spans;
 
+/* How the message of a trace over max_bytes begins. */
+#define TRACE_TOO_LARGE_TEXT "trace exceeds max size"
+
 struct trace_by_id {
 	/* The pieces, one after the other; after combine the trace; empty: nothing was found. */
 	struct buf otlp;
@@ -52,6 +55,12 @@ void trace_by_id_fini(struct trace_by_id *t);
  * more memory than there will ever be (TOO_LARGE), or than there is now (EXHAUSTED). */
 int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16],
 		     struct trace_by_id *t, struct err *err);
+/* The same in a part of the store. *live_since_ns (may be NULL): see struct store_find_result. */
+int trace_by_id_find_in(struct store *s, const struct store_scope *scope, const char *tenant,
+			const uint8_t id[16], struct trace_by_id *t, uint64_t *live_since_ns,
+			struct err *err);
+/* Take in a piece (TracesData) from elsewhere. Errors as trace_by_id_find. */
+int trace_by_id_add(struct trace_by_id *t, struct bytes traces_data, struct err *err);
 /* Join the pieces. -1: TOO_LARGE or EXHAUSTED as above. */
 int trace_by_id_combine(struct trace_by_id *t, struct err *err);
 /* Free what only the next piece would need. */

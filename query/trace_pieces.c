@@ -168,7 +168,7 @@ static void find_fresh(const struct trace_by_id *t, struct piece *p)
 /* Over max_bytes: the end, or the rest is left out. */
 static int refuse(struct trace_by_id *t, struct err *err)
 {
-	static const char text[] = "trace exceeds max size: it has more than %zu bytes";
+	static const char text[] = TRACE_TOO_LARGE_TEXT ": it has more than %zu bytes";
 
 	if (!t->keep_what_fits)
 		return err_set(err, ERR_TOO_LARGE, text, t->max_bytes);

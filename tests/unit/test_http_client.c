@@ -387,6 +387,97 @@ static void unix_sockets_work(void **state)
 	stop();
 }
 
+static bool grant_up_to(void *arg, size_t n)
+{
+	size_t *left = arg;
+
+	if (n > *left)
+		return false;
+	*left -= n;
+	return true;
+}
+
+static void a_body_takes_no_memory_that_is_not_granted(void **state)
+{
+	struct http_client *c = NULL;
+	struct http_reply reply = HTTP_REPLY_INIT;
+	struct err err = ERR_INIT;
+	size_t left = 65536;
+	char url[128];
+
+	(void)state;
+	start("127.0.0.1:0");
+	c = new_client(NULL);
+	snprintf(url, sizeof(url), "%s/large", fx.base);
+	assert_int_equal(
+		http_client_call(
+			c,
+			&(struct http_call){ .url = url, .grant = grant_up_to, .grant_arg = &left },
+			&reply, &err),
+		-1);
+	assert_int_equal(err.kind, ERR_EXHAUSTED);
+	assert_true(err.retryable);
+	left = 2 * 131072;
+	assert_int_equal(
+		http_client_call(
+			c,
+			&(struct http_call){ .url = url, .grant = grant_up_to, .grant_arg = &left },
+			&reply, &err),
+		0);
+	assert_int_equal(reply.body.n, 100000);
+	assert_true(2 * 131072 - left >= reply.body.cap / 2);
+	http_reply_fini(&reply);
+	http_client_free(c);
+	stop();
+}
+
+/* Three good ones, one that never answers, one that nobody listens to: each has its own end, and
+ * connections are kept for the next round. */
+static void a_group_waits_for_all_of_its_calls(void **state)
+{
+	static const char *const paths[] = { "/x?q=0", "/never", "/x?q=2", NULL, "/x?q=4" };
+	enum { N = COUNT_OF(paths) };
+	struct http_call calls[N] = { { 0 } };
+	struct http_reply replies[N] = { HTTP_REPLY_INIT };
+	struct err errs[N];
+	struct http_group *g = NULL;
+	char urls[N][128];
+
+	(void)state;
+	start("127.0.0.1:0");
+	for (size_t i = 0; i < N; i++) {
+		if (paths[i] != NULL)
+			snprintf(urls[i], sizeof(urls[i]), "%s%s", fx.base, paths[i]);
+		else
+			snprintf(urls[i], sizeof(urls[i]), "http://127.0.0.1:1/x");
+		calls[i] = (struct http_call){ .url = urls[i], .timeout_ms = i == 1 ? 200 : 5000 };
+	}
+	g = http_group_new(NULL, &errs[0]);
+	assert_non_null(g);
+	for (int round = 0; round < 2; round++) {
+		http_group_call(g, calls, replies, errs, N);
+		assert_int_equal(errs[1].kind, ERR_TIMEOUT);
+		assert_int_equal(errs[3].kind, ERR_UNAVAILABLE);
+		for (size_t i = 0; i < N; i += 2) {
+			char want[64];
+
+			assert_int_equal(errs[i].kind, ERR_NONE);
+			snprintf(want, sizeof(want), "GET q=%zu ", i);
+			if (strncmp((char *)replies[i].body.p, want, strlen(want)) != 0)
+				fail_msg("call %zu: %.40s", i, (char *)replies[i].body.p);
+		}
+		http_request_unref(kept);
+		kept = NULL;
+	}
+	loop_call(fx.loop, ask_connections, NULL);
+	if (fx.connections < 3 || fx.connections > 5) /* those that timed out may be seen yet */
+		fail_msg("%u connections", fx.connections);
+	for (size_t i = 0; i < N; i++)
+		http_reply_fini(&replies[i]);
+	http_group_free(g);
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -398,6 +489,8 @@ int main(void)
 		cmocka_unit_test(a_good_body_goes_where_the_caller_says),
 		cmocka_unit_test(silence_ends),
 		cmocka_unit_test(unix_sockets_work),
+		cmocka_unit_test(a_body_takes_no_memory_that_is_not_granted),
+		cmocka_unit_test(a_group_waits_for_all_of_its_calls),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

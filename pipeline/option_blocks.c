@@ -340,8 +340,7 @@ const struct option queue_option_table[] = {
 		 "Most that waits, counted by sizer."),
 	OPT_ENUM(C, "sizer", sizer, queue_sizers, "requests", "What queue_size counts."),
 	OPT_BOOL(C, "block_on_overflow", block_on_overflow, "false",
-		 "Wait for room instead of refusing, until ack_timeout or the client's deadline; "
-		 "a full storage refuses in any case."),
+		 "Wait for room instead of refusing, until ack_timeout or the client's deadline."),
 	OPT_BOOL(C, "wait_for_result", wait_for_result, "false",
 		 "Answer when sent; a memory queue does so in any case."),
 	OPT_EXTENSION(C, "storage", storage,

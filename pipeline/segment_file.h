@@ -78,6 +78,7 @@ struct segment_scan {
 	uint8_t *window;
 	size_t window_cap, window_n;
 	uint64_t window_off;
+	uint64_t ahead_to;	/* below: the disk was asked to read it */
 	struct budget *budget;	/* charged with window_cap; may be NULL */
 };
 

@@ -1,80 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sending_queue_log.c - a sending queue's storage: the segment log, and the feeder thread that
- * reads it back.
+ * sending_queue_log.c - a sending queue's storage: appending to the segment log, the books, life.
+ * Reading it back is sending_queue_feed.c.
  *
  *   LSN   freed ...... oldest open ......... fed_to ......... known_to
- *         | delivered  | in memory, at most  | only on disk   | appends under way
- *         |            | 2 * num_consumers   |                |
+ *         | delivered  | in memory, a few    | only on disk   | appends under way
+ *         |            | requests            |                |
  *
- * A record read back is the origin of its spans: requests are joined and split as the next hop
- * likes them, and the record is finished when its origin settles. The log is freed up to the oldest
- * record that is not.
+ * Records read back are joined to runs, a run is the origin of its spans, and is finished when they
+ * all have a verdict. The log is freed up to the oldest run that is not.
  *
  * THE BOOKS: the ledger counts every span here once: batch_hold says how many of a record's spans
  * are ours to report (fewer than it has when a log of another exporter holds them too), and runs of
- * records where the two differ are remembered. Records found at start are counted by reading them,
- * beside the feeding, which does not wait for it. What damage took is what is left of `held` when
+ * records where the two differ are remembered. What damage took is what is left of `held` when
  * everything else was finished.
  *
- * THREADS: appends on any; `appended` on the log's writer; the feeder has its own; records settle
- * on the queue's loop. The books are under the queue's lock.
- * SPEC: pipeline/batch_record.h, docs/formats/segment-log.md.
+ * A full log or disk refuses. With block_on_overflow the append is parked instead, until there is
+ * room or its client was told to come back; the budget, which holds its bytes, bounds how many are.
+ *
+ * THREADS: appends on any; `appended` on the log's writer. The books are under the queue's lock.
+ * SPEC: pipeline/batch_record.h, docs/formats/segment-log.md; the Collector's persistent queue.
  */
 #include "base/clock.h"
 #include "base/mem.h"
-#include "pipeline/batch_record.h"
-#include "pipeline/segment_reader.h"
-#include "pipeline/sending_queue_private.h"
+#include "pipeline/sending_queue_log_private.h"
 #include "pipeline/telemetry.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <sys/statvfs.h>
-#include <time.h>
-
-enum { JOIN_SPANS = 8192, JOIN_RECORDS = 256, COUNT_STEP = 256, TICK_MS = 1000 };
-#define JOIN_BYTES MIB
-#define BUDGET_LOW (4 * MIB)
-
-/* A record in memory, from its reading until its last span has a verdict. */
-struct record {
-	struct origin origin;
-	struct sending_queue *q;
-	struct record *next, *prev; /* by LSN */
-	uint64_t lsn;
-	uint32_t n_claimed; /* spans the ledger counts here */
-};
-
-/* Records first..last of which the ledger counts n_claimed spans each, not all they have. */
-struct claims {
-	uint64_t first, last;
-	uint32_t n_claimed;
-};
-
-struct sending_queue_log {
-	struct segment_log *log;
-	char *dir;
-	pthread_t feeder;
-	bool has_feeder;
-	pthread_cond_t wake;
-	/* ---- with the queue's lock ---- */
-	bool stopping;
-	uint64_t known_to;             /* below: appended and acknowledged */
-	uint64_t fed_to;               /* below: read */
-	uint64_t freed_to;             /* below: given back to the log */
-	uint64_t found_to, counted_to; /* below: there at start; of those in the ledger */
-	uint64_t held;                 /* spans the ledger counts here */
-	uint64_t n_appending;
-	struct record *oldest, *newest; /* open */
-	struct claims *claims;          /* [claims_at, n_claims) */
-	size_t claims_at, n_claims, cap_claims;
-	bool keeps; /* some are given up until the next start */
-	/* ---- the feeder's ---- */
-	struct segment_reader *reader, *counter;
-	struct batch *carry;     /* read, but of another tenant than what was gathered */
-	uint64_t pause_until_ns; /* after a failed read */
-};
 
 static const char *id_of(const struct sending_queue *q)
 {
@@ -85,6 +39,7 @@ static const char *id_of(const struct sending_queue *q)
 
 struct append {
 	struct segment_append a;
+	struct append *next; /* parked */
 	struct sending_queue *q;
 	struct batch *b;
 	struct arena arena;
@@ -130,14 +85,116 @@ static void note_claims(struct sending_queue_log *l, uint64_t lsn, uint32_t n_cl
 	l->claims[l->n_claims++] = (struct claims){ lsn, lsn, n_claimed };
 }
 
-/* Spans of a record of n_spans that the ledger counts here. Called in LSN order. */
-static uint32_t take_claim(struct sending_queue_log *l, uint64_t lsn, uint32_t n_spans)
+uint32_t sending_queue_take_claim(struct sending_queue_log *l, uint64_t lsn, uint32_t n_spans)
 {
 	while (l->claims_at < l->n_claims && l->claims[l->claims_at].last < lsn)
 		l->claims_at++;
 	if (l->claims_at < l->n_claims && l->claims[l->claims_at].first <= lsn)
 		return MIN(l->claims[l->claims_at].n_claimed, n_spans);
 	return n_spans;
+}
+
+/* Wait for room, when that is wanted and can help; false: no. */
+static bool park(struct append *ap, const struct err *err)
+{
+	struct sending_queue *q = ap->q;
+	struct sending_queue_log *l = q->log;
+	bool parked;
+
+	/* For a detached batch nobody says when to give up. */
+	if (!q->o.queue->block_on_overflow || err->kind != ERR_EXHAUSTED || ap->b->is_detached)
+		return false;
+	pthread_mutex_lock(&q->lock);
+	parked = !l->stopping;
+	if (parked) {
+		ap->next = NULL;
+		*l->parked_tail = ap;
+		l->parked_tail = &ap->next;
+		pthread_cond_signal(&l->wake);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return parked;
+}
+
+static void park_or_refuse(struct append *ap, const struct err *err)
+{
+	if (park(ap, err))
+		return;
+	refuse(ap, err);
+	append_free(ap);
+}
+
+static struct append *take_parked(struct sending_queue *q)
+{
+	struct sending_queue_log *l = q->log;
+	struct append *ap;
+
+	pthread_mutex_lock(&q->lock);
+	ap = l->parked;
+	if (ap != NULL)
+		l->parked = ap->next;
+	if (l->parked == NULL)
+		l->parked_tail = &l->parked;
+	pthread_mutex_unlock(&q->lock);
+	return ap;
+}
+
+static void put_back(struct append *ap)
+{
+	struct sending_queue_log *l = ap->q->log;
+
+	pthread_mutex_lock(&ap->q->lock);
+	ap->next = l->parked;
+	if (l->parked == NULL)
+		l->parked_tail = &ap->next;
+	l->parked = ap;
+	pthread_mutex_unlock(&ap->q->lock);
+}
+
+/* Settle those whose client was answered. */
+static void drop_withdrawn(struct sending_queue *q)
+{
+	struct sending_queue_log *l = q->log;
+	struct append **at, *ap, *gone = NULL;
+
+	pthread_mutex_lock(&q->lock);
+	for (at = &l->parked; (ap = *at) != NULL;) {
+		if (!batch_is_withdrawn(ap->b)) {
+			at = &ap->next;
+			continue;
+		}
+		*at = ap->next;
+		ap->next = gone;
+		gone = ap;
+	}
+	l->parked_tail = at;
+	pthread_mutex_unlock(&q->lock);
+	while ((ap = gone) != NULL) {
+		struct err err = ERR_INIT;
+
+		gone = ap->next;
+		err_set(&err, ERR_EXHAUSTED, "no room before the deadline");
+		refuse(ap, &err);
+		append_free(ap);
+	}
+}
+
+void sending_queue_retry_parked(struct sending_queue *q)
+{
+	struct err err = ERR_INIT;
+	struct append *ap;
+
+	drop_withdrawn(q);
+	while ((ap = take_parked(q)) != NULL) {
+		if (segment_log_append(q->log->log, &ap->a, &err) == 0)
+			continue;
+		if (err.kind == ERR_EXHAUSTED) {
+			put_back(ap);
+			return;
+		}
+		refuse(ap, &err);
+		append_free(ap);
+	}
 }
 
 /* On the log's writer thread: durable, or not. */
@@ -149,8 +206,7 @@ static void appended(struct segment_append *a)
 	uint32_t n_claimed;
 
 	if (a->err.kind != ERR_NONE) {
-		refuse(ap, &a->err);
-		append_free(ap);
+		park_or_refuse(ap, &a->err);
 		return;
 	}
 	n_claimed = batch_hold(ap->b);
@@ -193,80 +249,13 @@ void sending_queue_log_append(struct sending_queue *q, struct batch *b)
 	pthread_mutex_lock(&q->lock);
 	q->log->n_appending++;
 	pthread_mutex_unlock(&q->lock);
-	if (segment_log_append(q->log->log, &ap->a, &err) == 0)
-		return;
-	refuse(ap, &err);
-	append_free(ap);
+	if (segment_log_append(q->log->log, &ap->a, &err) < 0)
+		park_or_refuse(ap, &err);
 }
 
-/* ---- records: open, finished ---- */
+/* ---- the books ---- */
 
-/* With the lock. */
-static void link_record(struct sending_queue_log *l, struct record *rec)
-{
-	rec->prev = l->newest;
-	if (l->newest != NULL)
-		l->newest->next = rec;
-	else
-		l->oldest = rec;
-	l->newest = rec;
-}
-
-/* With the lock. */
-static void unlink_record(struct sending_queue_log *l, struct record *rec)
-{
-	if (rec->prev != NULL)
-		rec->prev->next = rec->next;
-	else
-		l->oldest = rec->next;
-	if (rec->next != NULL)
-		rec->next->prev = rec->prev;
-	else
-		l->newest = rec->prev;
-}
-
-/* Tell the ledger how n_claimed of the record's spans ended; tallies say how all of them did. */
-static void book(const struct record *rec)
-{
-	uint32_t left = rec->n_claimed;
-
-	for (int r = 0; r < DROP_REASON_MAX; r++) {
-		uint32_t n = MIN(atomic_load(&rec->origin.n_dropped[r]), left);
-
-		if (n > 0)
-			ledger_held_dropped(n, (enum drop_reason)r);
-		left -= n;
-	}
-	ledger_held_delivered(left);
-}
-
-/* On the loop, or where the feeder stops. */
-static void record_settled(struct origin *o)
-{
-	struct record *rec = CONTAINER_OF(o, struct record, origin);
-	struct sending_queue *q = rec->q;
-	struct sending_queue_log *l = q->log;
-	struct origin_outcome outcome;
-
-	origin_outcome(o, &outcome);
-	if (!outcome.retryable)
-		book(rec);
-	pthread_mutex_lock(&q->lock);
-	if (outcome.retryable) {
-		/* It stays in the list, and so in the log. */
-		l->keeps = true;
-	} else {
-		l->held -= rec->n_claimed;
-		unlink_record(l, rec);
-		free(rec);
-	}
-	pthread_cond_signal(&l->wake);
-	pthread_mutex_unlock(&q->lock);
-}
-
-/* ---- reading ---- */
-
-static void found_spans(struct sending_queue *q, uint64_t lsn, uint32_t n)
+void sending_queue_found_spans(struct sending_queue *q, uint64_t lsn, uint32_t n)
 {
 	struct sending_queue_log *l = q->log;
 
@@ -279,234 +268,31 @@ static void found_spans(struct sending_queue *q, uint64_t lsn, uint32_t n)
 	pthread_mutex_unlock(&q->lock);
 }
 
-/* A failed read. True when the reader stands behind what it could not read. */
-static bool note_damage(struct sending_queue *q, const struct err *err)
-{
-	if (err->retryable)
-		q->log->pause_until_ns = clock_mono_ns() + TICK_MS * NS_PER_MS;
-	log_error("sending queue cannot read its log", "exporter", id_of(q), "error", err->msg);
-	return !err->retryable;
-}
-
-/* The payload's request as a batch. What the budget cannot hold is taken all the same: the window
- * bounds it. NULL: not readable. */
-static struct batch *decode(struct sending_queue *q, const struct batch_record *br, struct err *err)
-{
-	struct budget *budget = component_budget(q->o.component);
-	struct rcbuf *buf = rcbuf_new_forced(budget, MAX(br->otlp.n, (size_t)1));
-	struct otlp_result result = { 0 };
-	struct batch *b;
-
-	memcpy(buf->p, br->otlp.p, br->otlp.n);
-	buf->n = br->otlp.n;
-	b = batch_from_otlp(rcbuf_ref(buf), br->tenant, budget, &result, err);
-	if (b == NULL && (err->kind == ERR_EXHAUSTED || err->kind == ERR_TOO_LARGE))
-		b = batch_from_otlp(rcbuf_ref(buf), br->tenant, NULL, &result, err);
-	rcbuf_unref(buf);
-	return b;
-}
-
-/* The record is read: from here on it is open, unless it has no spans that could be sent. */
-static struct batch *open_record(struct sending_queue *q, uint64_t lsn, uint32_t n_spans,
-				 struct batch *b)
-{
-	struct sending_queue_log *l = q->log;
-	uint32_t n = b != NULL ? b->tables.n_spans : 0;
-	uint32_t n_lost = n_spans > n ? n_spans - n : 0, n_claimed;
-	struct record *rec = NULL;
-
-	pthread_mutex_lock(&q->lock);
-	n_claimed = take_claim(l, lsn, n_spans);
-	l->fed_to = lsn + 1;
-	n_lost = MIN(n_lost, n_claimed);
-	l->held -= n_lost;
-	if (n > 0) {
-		rec = xcalloc(1, sizeof(*rec));
-		rec->q = q;
-		rec->lsn = lsn;
-		rec->n_claimed = n_claimed - n_lost;
-		origin_init_held(&rec->origin, n, record_settled);
-		link_record(l, rec);
-	}
-	pthread_mutex_unlock(&q->lock);
-	if (n_lost > 0)
-		ledger_held_dropped(n_lost, DROP_CORRUPT);
-	if (rec != NULL) {
-		batch_bind(b, &rec->origin);
-		return b;
-	}
-	batch_unref(b);
-	return NULL;
-}
-
-static void skip_to(struct sending_queue *q, uint64_t lsn)
-{
-	pthread_mutex_lock(&q->lock);
-	q->log->fed_to = MAX(q->log->fed_to, lsn);
-	pthread_mutex_unlock(&q->lock);
-}
-
-/* The next record below `known_to` as a batch; NULL when there is none now. */
-static struct batch *next_batch(struct sending_queue *q, uint64_t known_to)
-{
-	struct sending_queue_log *l = q->log;
-	struct batch_record br;
-	struct segment_record rec;
-	struct batch *b = NULL;
-	struct err err;
-	int rc;
-
-	while (b == NULL && segment_reader_lsn(l->reader) < known_to) {
-		err_clear(&err);
-		rc = segment_reader_next(l->reader, &rec, &err);
-		if (rc == 0) {
-			skip_to(q, known_to);
-			return NULL;
-		}
-		if (rc < 0 && !note_damage(q, &err))
-			return NULL;
-		if (rc < 0)
-			continue;
-		if (batch_record_parse(rec.payload, &br, &err) < 0) {
-			note_damage(q, &err);
-			skip_to(q, rec.lsn + 1);
-			continue;
-		}
-		found_spans(q, rec.lsn, br.n_spans);
-		b = decode(q, &br, &err);
-		if (b == NULL)
-			note_damage(q, &err);
-		b = open_record(q, rec.lsn, br.n_spans, b);
-	}
-	if (b == NULL)
-		segment_reader_rest(l->reader);
-	return b;
-}
-
-static bool fits(const struct sending_queue *q, struct batch *const *v, size_t n, uint64_t spans,
-		 uint64_t bytes, const struct batch *b)
-{
-	const struct queue_options *o = q->o.queue;
-	uint64_t max_spans = JOIN_SPANS, max_bytes = JOIN_BYTES;
-
-	if (o->batch_on && o->batch.max_size > 0 && o->batch.sizer == QUEUE_SIZER_BYTES)
-		max_bytes = MIN(o->batch.max_size, max_bytes);
-	else if (o->batch_on && o->batch.max_size > 0)
-		max_spans = MIN(o->batch.max_size, max_spans);
-	return n == 0 ||
-	       (n < JOIN_RECORDS && spans + b->tables.n_spans <= max_spans &&
-		bytes + batch_encoded_size(b) <= max_bytes && strcmp(v[0]->tenant, b->tenant) == 0);
-}
-
-/* Read records of one tenant up to what is good to send at once, and push them as one batch. */
-static void feed(struct sending_queue *q)
-{
-	struct sending_queue_log *l = q->log;
-	struct batch *v[JOIN_RECORDS], *b;
-	uint64_t spans = 0, bytes = 0, known_to;
-	size_t n = 0;
-
-	pthread_mutex_lock(&q->lock);
-	known_to = l->known_to;
-	pthread_mutex_unlock(&q->lock);
-	for (;;) {
-		b = l->carry ? l->carry : next_batch(q, known_to);
-		l->carry = NULL;
-		if (b == NULL)
-			break;
-		if (!fits(q, v, n, spans, bytes, b)) {
-			l->carry = b;
-			break;
-		}
-		spans += b->tables.n_spans;
-		bytes += batch_encoded_size(b);
-		v[n++] = b;
-	}
-	if (n > 0)
-		sending_queue_push(q, batch_concat(v, n), true);
-}
-
-/* Read on among the records found at start, for the ledger only. */
-static void count_found(struct sending_queue *q)
-{
-	struct sending_queue_log *l = q->log;
-	int n_step = atomic_load(&q->last_failed) ? COUNT_STEP : 1;
-	struct batch_record br;
-	struct segment_record rec;
-	struct err err = ERR_INIT;
-	int rc = 1;
-
-	if (l->counter != NULL && segment_reader_lsn(l->counter) < l->counted_to) {
-		segment_reader_free(l->counter);
-		l->counter = NULL;
-	}
-	if (l->counter == NULL)
-		l->counter = segment_reader_new(l->log, l->counted_to);
-	/* While the hop takes what it is sent, feeding comes first, and counts as it goes. */
-	for (int i = 0; i < n_step && rc == 1; i++) {
-		rc = segment_reader_lsn(l->counter) < l->found_to
-			     ? segment_reader_next(l->counter, &rec, &err)
-			     : 0;
-		if (rc == 1 && batch_record_parse(rec.payload, &br, &err) == 0)
-			found_spans(q, rec.lsn, br.n_spans);
-	}
-	if (rc < 0 && err.retryable)
-		note_damage(q, &err);
-	if (rc != 0)
-		return;
-	segment_reader_free(l->counter);
-	l->counter = NULL;
-	pthread_mutex_lock(&q->lock);
-	l->counted_to = l->found_to;
-	pthread_mutex_unlock(&q->lock);
-}
-
-/* ---- the feeder; what has `_locked` wants the lock ---- */
-
-static uint64_t free_point_locked(const struct sending_queue_log *l)
+uint64_t sending_queue_free_point(const struct sending_queue_log *l)
 {
 	return l->oldest != NULL ? l->oldest->lsn : l->fed_to;
 }
 
-static bool has_more_locked(const struct sending_queue_log *l)
+bool sending_queue_has_more(const struct sending_queue_log *l)
 {
 	return l->fed_to < l->known_to;
 }
 
-static bool may_feed_locked(struct sending_queue *q)
+void sending_queue_write_off(struct sending_queue_log *l)
 {
-	const struct sending_queue_log *l = q->log;
-
-	if ((!has_more_locked(l) && l->carry == NULL) || q->n_open >= 2 * q->n_consumers ||
-	    clock_mono_ns() < l->pause_until_ns)
-		return false;
-	if (atomic_load(&q->draining) && atomic_load(&q->last_failed))
-		return false;
-	return q->n_open == 0 || budget_left(component_budget(q->o.component)) > BUDGET_LOW;
-}
-
-static bool may_count_locked(const struct sending_queue_log *l)
-{
-	return l->counted_to < l->found_to && clock_mono_ns() >= l->pause_until_ns;
-}
-
-/* When every record was read and is finished, what the ledger still counts here is lost. */
-static void write_off_locked(struct sending_queue_log *l)
-{
-	if (l->held == 0 || l->oldest != NULL || has_more_locked(l) ||
+	if (l->held == 0 || l->oldest != NULL || sending_queue_has_more(l) ||
 	    l->counted_to < l->found_to || l->keeps)
 		return;
 	ledger_held_dropped(l->held, DROP_CORRUPT);
 	l->held = 0;
 }
 
-/* What is on disk, against what may be there. Without the lock. */
 bool sending_queue_log_is_failing(struct sending_queue *q, char *why, size_t why_size)
 {
 	return segment_log_is_failing(q->log->log, why, why_size);
 }
 
-static void note_disk(struct sending_queue *q)
+void sending_queue_note_disk(struct sending_queue *q)
 {
 	struct component_counters *count = q->o.component->count;
 	struct segment_log_stats s;
@@ -519,51 +305,6 @@ static void note_disk(struct sending_queue *q)
 	else if (statvfs(q->log->dir, &fs) == 0)
 		atomic_store(&count->queue_capacity,
 			     (int64_t)(s.bytes_on_disk + (uint64_t)fs.f_bavail * fs.f_frsize));
-}
-
-static void wait_a_tick_locked(struct sending_queue *q)
-{
-	uint64_t ns = clock_mono_ns() + TICK_MS * NS_PER_MS;
-	struct timespec until = { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
-
-	pthread_cond_timedwait(&q->log->wake, &q->lock, &until);
-}
-
-static void *feeder(void *arg)
-{
-	struct sending_queue *q = arg;
-	struct sending_queue_log *l = q->log;
-	uint64_t free_to;
-
-	pthread_mutex_lock(&q->lock);
-	while (!l->stopping) {
-		free_to = free_point_locked(l);
-		if (free_to > l->freed_to) {
-			l->freed_to = free_to;
-			pthread_mutex_unlock(&q->lock);
-			segment_log_free_to(l->log, free_to);
-			pthread_mutex_lock(&q->lock);
-		}
-		if (may_feed_locked(q)) {
-			pthread_mutex_unlock(&q->lock);
-			feed(q);
-			pthread_mutex_lock(&q->lock);
-		} else if (may_count_locked(l)) {
-			pthread_mutex_unlock(&q->lock);
-			count_found(q);
-			pthread_mutex_lock(&q->lock);
-		} else if (free_point_locked(l) == l->freed_to) {
-			write_off_locked(l);
-			pthread_mutex_unlock(&q->lock);
-			note_disk(q);
-			pthread_mutex_lock(&q->lock);
-			if (!l->stopping && !may_feed_locked(q) &&
-			    free_point_locked(l) == l->freed_to)
-				wait_a_tick_locked(q);
-		}
-	}
-	pthread_mutex_unlock(&q->lock);
-	return NULL;
 }
 
 /* ---- life ---- */
@@ -617,7 +358,7 @@ static int start_feeder(struct sending_queue *q, struct err *err)
 	pthread_condattr_destroy(&attr);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&q->log->feeder, NULL, feeder, q);
+	rc = pthread_create(&q->log->feeder, NULL, sending_queue_feeder, q);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc != 0)
 		return err_set(err, ERR_INTERNAL, "sending queue: start its thread: %s",
@@ -637,6 +378,7 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 	if (storage == NULL)
 		return -1;
 	l = xcalloc(1, sizeof(*l));
+	l->parked_tail = &l->parked;
 	l->dir = log_dir(storage->directory, id_of(q));
 	options.dir = l->dir;
 	options.max_bytes = o->sizer == QUEUE_SIZER_BYTES ? MAX(o->queue_size, MIB) : 0;
@@ -680,12 +422,24 @@ bool sending_queue_log_is_empty(const struct sending_queue *q)
 {
 	const struct sending_queue_log *l = q->log;
 
-	return l->n_appending == 0 && l->oldest == NULL && !has_more_locked(l);
+	return l->n_appending == 0 && l->oldest == NULL && !sending_queue_has_more(l);
 }
 
 bool sending_queue_log_is_counted(const struct sending_queue *q)
 {
 	return q->log->counted_to >= q->log->found_to;
+}
+
+static void refuse_parked(struct sending_queue *q)
+{
+	struct err err = ERR_INIT;
+	struct append *ap;
+
+	err_set(&err, ERR_UNAVAILABLE, "shutting down");
+	while ((ap = take_parked(q)) != NULL) {
+		refuse(ap, &err);
+		append_free(ap);
+	}
 }
 
 void sending_queue_log_stop(struct sending_queue *q)
@@ -704,27 +458,24 @@ void sending_queue_log_stop(struct sending_queue *q)
 		log_warn("not all records of an earlier run were counted: the log holds more than "
 			 "`held` says",
 			 "exporter", id_of(q), "records", LOG_NUM(l->found_to - l->counted_to));
-	if (l->carry != NULL)
-		batch_settle(l->carry, VERDICT_RETRYABLE, DROP_SHUTDOWN, NULL);
-	batch_unref(l->carry);
-	l->carry = NULL;
+	refuse_parked(q);
 }
 
 void sending_queue_log_close(struct sending_queue *q)
 {
 	struct sending_queue_log *l = q->log;
-	struct record *rec, *next;
+	struct run *run, *next;
 
 	if (l == NULL)
 		return;
 	segment_reader_free(l->reader);
 	segment_reader_free(l->counter);
-	segment_log_free_to(l->log, free_point_locked(l));
-	write_off_locked(l);
+	segment_log_free_to(l->log, sending_queue_free_point(l));
+	sending_queue_write_off(l);
 	segment_log_close(l->log);
-	for (rec = l->oldest; rec != NULL; rec = next) {
-		next = rec->next;
-		free(rec);
+	for (run = l->oldest; run != NULL; run = next) {
+		next = run->next;
+		free(run);
 	}
 	pthread_cond_destroy(&l->wake);
 	free(l->claims);

@@ -84,8 +84,8 @@ static int make_dirs(const char *path, struct err *err)
 	return 0;
 }
 
-/* The exporter's id as one folder name that no other id has: "blocks_NAME" for "blocks/NAME", where a
- * '/' in NAME is "%2F" and a '%' "%25". */
+/* The exporter's id as one folder name that no other id has: "blocks_NAME" for "blocks/NAME", where
+ * a '/' in NAME is "%2F" and a '%' "%25". */
 static void add_id(struct buf *out, const char *id)
 {
 	const char *slash = strchr(id, '/');

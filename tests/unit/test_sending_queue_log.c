@@ -242,6 +242,47 @@ static void full_log_refuses_and_recovers(void **state)
 	bed_free(bed);
 }
 
+/* block_on_overflow: what comes to a full log waits for room; who was told to come back is out. */
+static void full_log_can_be_waited_for(void **state)
+{
+	struct bed *bed = log_bed_new("waits");
+	uint32_t n_waiting = 0, n_withdrawn = 0;
+
+	(void)state;
+	bed->behave = hop_hold;
+	bed->queue.sizer = QUEUE_SIZER_BYTES;
+	bed->queue.queue_size = 2 * MIB;
+	bed->queue.block_on_overflow = true;
+	bed_start(bed);
+	for (uint32_t i = 0; i < 1000; i++)
+		client_send(bed, &clients[i], i * 4, 4, 2000, "t");
+	WAIT_FOR(bed->n_held == 4);
+	usleep(100000);
+	for (uint32_t i = 0; i < 1000; i++) {
+		if (clients[i].settled)
+			continue;
+		n_waiting++;
+		n_withdrawn += i % 2 && origin_withdraw(&clients[i].origin);
+	}
+	assert_true(n_waiting > 500 && n_withdrawn > 200);
+	for (uint32_t i = 1; i < 1000; i += 2)
+		WAIT_FOR(clients[i].settled);
+	assert_int_equal(bed->counters[0].enqueue_failed, n_withdrawn * 4);
+	hop_change(bed, hop_ok);
+	hop_release(bed);
+	WAIT_FOR(all_settled(clients, 1000));
+	WAIT_FOR(ledger.held == 0);
+	assert_balance(4000 - n_withdrawn * 4, 4000 - n_withdrawn * 4, 0, 0);
+	/* Stopping refuses what still waits. */
+	bed->behave = hop_hold;
+	for (uint32_t i = 0; i < 1000; i++)
+		client_send(bed, &clients[i], 4000 + i * 4, 4, 2000, "t");
+	usleep(50000);
+	bed_stop(bed);
+	assert_true(all_settled(clients, 1000));
+	bed_free(bed);
+}
+
 /* Overwrite a byte in every 512 of the first segment, between two offsets. */
 static void damage(const char *dir, off_t from, off_t to)
 {
@@ -391,6 +432,7 @@ int main(void)
 		cmocka_unit_test(drain_with_a_live_hop_empties_the_log),
 		cmocka_unit_test(elapsed_time_drops_and_counts),
 		cmocka_unit_test(full_log_refuses_and_recovers),
+		cmocka_unit_test(full_log_can_be_waited_for),
 		cmocka_unit_test(damaged_records_are_counted),
 		cmocka_unit_test(damaged_records_found_at_start),
 		cmocka_unit_test(two_logs_count_each_span_once),

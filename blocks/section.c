@@ -5,12 +5,13 @@
 #include "blocks/section.h"
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "blocks/block.h"
+#include "blocks/compact_record.h"
+#include "blocks/sealed_json.h"
 #include "wire/json_reader.h"
 #include "wire/json_writer.h"
 
@@ -25,30 +26,6 @@ struct commit_name {
 	uint64_t first, timestamp_ms;
 	uint64_t mtime_ns;
 };
-
-/* The last member of a record is the CRC-32C of all that stands before its comma: a flipped digit
- * in a position would be legal JSON, and skip records that were never built. */
-#define CRC_MEMBER ",\"crc\":\""
-enum { CRC_TAIL = sizeof(CRC_MEMBER) - 1 + 8 + 2 };
-
-/* Put the CRC before the closing brace. */
-static void seal(struct buf *json)
-{
-	json->n--;
-	buf_printf(json, CRC_MEMBER "%08x\"}", hash_crc32c(0, json->p, json->n));
-}
-
-/* False: there is a CRC and it is wrong. Records of before it came have none. */
-static bool is_sealed_right(struct bytes json)
-{
-	size_t n = json.n - MIN(json.n, (size_t)CRC_TAIL);
-	char want[CRC_TAIL + 1];
-
-	if (n == 0 || memcmp(json.p + n, CRC_MEMBER, sizeof(CRC_MEMBER) - 1) != 0)
-		return true;
-	snprintf(want, sizeof(want), CRC_MEMBER "%08x\"}", hash_crc32c(0, json.p, n));
-	return memcmp(json.p + n, want, CRC_TAIL) == 0;
-}
 
 static void commit_encode(const struct section_commit *c, struct buf *out)
 {
@@ -73,7 +50,8 @@ static void commit_encode(const struct section_commit *c, struct buf *out)
 		block_meta_encode(&c->metas[i], &w);
 	json_writer_array_end(&w);
 	json_writer_object_end(&w);
-	seal(out);
+	/* A flipped digit in a position would skip records that were never built. */
+	sealed_json_close(out);
 }
 
 static int decode_blocks(struct json_reader *r, struct section_commit *c, struct err *err)
@@ -193,7 +171,7 @@ static int read_commit_at(struct backend *be, const char *key, const struct comm
 
 	memset(c, 0, sizeof(*c));
 	if (backend_read(be, key, COMMIT_MAX, &json, err) == 0) {
-		if (is_sealed_right(buf_bytes(&json)))
+		if (sealed_json_is_right(buf_bytes(&json)))
 			ret = commit_decode(buf_bytes(&json), name, c, err);
 		else
 			err_set(err, ERR_CORRUPT, "commit record: wrong crc");
@@ -585,6 +563,34 @@ static int spare_committed(void *arg, const struct backend_entry *e, struct err 
 	return 0;
 }
 
+/* The same for what compactions wrote. A record that cannot be read names nothing: who follows it
+ * cannot either. */
+static int spare_compacted(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct orphans *o = arg;
+	char tenant[BLOCK_META_TENANT + 1], folder[BACKEND_KEY_MAX + 1];
+	const char *name = e->key + sizeof(COMPACT_RECORDS);
+	struct compact_record r;
+	struct err local = ERR_INIT;
+	uint64_t number;
+	int ret = 0;
+
+	if (e->is_prefix || !compact_record_number(e->key, &number))
+		return 0;
+	snprintf(tenant, sizeof(tenant), "%.*s", (int)strcspn(name, "/"), name);
+	if (compact_record_read(o->be, tenant, number, &r, &local) < 0 &&
+	    local.kind != ERR_CORRUPT && local.kind != ERR_NOT_FOUND) {
+		ret = -1;
+		if (err != NULL)
+			*err = local;
+	}
+	for (size_t i = 0; i < r.n_outputs; i++)
+		if (backend_key(folder, NULL, "%s/%s", tenant, r.outputs[i].id) == 0)
+			map_remove(&o->folders, bytes_str(folder));
+	compact_record_fini(&r);
+	return ret;
+}
+
 static int delete_orphan(struct orphans *o, struct bytes folder, struct err *err)
 {
 	char tenant[BLOCK_META_TENANT + 1], id[37];
@@ -610,6 +616,9 @@ int section_sweep_orphans(struct backend *be, uint64_t age_ns, size_t *n, struct
 	/* The commits after the folders: a block that is committed now was complete before. */
 	if (ret == 0 && o.folders.n > 0)
 		ret = backend_list(be, COMMITS, BACKEND_RECURSIVE, spare_committed, &o, err);
+	if (ret == 0 && o.folders.n > 0)
+		ret = backend_list(be, COMPACT_RECORDS, BACKEND_RECURSIVE, spare_compacted, &o,
+				   err);
 	while (ret == 0 && map_next(&o.folders, &pos, &folder, &value)) {
 		ret = delete_orphan(&o, folder, err);
 		*n += ret == 0;

@@ -90,7 +90,8 @@ int section_follow(struct backend *be, const char *source, uint64_t from, sectio
 int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns,
 			  struct err *err);
 /* Delete the blocks of attempts that crashed before their commit: folders of data, index and
- * bloom-N only, all older than age_ns, that no commit of any source names. *n gets their number. */
+ * bloom-N only, all older than age_ns, that no commit of any source and no compaction names. *n
+ * gets their number. */
 int section_sweep_orphans(struct backend *be, uint64_t age_ns, size_t *n, struct err *err);
 void section_commit_fini(struct section_commit *c);
 

@@ -4,11 +4,12 @@
  * Tempo writes and reads it.
  *
  *   gzip (FNAME index.json) of
- *   { "created_at": T, "meta": [ meta.json ... ], "compacted": [ meta.json + "compactedTime" ... ] }
+ *   {"created_at": T, "meta": [meta.json ...], "compacted": [meta.json + "compactedTime" ...]}
  *
- * It saves requests and is never the truth: it may be old, missing or damaged, may name a block that
- * is gone, the same block twice, or one as live that is compacted by now. Whoever reads it knows
- * from a listing which blocks there are, and takes from here only what their meta.json would say.
+ * It saves requests and is never the truth: it may be old, missing or damaged, may name a block
+ * that is gone, the same block twice, or one as live that is compacted by now. Whoever reads it
+ * knows from a listing which blocks there are, and takes from here only what their meta.json would
+ * say.
  *
  * An entry that cannot be a block of this tenant is left out and counted: its meta.json will say
  * what is wrong with it. A text that is no such object is refused as a whole.

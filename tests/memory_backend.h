@@ -6,12 +6,14 @@
 #ifndef TESTS_MEMORY_BACKEND_H
 #define TESTS_MEMORY_BACKEND_H
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "blocks/backend.h"
 
 struct memory_object {
 	char *key;
 	struct buf data;
+	uint64_t mtime_ns;
 };
 
 struct memory_backend {
@@ -68,8 +70,9 @@ static inline int memory_put(struct backend *be, const char *key, struct bytes d
 			at++;
 		o = &m->objects[at];
 		memmove(o + 1, o, (m->n++ - at) * sizeof(*o));
-		*o = (struct memory_object){ xstrdup(key), BUF_INIT };
+		*o = (struct memory_object){ xstrdup(key), BUF_INIT, 0 };
 	}
+	o->mtime_ns = clock_wall_ns();
 	buf_reset(&o->data);
 	return buf_add_bytes(&o->data, data);
 }
@@ -161,7 +164,24 @@ static inline int memory_remove(struct backend *be, const char *key, struct err 
 	return 0;
 }
 
-/* Objects directly in the folder or below it; prefixes are not made up. */
+/* The folder that `key` lies in, when it is not `folder` itself but below it: "folder/x" of
+ * "folder/x/y/z". Told once, at the last of its objects. */
+static inline int memory_prefix(struct memory_backend *m, size_t i, size_t skip,
+				backend_list_fn *fn, void *arg, struct err *err)
+{
+	const char *key = m->objects[i].key;
+	size_t n = (size_t)(strchr(key + skip, '/') - key);
+	char prefix[BACKEND_KEY_MAX + 1];
+	struct backend_entry e = { prefix, true, 0, 0 };
+
+	if (i + 1 < m->n && strncmp(m->objects[i + 1].key, key, n + 1) == 0)
+		return 0;
+	memcpy(prefix, key, n);
+	prefix[n] = '\0';
+	return fn(arg, &e, err);
+}
+
+/* Objects directly in the folder and its sub-folders, or all below it. */
 static inline int memory_list(struct backend *be, const char *folder, enum backend_list_mode mode,
 			      backend_list_fn *fn, void *arg, struct err *err)
 {
@@ -170,14 +190,16 @@ static inline int memory_list(struct backend *be, const char *folder, enum backe
 
 	for (size_t i = m->n; i-- > 0;) {
 		struct memory_object *o = &m->objects[i];
-		struct backend_entry e = { o->key, false, o->data.n, 0 };
+		struct backend_entry e = { o->key, false, o->data.n, o->mtime_ns };
+		size_t skip = n + (n > 0);
 		int ret = 0;
 
 		if (n > 0 && (strncmp(o->key, folder, n) != 0 || o->key[n] != '/'))
 			continue;
-		if (mode == BACKEND_ONE_LEVEL && strchr(o->key + n + (n > 0), '/') != NULL)
-			continue;
-		ret = fn(arg, &e, err);
+		if (mode == BACKEND_ONE_LEVEL && strchr(o->key + skip, '/') != NULL)
+			ret = memory_prefix(m, i, skip, fn, arg, err);
+		else
+			ret = fn(arg, &e, err);
 		if (ret != 0)
 			return ret < 0 ? -1 : 0;
 	}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * compact_tenant.c - one tenant's cycle but the merges: follow, scan, retention, deletion, index.
+ *
+ * The order of deletion matters: meta.compacted.json goes last. Whoever follows an old commit of a
+ * section publishes a block that has data and neither name (section_publish).
+ */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "blocks/block.h"
+#include "blocks/compactor_private.h"
+
+enum { RECORD_AGE_S = 600, SHELL_AGE_S = 3600 };
+
+struct compact_tenant *compact_tenant_new(struct compactor *c, const char *name)
+{
+	struct compact_tenant *t = xcalloc(1, sizeof(*t));
+
+	t->c = c;
+	memcpy(t->name, name, strlen(name) + 1);
+	compact_chain_init(&t->chain, c->o.backend, t->name);
+	t->chain.visible = c->o.visible;
+	t->chain.arg = c->o.arg;
+	tenant_index_init(&t->index, c->o.budget);
+	return t;
+}
+
+void compact_tenant_free(struct compact_tenant *t)
+{
+	struct bytes key;
+	void *value;
+	size_t pos = 0;
+
+	if (t == NULL)
+		return;
+	while (map_next(&t->refused, &pos, &key, &value))
+		free(value);
+	map_fini(&t->refused);
+	compact_chain_fini(&t->chain);
+	tenant_index_fini(&t->index);
+	free(t);
+}
+
+/* ---- the list of blocks ---- */
+
+static int by_id(const void *a, const void *b)
+{
+	return strcmp(((const struct block_meta *)a)->id, ((const struct block_meta *)b)->id);
+}
+
+static void sort(struct tenant_index_metas *m)
+{
+	if (m->n > 0)
+		qsort(m->v, m->n, sizeof(*m->v), by_id);
+}
+
+static struct block_meta *find(const struct tenant_index_metas *m, const char *id)
+{
+	struct block_meta key;
+
+	if (m->n == 0)
+		return NULL;
+	memcpy(key.id, id, COMPACT_ID);
+	return bsearch(&key, m->v, m->n, sizeof(*m->v), by_id);
+}
+
+/* The one in the store saves a thousand requests at the start. What is wrong with it costs them. */
+static int load_index(struct compact_tenant *t, struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1];
+	struct err local = ERR_INIT;
+	struct buf gzip = BUF_INIT;
+	int ret = 0;
+
+	if (t->is_loaded)
+		return 0;
+	if (tenant_index_key(key, t->name, err) < 0)
+		return -1;
+	tenant_index_fini(&t->index);
+	if (backend_read(t->c->o.backend, key, TENANT_INDEX_GZIP_MAX, &gzip, &local) == 0 &&
+	    tenant_index_decode(buf_bytes(&gzip), t->name, t->c->o.budget, &t->index, &local) == 0)
+		t->is_loaded = true;
+	else if (local.kind == ERR_NOT_FOUND)
+		t->is_loaded = true;
+	else if (local.retryable && local.kind != ERR_EXHAUSTED) {
+		if (err != NULL)
+			*err = local;
+		ret = -1;
+	} else {
+		log_warn("the tenant index cannot be used and is written anew", "error", local.msg);
+		t->is_loaded = t->is_changed = true;
+	}
+	buf_fini(&gzip);
+	sort(&t->index.live);
+	sort(&t->index.compacted);
+	return ret;
+}
+
+/* The meta of a block on the list: known, or read. 1, 0 there is none that can be used, -1. */
+static int meta_of(struct compact_tenant *t, const struct compact_seen *b, bool is_live,
+		   struct block_meta *m, struct err *err)
+{
+	const struct block_meta *known =
+		find(is_live ? &t->index.live : &t->index.compacted, b->id);
+	struct err local = ERR_INIT;
+
+	if (known != NULL) {
+		*m = *known;
+		return 1;
+	}
+	t->is_changed = true;
+	known = find(is_live ? &t->index.compacted : &t->index.live, b->id);
+	if (known != NULL) {
+		*m = *known;
+		return 1;
+	}
+	if (block_read_meta(t->c->o.backend, t->name, b->id,
+			    is_live ? "meta.json" : "meta.compacted.json", m, &local) == 0)
+		return 1;
+	if (!local.retryable)
+		return 0;
+	if (err != NULL)
+		*err = local;
+	return -1;
+}
+
+static int take_block(struct compact_tenant *t, const struct compact_seen *b,
+		      struct tenant_index *to, struct err *err)
+{
+	struct block_meta m;
+	int got;
+
+	if (!compact_is_live(b) && !b->has_compacted)
+		return 0;
+	got = meta_of(t, b, compact_is_live(b), &m, err);
+	if (got <= 0)
+		return got;
+	m.compacted_at = b->has_compacted ? block_time_of_ns(b->compacted_ns) : BLOCK_TIME_NONE;
+	return tenant_index_add(to, b->has_compacted ? &to->compacted : &to->live, &m, err);
+}
+
+/* The lists anew, from what the scan saw. */
+static int take_scan(struct compact_tenant *t, const struct compact_scan *scan, struct err *err)
+{
+	struct tenant_index now;
+
+	tenant_index_init(&now, t->c->o.budget);
+	for (size_t i = 0; i < scan->n; i++)
+		if (take_block(t, &scan->v[i], &now, err) < 0) {
+			tenant_index_fini(&now);
+			return -1;
+		}
+	t->is_changed |= now.live.n != t->index.live.n || now.compacted.n != t->index.compacted.n;
+	tenant_index_fini(&t->index);
+	t->index = now;
+	return 0;
+}
+
+int compact_tenant_retire(struct compact_tenant *t, const char *id, struct err *err)
+{
+	struct tenant_index_metas *live = &t->index.live;
+
+	for (size_t i = 0; i < live->n; i++) {
+		struct block_meta m = live->v[i];
+
+		if (strcmp(m.id, id) != 0)
+			continue;
+		m.compacted_at = block_time_of_ns(clock_wall_ns());
+		memmove(&live->v[i], &live->v[i + 1], (live->n - i - 1) * sizeof(*live->v));
+		live->n--;
+		t->is_changed = true;
+		return tenant_index_add(&t->index, &t->index.compacted, &m, err);
+	}
+	return 0;
+}
+
+/* ---- retention ---- */
+
+static bool is_due(const struct block_meta *m, uint64_t retention_ns, uint64_t now_ns)
+{
+	uint64_t t = compact_time_of(m, now_ns);
+
+	return now_ns - t > retention_ns;
+}
+
+/* By what its own meta.json says, not by a list. */
+static int retire_if_due(struct compact_tenant *t, const char *id, uint64_t retention_ns,
+			 uint64_t now_ns, struct err *err)
+{
+	struct err local = ERR_INIT;
+	struct block_meta m;
+	int marked;
+
+	if (block_read_meta(t->c->o.backend, t->name, id, "meta.json", &m, &local) < 0) {
+		if (!local.retryable)
+			return 0;
+		if (err != NULL)
+			*err = local;
+		return -1;
+	}
+	if (!is_due(&m, retention_ns, now_ns))
+		return 0;
+	marked = compact_mark(t->c->o.backend, t->name, id, err);
+	if (marked < 0)
+		return -1;
+	t->c->stats.retired += (uint64_t)marked;
+	log_info("block retired by retention", "tenant", t->name, "block", id);
+	return compact_tenant_retire(t, id, err);
+}
+
+static int apply_retention(struct compact_tenant *t, struct err *err)
+{
+	const struct compactor_options *o = &t->c->o;
+	uint64_t retention = o->retention_of ? o->retention_of(o->arg, t->name) : o->retention_ns;
+	uint64_t now = clock_wall_ns();
+
+	if (retention == 0)
+		return 0;
+	/* From the end: a retired one leaves the list. */
+	for (size_t i = t->index.live.n; i-- > 0;) {
+		char id[COMPACT_ID];
+
+		if (!is_due(&t->index.live.v[i], retention, now))
+			continue;
+		memcpy(id, t->index.live.v[i].id, COMPACT_ID);
+		if (retire_if_due(t, id, retention, now, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- deletion ---- */
+
+/* All but the mark. */
+static int delete_object(void *arg, const struct backend_entry *e, struct err *err)
+{
+	const char *name = strrchr(e->key, '/');
+
+	if (e->is_prefix || name == NULL || strcmp(name, "/meta.compacted.json") == 0)
+		return 0;
+	return backend_delete(arg, e->key, err);
+}
+
+static int delete_compacted(struct compact_tenant *t, const char *id, struct err *err)
+{
+	struct backend *be = t->c->o.backend;
+	char key[BACKEND_KEY_MAX + 1];
+
+	if (block_key(key, t->name, id, "meta.json", err) < 0 || backend_delete(be, key, err) < 0 ||
+	    backend_key(key, err, "%s/%s", t->name, id) < 0 ||
+	    backend_list(be, key, BACKEND_ONE_LEVEL, delete_object, be, err) < 0 ||
+	    block_key(key, t->name, id, "meta.compacted.json", err) < 0 ||
+	    backend_delete(be, key, err) < 0)
+		return -1;
+	t->c->stats.deleted++;
+	t->is_changed = true;
+	return 0;
+}
+
+static void forget_compacted(struct compact_tenant *t, const char *id)
+{
+	struct tenant_index_metas *m = &t->index.compacted;
+
+	for (size_t i = 0; i < m->n; i++)
+		if (strcmp(m->v[i].id, id) == 0) {
+			memmove(&m->v[i], &m->v[i + 1], (m->n - i - 1) * sizeof(*m->v));
+			m->n--;
+			return;
+		}
+}
+
+/* Marked long enough ago; what has both names is compacted, so that meta.json goes; and a meta.json
+ * that was published after its block was deleted names nothing. */
+static int delete_one(struct compact_tenant *t, const struct compact_seen *b, uint64_t now,
+		      struct err *err)
+{
+	struct backend *be = t->c->o.backend;
+
+	if (b->has_compacted && b->compacted_ns + t->c->o.compacted_retention_ns < now) {
+		forget_compacted(t, b->id);
+		return delete_compacted(t, b->id, err);
+	}
+	if (b->has_compacted && b->has_meta)
+		return compact_mark(be, t->name, b->id, err) < 0 ? -1 : 0;
+	if (b->has_meta && !b->has_data && b->newest_ns + SHELL_AGE_S * NS_PER_S < now)
+		return block_delete(be, t->name, b->id, err);
+	return 0;
+}
+
+static int delete_old(struct compact_tenant *t, const struct compact_scan *scan, struct err *err)
+{
+	uint64_t now = clock_wall_ns();
+
+	for (size_t i = 0; i < scan->n && !t->c->stopping; i++)
+		if (delete_one(t, &scan->v[i], now, err) < 0)
+			return -1;
+	return 0;
+}
+
+/* ---- the index ---- */
+
+static int write_index(struct compact_tenant *t, const struct compact_scan *scan, struct err *err)
+{
+	char key[BACKEND_KEY_MAX + 1];
+
+	if (t->index.live.n + t->index.compacted.n == 0) {
+		if (!scan->has_index)
+			return 0;
+		return tenant_index_key(key, t->name, err) < 0
+			       ? -1
+			       : backend_delete(t->c->o.backend, key, err);
+	}
+	if (!t->is_changed && scan->has_index)
+		return 0;
+	sort(&t->index.live);
+	sort(&t->index.compacted);
+	t->index.created_at = block_time_of_ns(clock_wall_ns());
+	if (tenant_index_write(t->c->o.backend, t->name, &t->index, err) < 0)
+		return -1;
+	t->is_changed = false;
+	t->c->stats.indexes++;
+	return 0;
+}
+
+/* ---- */
+
+static void count_chain(struct compact_tenant *t)
+{
+	struct compactor_stats *s = &t->c->stats;
+	struct compact_chain *c = &t->chain;
+
+	s->finished += c->n_finished;
+	s->void_records += c->n_void;
+	s->damaged_records += c->n_damaged;
+	c->n_finished = c->n_void = c->n_damaged = c->n_marked = 0;
+}
+
+static int work(struct compact_tenant *t, const struct compact_scan *scan, struct err *err)
+{
+	uint64_t age = t->c->o.record_age_ns ? t->c->o.record_age_ns : RECORD_AGE_S * NS_PER_S;
+
+	if (take_scan(t, scan, err) < 0 || apply_retention(t, err) < 0 ||
+	    compact_tenant_merge(t, scan, err) < 0 || delete_old(t, scan, err) < 0 ||
+	    write_index(t, scan, err) < 0)
+		return -1;
+	return t->chain.last > 1 ? compact_chain_sweep(&t->chain, age, err) : 0;
+}
+
+int compact_tenant_cycle(struct compact_tenant *t, struct err *err)
+{
+	struct compact_scan scan = { .v = NULL };
+	int ret = -1;
+
+	if (compact_chain_follow(&t->chain, err) == 0) {
+		/* The scan after it: what the records up to now used is no longer live. */
+		compact_chain_begin(&t->chain);
+		if (load_index(t, err) == 0 &&
+		    compact_scan(t->c->o.backend, t->name, &scan, err) == 0)
+			ret = work(t, &scan, err);
+	}
+	compact_scan_fini(&scan);
+	sort(&t->index.live);
+	sort(&t->index.compacted);
+	count_chain(t);
+	return ret < 0 ? err_wrap(err, "compacting tenant %.60s", t->name) : 0;
+}

@@ -105,6 +105,7 @@ static void on_closed(uv_handle_t *h)
 static int watch(struct kafka_producer *p, struct err *err)
 {
 	static const uint64_t one = 1;
+	ssize_t ret;
 
 	p->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (p->fd < 0)
@@ -114,6 +115,10 @@ static int watch(struct kafka_producer *p, struct err *err)
 	p->poll.data = p;
 	uv_poll_start(&p->poll, UV_READABLE, on_readable);
 	p->lib->queue_io_event_enable(p->events, p->fd, &one, sizeof(one));
+	/* librdkafka writes when its queue stops being empty. A broker that refuses connections has put
+	 * something there by now, and nothing would ever be written: look once unasked. */
+	ret = write(p->fd, &one, sizeof(one));
+	(void)ret;
 	return 0;
 }
 

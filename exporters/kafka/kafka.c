@@ -25,6 +25,7 @@
 /* The window when nothing comes back: enough to notice when it does. */
 #define WINDOW_FAILING MIB
 #define WINDOW_MIN (4 * MIB)
+#define WINDOW_RECORDS 8 /* of each partition */
 /* Behind a disk queue nobody waits for an answer: records may fill. */
 #define LINGER_BEHIND_DISK_NS ((int64_t)NS_PER_S)
 
@@ -249,11 +250,11 @@ static void too_large(void *arg, struct route *route, struct batch *b, uint32_t 
 
 /* ---- requests ---- */
 
-/* Bytes that may be taken and not delivered. Twice what all partitions' records come to, so that
- * one half fills while the other is under way. */
+/* Bytes that may be taken and not delivered. A request to a broker has the records of one
+ * partition, and costs much the same whatever is in it: under load it should find several there. */
 static size_t window(const struct kafka_state *st)
 {
-	uint64_t wish = 2 * (uint64_t)RECORD_TARGET_BYTES * st->topic->n_partitions;
+	uint64_t wish = WINDOW_RECORDS * (uint64_t)RECORD_TARGET_BYTES * st->topic->n_partitions;
 	int64_t quarter = atomic_load(&component_budget(st->c)->limit) / 4;
 
 	if (atomic_load(&st->is_failing))
@@ -263,12 +264,18 @@ static size_t window(const struct kafka_state *st)
 
 static bool has_room(struct kafka_state *st)
 {
-	if (st->pool.n_bytes < window(st))
+	size_t full = window(st);
+
+	if (st->pool.n_bytes < full)
 		return true;
-	/* What is open only takes up room. */
+	/* Room comes when the brokers answer. Only when most of it is open there is nothing to wait
+	 * for: to send what is open each time would make small records of much load. */
+	if (st->producer != NULL &&
+	    kafka_producer_pending(st->producer) * RECORD_TARGET_BYTES > full / 2)
+		return false;
 	gather_flush(&st->gather);
 	delivery_pump(st);
-	return st->pool.n_bytes < window(st);
+	return st->pool.n_bytes < full;
 }
 
 void kafka_note(struct kafka_state *st)

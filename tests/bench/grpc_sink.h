@@ -34,12 +34,14 @@ struct load_order {
 	char endpoint[64];
 	char path[96]; /* "" = raw bytes without HTTP/2 */
 	uint32_t n_requests;
-	uint32_t coding; /* identity or gzip, which was done before */
+	uint32_t coding;  /* identity or gzip, which was done before */
+	uint32_t streams; /* calls of a connection at the same time */
 };
 
 struct load {
 	pid_t pid;
 	int to, from;                   /* pipes */
+	uint32_t streams;               /* 0: LOAD_STREAMS */
 	size_t body_bytes, coded_bytes; /* of all LOAD_BODIES */
 };
 
@@ -103,7 +105,8 @@ static inline void load_begin(void *arg)
 		s->connections[i].state = s;
 		s->connections[i].client = grpc_client_new(s->loop, &c, NULL);
 	}
-	for (int i = 0; i < LOAD_CONNECTIONS * LOAD_STREAMS && s->sent < s->order.n_requests; i++)
+	for (uint32_t i = 0;
+	     i < LOAD_CONNECTIONS * s->order.streams && s->sent < s->order.n_requests; i++)
 		load_next(&s->connections[i % LOAD_CONNECTIONS]);
 }
 
@@ -240,15 +243,18 @@ static inline void load_print_shape(const struct load *l)
 	printf("shape: requests of %zu bytes, %d spans of %zu bytes and 10 attributes; %d "
 	       "connections x %d calls; gzip bodies (zlib level %d): %zu bytes\n",
 	       l->body_bytes / LOAD_BODIES, PAYLOAD_SPANS,
-	       l->body_bytes / LOAD_BODIES / PAYLOAD_SPANS, LOAD_CONNECTIONS, LOAD_STREAMS,
-	       LOAD_GZIP_LEVEL, l->coded_bytes / LOAD_BODIES);
+	       l->body_bytes / LOAD_BODIES / PAYLOAD_SPANS, LOAD_CONNECTIONS,
+	       (int)(l->streams ? l->streams : LOAD_STREAMS), LOAD_GZIP_LEVEL,
+	       l->coded_bytes / LOAD_BODIES);
 }
 
 /* Send n requests to 127.0.0.1:port and wait for their answers; the number that failed, or -1. */
 static inline int load_run(struct load *l, uint16_t port, const char *path, uint32_t n,
 			   enum content_coding coding)
 {
-	struct load_order o = { .n_requests = n, .coding = coding };
+	struct load_order o = { .n_requests = n,
+				.coding = coding,
+				.streams = l->streams ? l->streams : LOAD_STREAMS };
 	uint32_t failed;
 
 	snprintf(o.endpoint, sizeof(o.endpoint), "127.0.0.1:%u", port);

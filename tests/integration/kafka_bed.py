@@ -7,7 +7,8 @@
 
 A broker is ready when its cluster's metadata says so, not when its port opens. The brokers come from
 tests/tools/install-kafka; the Python client is confluent-kafka. `kafka_bed.py --archive FILE` runs
-one broker to make the class-data archive (what install-kafka does).
+one broker to make the class-data archive (what install-kafka does); `--serve DIR TOPIC=PARTITIONS..`
+runs one with these topics, says its address, and ends when its input does (what benches do).
 """
 
 import collections
@@ -531,6 +532,19 @@ def make_archive(path):
     assert os.path.exists(path), broker.log
 
 
+def serve(folder, topics):
+    installed()
+    with Kafka(os.path.abspath(folder)) as kafka:
+        for topic in topics:
+            name, partitions = topic.split("=")
+            kafka.create_topic(name, int(partitions))
+        print(kafka.bootstrap, flush=True)
+        sys.stdin.read()
+
+
 if __name__ == "__main__":
-    assert sys.argv[1:2] == ["--archive"] and len(sys.argv) == 3, __doc__
-    make_archive(os.path.abspath(sys.argv[2]))
+    assert sys.argv[1:2] in (["--archive"], ["--serve"]) and len(sys.argv) >= 3, __doc__
+    if sys.argv[1] == "--serve":
+        serve(sys.argv[2], sys.argv[3:])
+    else:
+        make_archive(os.path.abspath(sys.argv[2]))

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench_kafka.c - CPU per span from OTLP/gRPC to a Kafka topic of 64 partitions, over the sink's.
+ *
+ *   this process, server CPU   sink (a thread)
+ *   spanmill, server CPU       otlp -> kafka (lz4, acks=all), and otlp -> nop
+ *   load, broker, other CPU    2 connections of the standard payload; a real broker
+ *
+ * A call is answered when the brokers have its spans, so what is under way at once is what clients
+ * send at once; over 64 partitions, that is what a record or a request to the broker can hold.
+ * 2 x 128 calls (25 MB) fill them, as many agents do; 2 x 16 (48 KB a partition) are shown beside.
+ * Best of 5, each once a round, the sink's with 2 x 128. The CPU of a path is that of every thread
+ * of its process, between idle and idle; the broker's is not in it. Its parts: receive is the
+ * sink's; index what otlp -> nop takes beside; group the rest of the loop's thread (partition,
+ * copy, debts, answers); compress is lz4 alone, as librdkafka calls it, here, 64 KiB at a time; produce
+ * the rest of librdkafka's threads, and of the kernel's work for them.
+ *
+ * Every run is checked: all calls answered OK, and at the end everything was delivered. Without
+ * network and without an installed broker there is no figure, and it says so.
+ * SPEC: issue 4, "It must show", `make bench`.
+ */
+#include "tests/bench/broker.h"
+#include "tests/bench/grpc_sink.h"
+#include "tests/bench/next_hop.h"
+#include "tests/bench/report.h"
+
+#include <lz4frame.h>
+
+enum { ROUNDS = 5, FEW_ROUNDS = 2, REQUESTS = 2500, WARM_UP = 512, MANY_CALLS = 128 };
+#define TARGET_RATIO 15.0
+#define TOPIC "spans"
+
+#define RECEIVER                                                                                   \
+	"receivers: {otlp: {protocols: {grpc: {endpoint: '127.0.0.1:%u'}}}}\n"                     \
+	"service: {telemetry: {metrics: {address: '127.0.0.1:%u'}},"                               \
+	" pipelines: {traces: {receivers: [otlp],"
+
+static const char nop_config[] = RECEIVER " exporters: [nop]}}}\n"
+					  "exporters: {nop: }\n";
+/* Then: the broker. lz4 and acks=all are the defaults. */
+static const char kafka_config[] = RECEIVER " exporters: [kafka]}}}\n"
+					    "exporters: {kafka: {brokers: ['%s'],"
+					    " traces: {topic: " TOPIC "}}}\n";
+
+struct mill {
+	struct child child;
+	uint16_t port, metrics;
+	uint64_t n_sent; /* spans */
+};
+
+/* Per span, ns: the least of each; loop and client (librdkafka's threads) are of the round whose
+ * whole was least. */
+struct figures {
+	double sink, nop, whole, loop, client, lz4, wall, few_calls;
+	double records, bytes, log_bytes; /* of all that was produced with many calls */
+};
+
+static struct mill nop, kafka;
+static struct broker broker;
+static struct load load;
+static struct sink sink;
+static char folder[64];
+
+/* ---- the processes ---- */
+
+static void mill_start(struct mill *m, const char *name, const char *config)
+{
+	char text[1024];
+
+	m->port = child_free_port();
+	m->metrics = child_free_port();
+	snprintf(text, sizeof(text), config, m->port, m->metrics, broker.address);
+	child_start(&m->child, folder, name, "run", text);
+	child_wait_listening(&m->child, (uint16_t[]){ m->port, m->metrics, 0 });
+}
+
+static void mill_stop(struct mill *m)
+{
+	struct child_balance b;
+
+	child_stop(&m->child, &b);
+	if (b.accepted == m->n_sent && b.delivered == m->n_sent)
+		return;
+	fprintf(stderr, "sent %llu, accepted %llu, delivered %llu\n", (unsigned long long)m->n_sent,
+		b.accepted, b.delivered);
+	exit(2);
+}
+
+/* The sum of a metric's samples, from the process's own page. */
+static double metric(const struct mill *m, const char *name)
+{
+	char cmd[300], line[1024];
+	double sum = 0;
+	FILE *f;
+
+	snprintf(cmd, sizeof(cmd),
+		 "exec 3<>/dev/tcp/127.0.0.1/%u; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3;"
+		 " cat <&3",
+		 m->metrics);
+	setenv("BENCH_COMMAND", cmd, 1);
+	f = popen("exec bash -c \"$BENCH_COMMAND\"", "r");
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (strncmp(line, name, strlen(name)) == 0 && strrchr(line, ' ') != NULL)
+			sum += strtod(strrchr(line, ' '), NULL);
+	if (f != NULL)
+		pclose(f);
+	return sum;
+}
+
+/* ---- runs ---- */
+
+static void send_load(uint16_t port, const char *path, uint32_t n)
+{
+	if (load_run(&load, port, path, n, CONTENT_IDENTITY) != 0)
+		exit(2);
+}
+
+static double sink_run(uint32_t n)
+{
+	double cpu = -sink_cpu(&sink);
+
+	send_load(sink.port, "/bench.B/Sink", n);
+	return (cpu + sink_cpu(&sink)) / n / PAYLOAD_SPANS;
+}
+
+/* CPU per span of all threads; *loop that of its loop. */
+static double mill_run(struct mill *m, uint32_t n, double *loop)
+{
+	double cpu = -child_cpu_ns(&m->child);
+
+	*loop = -child_named_cpu_ns(&m->child, "loop-0");
+	send_load(m->port, EXPORT_PATH, n);
+	cpu += child_cpu_ns(&m->child);
+	*loop += child_named_cpu_ns(&m->child, "loop-0");
+	*loop /= (double)n * PAYLOAD_SPANS;
+	m->n_sent += (uint64_t)n * PAYLOAD_SPANS;
+	return cpu / n / PAYLOAD_SPANS;
+}
+
+static void kafka_run(struct figures *f)
+{
+	double wall = -(double)clock_mono_ns(), loop, whole;
+
+	whole = mill_run(&kafka, REQUESTS, &loop);
+	if (f->whole > 0 && whole >= f->whole)
+		return;
+	f->whole = whole;
+	f->loop = loop;
+	f->client = whole - loop;
+	f->wall = (wall + (double)clock_mono_ns()) / REQUESTS / PAYLOAD_SPANS;
+}
+
+/* lz4 as librdkafka does it: a frame a batch, of blocks of 64 KiB that do not know each other. */
+static void lz4_run(struct figures *f, size_t batch_bytes)
+{
+	LZ4F_preferences_t prefs = { .frameInfo = { .blockMode = LZ4F_blockIndependent } };
+	struct buf in = BUF_INIT, out = BUF_INIT;
+	double ns;
+	size_t n = 0;
+
+	while (in.n < 4 * MIB)
+		payload_request(&in, PAYLOAD_SPANS, 1000 + n++);
+	buf_reserve(&out, LZ4F_compressFrameBound(batch_bytes, &prefs));
+	ns = -thread_cpu_ns();
+	for (size_t at = 0; at < in.n; at += batch_bytes)
+		LZ4F_compressFrame(out.p, out.cap, in.p + at, MIN(batch_bytes, in.n - at), &prefs);
+	ns += thread_cpu_ns();
+	report_keep_best(&f->lz4, ns / (double)n / PAYLOAD_SPANS);
+	buf_fini(&in);
+	buf_fini(&out);
+}
+
+/* The same with fewer calls at once. */
+static void few_calls_run(struct figures *f)
+{
+	double unused;
+
+	load.streams = LOAD_STREAMS;
+	report_keep_best(&f->few_calls, mill_run(&kafka, REQUESTS, &unused));
+	load.streams = MANY_CALLS;
+}
+
+static void measure(struct figures *f)
+{
+	double unused;
+
+	sink_run(WARM_UP);
+	mill_run(&nop, WARM_UP, &unused);
+	mill_run(&kafka, WARM_UP, &unused);
+	for (int round = 0; round < ROUNDS; round++) {
+		report_progress("round %d of %d", round + 1, ROUNDS);
+		report_keep_best(&f->sink, sink_run(REQUESTS));
+		report_keep_best(&f->nop, mill_run(&nop, REQUESTS, &unused));
+		kafka_run(f);
+		lz4_run(f, 64 * KIB);
+	}
+	f->records = metric(&kafka, "spanmill_kafka_produced_records{");
+	f->bytes = metric(&kafka, "spanmill_kafka_produced_bytes{");
+	f->log_bytes = broker_log_bytes(&broker, TOPIC);
+	for (int round = 0; round < FEW_ROUNDS; round++) {
+		report_progress("few calls, round %d of %d", round + 1, FEW_ROUNDS);
+		few_calls_run(f);
+	}
+}
+
+/* ---- the report ---- */
+
+static bool report(const struct figures *f)
+{
+	bool ok;
+
+	if (f->records == 0)
+		child_die(&kafka.child, "no records were counted");
+	ok = report_ratio("gRPC -> Kafka, lz4, acks=all, 64 partitions", f->whole, "ns/span",
+			  "sink", f->sink, AT_MOST, TARGET_RATIO);
+	report_value("  of this: receive", f->sink, "ns/span");
+	report_value("  index", f->nop - f->sink, "ns/span");
+	report_value("  group", f->loop - f->nop, "ns/span");
+	report_value("  compress (lz4 alone)", f->lz4, "ns/span");
+	report_value("  produce (librdkafka, the kernel)", f->client - f->lz4, "ns/span");
+	report_value("  mean record", f->bytes / f->records, "bytes");
+	report_value("  compression, of the topic's log", f->bytes / f->log_bytes, "x");
+	report_value("  spans a second, this broker", 1e6 / f->wall, "1000/s");
+	report_beside("gRPC -> Kafka, 2 x 16 calls", f->few_calls, "ns/span", "sink", f->sink);
+	return ok;
+}
+
+static void start_all(void)
+{
+	child_folder(folder, sizeof(folder));
+	if (!broker_start(&broker, folder, TOPIC "=64")) {
+		printf("bench_kafka: no broker (tests/tools/install-kafka), so no figures\n");
+		broker_stop(&broker);
+		child_folder_remove(folder);
+		exit(0);
+	}
+	child_pin(CHILD_LOAD_CPU);
+	if (load_start(&load) < 0)
+		exit(2);
+	load.streams = MANY_CALLS;
+	mill_start(&nop, "nop", nop_config);
+	mill_start(&kafka, "kafka", kafka_config);
+	child_pin(CHILD_SERVER_CPU);
+	sink_start(&sink);
+}
+
+int main(void)
+{
+	struct figures f = { 0 };
+	bool ok;
+
+	start_all();
+	load_print_shape(&load);
+	measure(&f);
+	ok = report(&f);
+	mill_stop(&nop);
+	mill_stop(&kafka);
+	load_stop(&load);
+	sink_stop(&sink);
+	broker_stop(&broker);
+	child_folder_remove(folder);
+	return !ok;
+}

@@ -41,7 +41,7 @@ PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 COUNT = $(eval COMPILED += x)$(words $(COMPILED))/$(words $(SRC))
 BENCH := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: all deps unit test check bench fuzz format format-check docs run install deb soak clean help lib
+.PHONY: all deps unit test check bench fuzz format format-check docs run run-kafka install deb soak clean help lib
 
 all: $(B)/spanmill		## optimised binary in build/
 
@@ -127,6 +127,11 @@ run:				## install what is missing, build, run configs/all-in-one.yaml
 	@mkdir -p data
 	@tests/tools/run-all-in-one
 
+run-kafka:			## the same with Kafka, a bucket and one process per role (installs what is missing)
+	@tests/tools/install-deps build test java
+	@$(MAKE) --no-print-directory $(PARALLEL) built
+	@tests/tools/run-kafka
+
 .PHONY: built
 built:				# all, saying so when there is something to do
 	@$(MAKE) -q all 2>/dev/null || echo "building $(B)/spanmill: $(words $(SRC)) files, $$(nproc) at a time (the first time a minute or two)"
@@ -138,7 +143,7 @@ install: all
 	install -Dm644 configs/packaging/spanmill.service $(DESTDIR)/lib/systemd/system/spanmill.service
 PREFIX ?= /usr
 
-soak:				## the kill ledger for S seconds
+soak:				## the fault ledgers for S seconds
 	@tests/tools/run-soak $(S)
 
 clean:

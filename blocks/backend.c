@@ -113,6 +113,27 @@ int backend_read(struct backend *be, const char *key, size_t max, struct buf *ou
 	return ended(be->ops->read(be, key, max, out, err), "read", key, err);
 }
 
+int backend_read_changed(struct backend *be, const char *key, size_t max,
+			 char etag[BACKEND_ETAG_SIZE], struct buf *out, struct err *err)
+{
+	int ret;
+
+	if (backend_key_check(key, err) < 0)
+		return -1;
+	if (be->ops->read_changed != NULL) {
+		ret = be->ops->read_changed(be, key, max, etag, out, err);
+	} else {
+		etag[0] = '\0';
+		ret = be->ops->read(be, key, max, out, err) < 0 ? -1 : 1;
+	}
+	return ended(ret, "read", key, err);
+}
+
+bool backend_is_remote(const struct backend *be)
+{
+	return be->ops->is_remote;
+}
+
 int backend_read_range(struct backend *be, const char *key, uint64_t off, size_t len,
 		       struct buf *out, struct err *err)
 {

@@ -24,7 +24,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-enum { BACKEND_KEY_MAX = 1024, BACKEND_SEGMENT_MAX = 255 };
+enum { BACKEND_KEY_MAX = 1024, BACKEND_SEGMENT_MAX = 255, BACKEND_ETAG_SIZE = 128 };
 
 enum backend_put_mode {
 	BACKEND_REPLACE,
@@ -68,6 +68,9 @@ struct backend_ops {
 		    struct err *err);
 	int (*read_range)(struct backend *be, const char *key, uint64_t off, size_t len,
 			  struct buf *out, struct err *err);
+	/* NULL: as read, always changed. */
+	int (*read_changed)(struct backend *be, const char *key, size_t max,
+			    char etag[BACKEND_ETAG_SIZE], struct buf *out, struct err *err);
 	int (*size)(struct backend *be, const char *key, uint64_t *size, struct err *err);
 	int (*list)(struct backend *be, const char *folder, enum backend_list_mode mode,
 		    backend_list_fn *fn, void *arg, struct err *err);
@@ -83,6 +86,9 @@ struct backend_ops {
 	/* Missing: IF_NONE_MATCH works by nature; nothing here waits for long. */
 	int (*prove)(struct backend *be, struct err *err);
 	void (*interrupt)(struct backend *be, bool on);
+	/* Calls wait for a network: several at once take as long as one, and a list of one level
+	 * costs less than a look at each folder. */
+	bool is_remote;
 };
 
 /* What an implementation embeds first in itself. */
@@ -112,6 +118,11 @@ void backend_writer_abort(struct backend_writer *w);
 
 /* Append a whole object to out; TOO_LARGE above max bytes, before they are read. */
 int backend_read(struct backend *be, const char *key, size_t max, struct buf *out, struct err *err);
+/* The same unless the object is still what it was when *etag was given: then nothing is appended. 1
+ * = read, and *etag is set; 0 = unchanged; -1. An empty etag matches nothing; a store that gives
+ * none has changed every time. */
+int backend_read_changed(struct backend *be, const char *key, size_t max,
+			 char etag[BACKEND_ETAG_SIZE], struct buf *out, struct err *err);
 /* Append exactly len bytes from offset off; CORRUPT when the object ends before. len 0 reads
  * nothing. */
 int backend_read_range(struct backend *be, const char *key, uint64_t off, size_t len,
@@ -139,6 +150,8 @@ int backend_rename(struct backend *be, const char *from, const char *to, struct 
 /* Prove that this store decides between conditional puts, by two of them under _spanmill/probe/:
  * who relies on IF_NONE_MATCH calls this at start. UNIMPLEMENTED when the store does not. */
 int backend_prove_conditional(struct backend *be, struct err *err);
+/* See struct backend_ops. */
+bool backend_is_remote(const struct backend *be);
 /* While on, calls under way and later ones end soon, with UNAVAILABLE, instead of waiting for a
  * store that hangs. Any thread. */
 void backend_interrupt(struct backend *be, bool on);

@@ -316,6 +316,28 @@ static int local_read(struct backend *be, const char *key, size_t max, struct bu
 	return ret;
 }
 
+/* What changes with the object: a new one is another file, and has another time. */
+static int local_read_changed(struct backend *be, const char *key, size_t max,
+			      char etag[BACKEND_ETAG_SIZE], struct buf *out, struct err *err)
+{
+	struct stat st;
+	char now[BACKEND_ETAG_SIZE];
+	int fd = open_object(be, key, &st, err);
+
+	if (fd < 0)
+		return -1;
+	close(fd);
+	snprintf(now, sizeof(now), "%llu-%llu-%lld.%09ld", (unsigned long long)st.st_ino,
+		 (unsigned long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	if (strcmp(now, etag) == 0)
+		return 0;
+	/* Replaced since then: what is read is newer than the etag, and is read again next time. */
+	if (local_read(be, key, max, out, err) < 0)
+		return -1;
+	memcpy(etag, now, sizeof(now));
+	return 1;
+}
+
 static int local_read_range(struct backend *be, const char *key, uint64_t off, size_t len,
 			    struct buf *out, struct err *err)
 {
@@ -575,6 +597,7 @@ static const struct backend_ops local_ops = {
 	.writer_finish = local_writer_finish,
 	.writer_abort = local_writer_abort,
 	.read = local_read,
+	.read_changed = local_read_changed,
 	.read_range = local_read_range,
 	.size = local_size,
 	.list = local_list,

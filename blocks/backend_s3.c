@@ -96,6 +96,35 @@ static int s3_read(struct backend *be, const char *key, size_t max, struct buf *
 	return ret;
 }
 
+static int s3_read_changed(struct backend *be, const char *key, size_t max,
+			   char etag[BACKEND_ETAG_SIZE], struct buf *out, struct err *err)
+{
+	struct s3_reply reply = S3_REPLY_INIT;
+	struct s3_request r = { .method = "GET", .max_reply = MAX(max, (size_t)1), .into = out };
+	char full[KEY_SIZE];
+	const char *now;
+	int ret = -1;
+
+	if (full_key(s3_of(be), key, full, err) < 0)
+		return -1;
+	r.key = full;
+	if (etag[0] != '\0')
+		r.headers[r.n_headers++] = (struct http_header){ "If-None-Match", etag };
+	ret = s3_client_call(s3_of(be)->client, &r, &reply, err);
+	if (ret == 0) {
+		now = http_reply_header(&reply.http, "ETag");
+		/* One that does not fit would never match. */
+		snprintf(etag, BACKEND_ETAG_SIZE, "%s",
+			 now != NULL && strlen(now) < BACKEND_ETAG_SIZE ? now : "");
+		ret = 1;
+	} else if (reply.http.status == 304 && etag[0] != '\0') {
+		err_clear(err);
+		ret = 0;
+	}
+	s3_reply_fini(&reply);
+	return ret;
+}
+
 /* "bytes 3-6/10" is what was asked for? *size is the whole object's, 0 when not said. */
 static bool is_range(const struct http_reply *reply, uint64_t off, size_t len, uint64_t *size)
 {
@@ -427,6 +456,7 @@ static const struct backend_ops s3_ops = {
 	.writer_finish = s3_upload_finish,
 	.writer_abort = s3_upload_abort,
 	.read = s3_read,
+	.read_changed = s3_read_changed,
 	.read_range = s3_read_range,
 	.size = s3_size,
 	.list = s3_list,
@@ -436,6 +466,7 @@ static const struct backend_ops s3_ops = {
 	.free = s3_free,
 	.prove = s3_prove,
 	.interrupt = s3_interrupt,
+	.is_remote = true,
 };
 
 static char *copy(const char *s)

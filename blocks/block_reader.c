@@ -297,19 +297,28 @@ static void keep_bloom(struct block_reader *r, uint32_t shard, struct bytes bloo
 	buf_fini(&folded);
 }
 
-/* 1 = maybe here, 0 = not, -1. Uses r->raw. */
-static int ask_bloom(struct block_reader *r, const uint8_t id[PAGE_ID], struct err *err)
+static uint32_t bloom_shard(const struct block_reader *r, const uint8_t id[PAGE_ID])
 {
-	uint32_t shard = bloom_shard_of(id, block_meta_bloom_shards(&r->meta));
-	struct block_cache_piece *kept =
-		block_cache_find(r->cache, key_of(r, BLOCK_CACHE_BLOOM, shard));
+	return bloom_shard_of(id, block_meta_bloom_shards(&r->meta));
+}
+
+int block_reader_ask_kept(struct block_reader *r, const uint8_t id[PAGE_ID])
+{
+	struct block_cache_key key = key_of(r, BLOCK_CACHE_BLOOM, bloom_shard(r, id));
+	struct block_cache_piece *kept = block_cache_find(r->cache, key);
 	int ret;
 
-	if (kept != NULL) {
-		ret = bloom_folded_test(kept->bytes, id);
-		block_cache_unref(kept);
-		return ret;
-	}
+	if (kept == NULL)
+		return -1;
+	ret = bloom_folded_test(kept->bytes, id);
+	block_cache_unref(kept);
+	return ret;
+}
+
+int block_reader_ask_read(struct block_reader *r, const uint8_t id[PAGE_ID], struct err *err)
+{
+	uint32_t shard = bloom_shard(r, id);
+
 	buf_reset(&r->raw);
 	if (block_reader_read_bloom(r, shard, &r->raw, err) < 0)
 		return -1;
@@ -317,16 +326,14 @@ static int ask_bloom(struct block_reader *r, const uint8_t id[PAGE_ID], struct e
 	return bloom_test(buf_bytes(&r->raw), id, err);
 }
 
-int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
-		      struct err *err)
+int block_reader_find_here(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
+			   struct err *err)
 {
 	struct page_object o = { NULL, { NULL, 0 } };
 	struct block_index_record rec;
 	struct bytes body;
-	int ret = ask_bloom(r, id, err);
+	int ret = block_reader_locate(r, id, &rec, err);
 
-	if (ret == 1)
-		ret = block_reader_locate(r, id, &rec, err);
 	if (ret != 1)
 		return ret;
 	if (block_reader_page(r, &rec, &body, err) < 0)
@@ -337,6 +344,16 @@ int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct 
 				(unsigned long long)rec.start);
 	*object = o.data;
 	return ret;
+}
+
+int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
+		      struct err *err)
+{
+	int ret = block_reader_ask_kept(r, id);
+
+	if (ret < 0)
+		ret = block_reader_ask_read(r, id, err);
+	return ret == 1 ? block_reader_find_here(r, id, object, err) : ret;
 }
 
 int block_reader_data_size(struct block_reader *r, uint64_t *size, struct err *err)

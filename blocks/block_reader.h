@@ -53,6 +53,15 @@ const struct block_meta *block_reader_meta(const struct block_reader *r);
 int block_reader_find(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
 		      struct err *err);
 
+/* The steps of find, for who asks many blocks at once. What the cache knows of the filter: 1 =
+ * maybe here, 0 = not in this block, -1 = nothing. */
+int block_reader_ask_kept(struct block_reader *r, const uint8_t id[PAGE_ID]);
+/* Read the filter, keep it, and ask it: 1, 0, -1 = error. */
+int block_reader_ask_read(struct block_reader *r, const uint8_t id[PAGE_ID], struct err *err);
+/* As block_reader_find when the filter has said maybe. */
+int block_reader_find_here(struct block_reader *r, const uint8_t id[PAGE_ID], struct bytes *object,
+			   struct err *err);
+
 /* The steps of find, past the cache. Each appends whole checked bytes to out:
  * bloom shard i; index page i (with block_index_on_page records). */
 int block_reader_read_bloom(struct block_reader *r, uint32_t shard, struct buf *out,

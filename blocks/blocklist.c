@@ -7,52 +7,15 @@
  * A snapshot is a reference to the tenant's array, which is made anew after a change: a look-up
  * pays for one reference, however many blocks there are.
  */
-#include "blocks/blocklist.h"
+#include "blocks/blocklist_private.h"
 
 #include "base/clock.h"
-#include "base/log.h"
-#include "base/map.h"
 #include "base/mem.h"
-#include "blocks/block.h"
 
-#include <pthread.h>
-#include <stdio.h>
-
-enum { POLLS_TO_FORGET = 2 };
-
-/* A meta.json: of a listed block, or one that cannot be read (block NULL). */
-struct entry {
-	struct listed_block *block;
-	uint64_t seen;           /* number of the last poll that saw it */
-	bool is_final;           /* unreadable, and will be until the file changes */
-	uint64_t size, mtime_ns; /* of the file that was unreadable */
-};
-
-/* Immutable, shared by snapshots. */
-struct block_array {
-	_Atomic uint32_t refs;
-	size_t n;
-	struct listed_block *v[];
-};
-
-struct tenant {
-	struct map entries;
-	struct block_array *array; /* NULL: to be made */
-	size_t n_blocks;
-	size_t n_damaged; /* of the last poll */
-};
-
-struct blocklist {
-	struct backend *be;
-	pthread_mutex_t polling; /* one poll at a time */
-	pthread_mutex_t lock;
-	struct map tenants;
-	uint64_t next_number;
-	void (*gone)(void *arg, uint64_t number);
-	void *gone_arg;
-	_Atomic uint64_t polls;
-	_Atomic uint64_t begun_ns; /* when the last good poll began; 0: none yet */
-	_Atomic size_t n_blocks, n_damaged;
+enum {
+	/* What an entry takes beside itself: its key and slot in the map. */
+	ENTRY_COST = sizeof(struct entry) + 128,
+	BLOCK_COST = sizeof(struct listed_block) + 32,
 };
 
 struct blocklist *blocklist_new(struct backend *be)
@@ -64,6 +27,11 @@ struct blocklist *blocklist_new(struct backend *be)
 	pthread_mutex_init(&l->polling, NULL);
 	pthread_mutex_init(&l->lock, NULL);
 	return l;
+}
+
+void blocklist_charge(struct blocklist *l, struct budget *budget)
+{
+	l->budget = budget;
 }
 
 void blocklist_on_gone(struct blocklist *l, void (*fn)(void *arg, uint64_t number), void *arg)
@@ -78,6 +46,7 @@ static void block_unref(struct listed_block *b)
 		return;
 	if (b->list->gone != NULL)
 		b->list->gone(b->list->gone_arg, b->number);
+	budget_release(b->list->budget, BLOCK_COST);
 	free(b);
 }
 
@@ -90,20 +59,21 @@ static void array_unref(struct block_array *a)
 	free(a);
 }
 
-static void free_entry(struct entry *e)
+void blocklist_free_entry(struct blocklist *l, struct entry *e)
 {
 	block_unref(e->block);
+	budget_release(l->budget, ENTRY_COST);
 	free(e);
 }
 
-static void free_tenant(struct tenant *t)
+void blocklist_free_tenant(struct blocklist *l, struct tenant *t)
 {
 	struct bytes key;
 	void *value;
 	size_t pos = 0;
 
 	while (map_next(&t->entries, &pos, &key, &value))
-		free_entry(value);
+		blocklist_free_entry(l, value);
 	map_fini(&t->entries);
 	array_unref(t->array);
 	free(t);
@@ -119,7 +89,7 @@ void blocklist_free(struct blocklist *l)
 		return;
 	l->gone = NULL;
 	while (map_next(&l->tenants, &pos, &key, &value))
-		free_tenant(value);
+		blocklist_free_tenant(l, value);
 	map_fini(&l->tenants);
 	pthread_mutex_destroy(&l->polling);
 	pthread_mutex_destroy(&l->lock);
@@ -128,7 +98,7 @@ void blocklist_free(struct blocklist *l)
 
 /* ---- entries; under the lock ---- */
 
-static struct tenant *tenant_of(struct blocklist *l, const char *name)
+struct tenant *blocklist_tenant(struct blocklist *l, const char *name)
 {
 	struct tenant *t = map_find(&l->tenants, bytes_str(name));
 
@@ -145,19 +115,19 @@ static void changed(struct tenant *t)
 	t->array = NULL;
 }
 
-static struct entry *entry_of(struct tenant *t, const char *id)
+struct entry *blocklist_entry(struct blocklist *l, struct tenant *t, const char *id)
 {
 	struct entry *e = map_find(&t->entries, bytes_str(id));
 
 	if (e == NULL) {
+		budget_force(l->budget, ENTRY_COST);
 		e = xcalloc(1, sizeof(*e));
 		map_set(&t->entries, bytes_str(id), e);
 	}
 	return e;
 }
 
-static void set_block(struct blocklist *l, struct tenant *t, struct entry *e,
-		      struct listed_block *b)
+void blocklist_set(struct blocklist *l, struct tenant *t, struct entry *e, struct listed_block *b)
 {
 	size_t before = e->block != NULL, now = b != NULL;
 
@@ -173,6 +143,7 @@ static struct listed_block *block_new(struct blocklist *l, const struct block_me
 {
 	struct listed_block *b = xmalloc(sizeof(*b));
 
+	budget_force(l->budget, BLOCK_COST);
 	atomic_init(&b->refs, 1);
 	b->list = l;
 	b->number = l->next_number++;
@@ -181,26 +152,32 @@ static struct listed_block *block_new(struct blocklist *l, const struct block_me
 	return b;
 }
 
-static void add_block(struct blocklist *l, const struct block_meta *m, uint64_t poll,
-		      uint64_t own_ns)
+struct entry *blocklist_put(struct blocklist *l, struct tenant *t, const struct block_meta *m,
+			    uint64_t poll)
+{
+	struct entry *e = blocklist_entry(l, t, m->id);
+
+	/* Once compacted it does not come back. */
+	if (e->state != ENTRY_COMPACTED) {
+		if (e->block == NULL)
+			blocklist_set(l, t, e, block_new(l, m));
+		e->state = ENTRY_LISTED;
+	}
+	e->seen = MAX(e->seen, poll);
+	return e;
+}
+
+void blocklist_add(struct blocklist *l, const struct block_meta *m)
 {
 	struct tenant *t;
 	struct entry *e;
 
 	pthread_mutex_lock(&l->lock);
-	t = tenant_of(l, m->tenant);
-	e = entry_of(t, m->id);
-	if (e->block == NULL)
-		set_block(l, t, e, block_new(l, m));
-	if (own_ns > 0)
-		atomic_store(&e->block->own_ns, own_ns);
-	e->seen = MAX(e->seen, poll);
+	t = blocklist_tenant(l, m->tenant);
+	e = blocklist_put(l, t, m, t->polls);
+	if (e->block != NULL)
+		atomic_store(&e->block->own_ns, clock_mono_ns());
 	pthread_mutex_unlock(&l->lock);
-}
-
-void blocklist_add(struct blocklist *l, const struct block_meta *m)
-{
-	add_block(l, m, l->polls, clock_mono_ns());
 }
 
 void blocklist_remove(struct blocklist *l, const struct block_meta *m)
@@ -212,180 +189,11 @@ void blocklist_remove(struct blocklist *l, const struct block_meta *m)
 	t = map_find(&l->tenants, bytes_str(m->tenant));
 	e = t != NULL ? map_find(&t->entries, bytes_str(m->id)) : NULL;
 	if (e != NULL && e->block != NULL) {
-		set_block(l, t, e, NULL);
+		blocklist_set(l, t, e, NULL);
 		map_remove(&t->entries, bytes_str(m->id));
-		free_entry(e);
+		blocklist_free_entry(l, e);
 	}
 	pthread_mutex_unlock(&l->lock);
-}
-
-/* ---- polling ---- */
-
-struct poll {
-	struct blocklist *l;
-	uint64_t number;
-	const char *tenant; /* being listed */
-};
-
-/* True when there is nothing to read: the block is listed, or its meta.json is as unreadable as it
- * was. Then it is also marked as seen. */
-static bool is_known(struct poll *p, const char *id, const struct backend_entry *file)
-{
-	struct blocklist *l = p->l;
-	struct tenant *t;
-	struct entry *e;
-	bool known;
-
-	pthread_mutex_lock(&l->lock);
-	t = map_find(&l->tenants, bytes_str(p->tenant));
-	e = t != NULL ? map_find(&t->entries, bytes_str(id)) : NULL;
-	known = e != NULL && (e->block != NULL || (e->is_final && e->size == file->size &&
-						   e->mtime_ns == file->mtime_ns));
-	if (known)
-		e->seen = p->number;
-	pthread_mutex_unlock(&l->lock);
-	return known;
-}
-
-static void note_damaged(struct poll *p, const char *id, const struct backend_entry *file,
-			 const struct err *err)
-{
-	struct blocklist *l = p->l;
-	struct tenant *t;
-	struct entry *e;
-	bool is_news;
-
-	pthread_mutex_lock(&l->lock);
-	t = tenant_of(l, p->tenant);
-	e = entry_of(t, id);
-	is_news = e->seen == 0;
-	set_block(l, t, e, NULL);
-	e->seen = p->number;
-	e->is_final = err->kind == ERR_INVALID;
-	e->size = file->size;
-	e->mtime_ns = file->mtime_ns;
-	pthread_mutex_unlock(&l->lock);
-	if (is_news)
-		log_warn("meta.json is unreadable, block skipped", "file", file->key, "error",
-			 err->msg);
-}
-
-/* e: "<tenant>/<id>/meta.json". -1 only when the backend is away. */
-static int visit_meta(void *arg, const struct backend_entry *e, struct err *err)
-{
-	struct poll *p = arg;
-	struct err local = ERR_INIT;
-	struct block_meta m;
-	char id[BACKEND_SEGMENT_MAX + 1];
-
-	snprintf(id, sizeof(id), "%s", e->key + strlen(p->tenant) + 1);
-	id[strcspn(id, "/")] = '\0';
-	if (is_known(p, id, e))
-		return 0;
-	if (block_read_meta(p->l->be, p->tenant, id, "meta.json", &m, &local) == 0) {
-		add_block(p->l, &m, p->number, 0);
-		return 0;
-	}
-	/* Compacted, or removed since the listing. */
-	if (local.kind == ERR_NOT_FOUND)
-		return 0;
-	if (!local.retryable) {
-		note_damaged(p, id, e, &local);
-		return 0;
-	}
-	if (err != NULL)
-		*err = local;
-	return -1;
-}
-
-static int visit_tenant(void *arg, const struct backend_entry *e, struct err *err)
-{
-	struct poll *p = arg;
-
-	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
-		return 0;
-	p->tenant = e->key;
-	return backend_list_members(p->l->be, e->key, "meta.json", visit_meta, p, err);
-}
-
-/* Take out what was not seen: a block after two polls in a row, a damaged meta.json at once. */
-static void forget_missing(struct blocklist *l, struct tenant *t, uint64_t poll)
-{
-	struct bytes key;
-	void *value;
-	size_t pos = 0;
-
-	t->n_damaged = 0;
-	while (map_next(&t->entries, &pos, &key, &value)) {
-		struct entry *e = value;
-		uint64_t polls = e->block != NULL ? POLLS_TO_FORGET : 1;
-
-		if (e->seen + polls > poll) {
-			t->n_damaged += e->block == NULL;
-			continue;
-		}
-		set_block(l, t, e, NULL);
-		map_remove(&t->entries, key);
-		free_entry(e);
-	}
-}
-
-static void end_poll(struct blocklist *l, uint64_t poll)
-{
-	struct bytes key;
-	void *value;
-	size_t pos = 0, n_damaged = 0;
-
-	pthread_mutex_lock(&l->lock);
-	while (map_next(&l->tenants, &pos, &key, &value)) {
-		struct tenant *t = value;
-
-		forget_missing(l, t, poll);
-		n_damaged += t->n_damaged;
-		if (t->n_blocks + t->n_damaged > 0)
-			continue;
-		map_remove(&l->tenants, key);
-		free_tenant(t);
-	}
-	l->n_damaged = n_damaged;
-	l->polls = poll;
-	pthread_mutex_unlock(&l->lock);
-}
-
-/* Under `polling`. */
-static int poll_now(struct blocklist *l, struct err *err)
-{
-	struct poll p = { .l = l, .number = l->polls + 1 };
-	uint64_t begun_ns = clock_mono_ns();
-
-	if (backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &p, err) < 0)
-		return -1;
-	end_poll(l, p.number);
-	l->begun_ns = begun_ns;
-	return 0;
-}
-
-int blocklist_poll(struct blocklist *l, struct err *err)
-{
-	int ret;
-
-	pthread_mutex_lock(&l->polling);
-	ret = poll_now(l, err);
-	pthread_mutex_unlock(&l->polling);
-	return ret;
-}
-
-int blocklist_poll_since(struct blocklist *l, uint64_t since_ns, struct err *err)
-{
-	int ret = 0;
-
-	if (l->begun_ns >= since_ns)
-		return 0;
-	pthread_mutex_lock(&l->polling);
-	if (l->begun_ns < since_ns)
-		ret = poll_now(l, err);
-	pthread_mutex_unlock(&l->polling);
-	return ret;
 }
 
 /* ---- snapshots ---- */

@@ -7,17 +7,19 @@
  * gone; a compacted block stays for two more polls, so that a lookup in between finds either the
  * inputs or the output.
  *
+ * How it is polled: blocklist_poll.c.
  * A meta.json is read once: blocks never change. One that cannot be read is counted, logged and
  * skipped, never fatal, and read again when it has changed; a snapshot says how many the tenant
  * has, because a trace may be in one of those blocks.
  *
  * THREADS: any; one mutex, held for looks at tables. A snapshot keeps its metas alive; the list
  * outlives its snapshots.
- * LIMITS: metas are 1 KiB each.
+ * LIMITS: metas are 1 KiB each, charged to the budget.
  */
 #ifndef BLOCKS_BLOCKLIST_H
 #define BLOCKS_BLOCKLIST_H
 
+#include "base/budget.h"
 #include "blocks/backend.h"
 #include "blocks/block_meta.h"
 
@@ -45,6 +47,8 @@ struct blocklist_snapshot {
 
 struct blocklist *blocklist_new(struct backend *be);
 void blocklist_free(struct blocklist *l);
+/* Charge what is listed to this budget (forced: a list is never partial). Before the first poll. */
+void blocklist_charge(struct blocklist *l, struct budget *budget);
 /* fn is told the number of each block that nobody can see any more: off the list, and in no
  * snapshot. Any thread, perhaps under the list's lock: it must not call back. Set before the first
  * poll. */
@@ -52,9 +56,11 @@ void blocklist_on_gone(struct blocklist *l, void (*fn)(void *arg, uint64_t numbe
 /* Ask the backend for everything: tenants, blocks, new meta.json files. On error (the backend
  * cannot list, or is away) the old list stays. One poll at a time; others wait. */
 int blocklist_poll(struct blocklist *l, struct err *err);
-/* As blocklist_poll, unless a poll that began at since_ns (clock_mono_ns) or later has ended well:
- * for a reader who must see what is in the backend since then. Many at once cost one poll. */
-int blocklist_poll_since(struct blocklist *l, uint64_t since_ns, struct err *err);
+/* As blocklist_poll, but one tenant, and only unless a poll that began at since_ns (clock_mono_ns)
+ * or later has ended well: for a reader who must see what is in the backend since then. Many at
+ * once cost one poll. */
+int blocklist_poll_since(struct blocklist *l, const char *tenant, uint64_t since_ns,
+			 struct err *err);
 /* A block this process published. */
 void blocklist_add(struct blocklist *l, const struct block_meta *m);
 /* The tenant's blocks now; free with blocklist_snapshot_fini. */
@@ -65,5 +71,13 @@ void blocklist_remove(struct blocklist *l, const struct block_meta *m);
 /* Blocks of all tenants, and unreadable meta.json files at the last poll. */
 size_t blocklist_count(struct blocklist *l);
 size_t blocklist_damaged(struct blocklist *l);
+
+struct blocklist_stats {
+	uint64_t polls;      /* of everything, that ended well */
+	uint64_t metas_read; /* meta.json files asked for */
+	uint64_t index_read, index_same,
+		index_bad; /* tenant indexes: used, unchanged, unreadable */
+};
+void blocklist_stats(struct blocklist *l, struct blocklist_stats *out);
 
 #endif

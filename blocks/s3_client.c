@@ -49,7 +49,7 @@ struct s3_client {
 	struct rng rng;
 	_Atomic int tokens;
 	_Atomic bool interrupt;
-	_Atomic uint64_t n_requests, n_retries, n_failures;
+	_Atomic uint64_t n_requests, n_retries, n_failures, n_ops[S3_OPS];
 };
 
 /* ---- endpoint ---- */
@@ -318,6 +318,24 @@ static size_t sign(const struct call *k, const struct s3_keys *keys, char date[S
 	return n;
 }
 
+static const char *const op_names[S3_OPS] = { "get", "head", "list", "put", "post", "delete" };
+static const char *const op_methods[S3_OPS] = { "GET", "HEAD", NULL, "PUT", "POST", "DELETE" };
+
+const char *s3_op_name(enum s3_op op)
+{
+	assert((unsigned)op < S3_OPS);
+	return op_names[op];
+}
+
+/* A GET of the bucket is a list. */
+static enum s3_op op_of(const struct s3_request *r)
+{
+	for (size_t i = 0; i < S3_OPS; i++)
+		if (op_methods[i] != NULL && strcmp(r->method, op_methods[i]) == 0)
+			return i == S3_OP_GET && r->key == NULL ? S3_OP_LIST : (enum s3_op)i;
+	return S3_OP_POST;
+}
+
 static int send_once(struct call *k, const struct s3_keys *keys, struct http_reply *reply,
 		     struct err *err)
 {
@@ -331,6 +349,7 @@ static int send_once(struct call *k, const struct s3_keys *keys, struct http_rep
 	if (h == NULL)
 		return -1;
 	atomic_fetch_add(&k->c->n_requests, 1);
+	atomic_fetch_add(&k->c->n_ops[op_of(r)], 1);
 	ret = http_client_call(
 		h,
 		&(struct http_call){ .method = r->method,
@@ -520,6 +539,8 @@ void s3_client_interrupt(struct s3_client *c, bool on)
 void s3_client_stats(struct s3_client *c, struct s3_client_stats *out)
 {
 	out->requests = atomic_load(&c->n_requests);
+	for (size_t i = 0; i < S3_OPS; i++)
+		out->ops[i] = atomic_load(&c->n_ops[i]);
 	out->retries = atomic_load(&c->n_retries);
 	out->failures = atomic_load(&c->n_failures);
 }

@@ -71,10 +71,14 @@ struct s3_reply {
 		HTTP_REPLY_INIT, "", false                                                         \
 	}
 
+enum s3_op { S3_OP_GET, S3_OP_HEAD, S3_OP_LIST, S3_OP_PUT, S3_OP_POST, S3_OP_DELETE, S3_OPS };
+
 struct s3_client_stats {
 	uint64_t requests; /* attempts sent */
 	uint64_t retries;  /* of those, not the first of their call */
-	uint64_t failures; /* calls that ended with an error that is no answer: not 404, 412, 416 */
+	/* Calls that ended with an error that is no answer: not 404, 412, 304, 416. */
+	uint64_t failures;
+	uint64_t ops[S3_OPS]; /* requests, by kind */
 };
 
 struct s3_client;
@@ -85,8 +89,8 @@ struct s3_client *s3_client_new(const struct s3_client_options *o, struct err *e
 void s3_client_free(struct s3_client *c);
 
 /* 0 with a 2xx answer in *reply, which the caller frees with s3_reply_fini in any case. Kinds:
- * NOT_FOUND (404 but for the bucket), EXISTS (412), CORRUPT (416), PERMISSION (keys, rights, clock,
- * TLS), CONFIG (bucket, region), UNIMPLEMENTED (501), TOO_LARGE, UNAVAILABLE and TIMEOUT
+ * NOT_FOUND (404 but for the bucket), EXISTS (412, 304), CORRUPT (416), PERMISSION (keys, rights,
+ * clock, TLS), CONFIG (bucket, region), UNIMPLEMENTED (501), TOO_LARGE, UNAVAILABLE and TIMEOUT
  * (retryable, after retries), INVALID (else). */
 int s3_client_call(struct s3_client *c, const struct s3_request *r, struct s3_reply *reply,
 		   struct err *err);
@@ -96,6 +100,8 @@ void s3_reply_fini(struct s3_reply *reply);
  * wait for a store that hangs. */
 void s3_client_interrupt(struct s3_client *c, bool on);
 void s3_client_stats(struct s3_client *c, struct s3_client_stats *out);
+/* "get", "list", ...: the label `op` of the metrics. */
+const char *s3_op_name(enum s3_op op);
 /* "https://host/bucket": for messages. Lives as long as the client. */
 const char *s3_client_where(const struct s3_client *c);
 

@@ -75,6 +75,7 @@ static enum err_kind kind_of(int status, const struct s3_error *e)
 	switch (status) {
 	case 404:
 		return ERR_NOT_FOUND;
+	case 304: /* If-None-Match of a read */
 	case 412:
 		return ERR_EXISTS;
 	case 416:

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/parallel.h"
 #include "blocks/block.h"
 #include "blocks/block_object.h"
 #include "blocks/block_reader.h"
@@ -17,6 +18,7 @@
 enum {
 	OWN_POLLS = 2, /* for so long a block of ours counts as live: others may not know it yet */
 	WALKS_AGAIN = 3, /* after blocks went away */
+	FILTER_THREADS = 8,
 };
 
 struct store {
@@ -56,6 +58,7 @@ struct store *store_new(const struct store_options *o)
 	s->reader.cache = s->cache;
 	s->reader.budget = o->budget;
 	s->list = blocklist_new(s->be);
+	blocklist_charge(s->list, o->budget);
 	blocklist_on_gone(s->list, forget_block, s->cache);
 	pthread_mutex_init(&s->live_lock, NULL);
 	pthread_cond_init(&s->live_idle, NULL);
@@ -303,14 +306,28 @@ static int turn_reader(struct store *s, const struct listed_block *b, struct fin
 	return f->r != NULL ? 0 : -1;
 }
 
-static int find_in_block(struct store *s, const struct listed_block *b, const uint8_t id[16],
+/* A block that may have the trace. What its filter says is known where nobody waits for it, or was
+ * asked of many blocks at once. */
+enum verdict { VERDICT_NO, VERDICT_MAYBE, VERDICT_UNKNOWN };
+
+struct candidate {
+	const struct listed_block *b;
+	enum verdict verdict;
+};
+
+static int find_in_block(struct store *s, const struct candidate *c, const uint8_t id[16],
 			 struct finder *f, struct err *err)
 {
+	const struct listed_block *b = c->b;
 	struct bytes object = BYTES_EMPTY;
-	int found = turn_reader(s, b, f, err);
+	int found;
 
+	if (c->verdict == VERDICT_NO)
+		return 0;
+	found = turn_reader(s, b, f, err);
 	if (found == 0)
-		found = block_reader_find(f->r, id, &object, err);
+		found = c->verdict == VERDICT_MAYBE ? block_reader_find_here(f->r, id, &object, err)
+						    : block_reader_find(f->r, id, &object, err);
 	return found == 1 ? give_segments(&b->meta, object, f, err) : found;
 }
 
@@ -328,13 +345,14 @@ static bool is_gone(struct store *s, const struct block_meta *m, const struct er
 }
 
 /* Ask one block. -1 only when the caller's callback stopped. */
-static int ask_block(struct store *s, const struct listed_block *b, const uint8_t id[16],
+static int ask_block(struct store *s, const struct candidate *c, const uint8_t id[16],
 		     struct finder *f, struct err *err)
 {
+	const struct listed_block *b = c->b;
 	struct err local = ERR_INIT;
 
 	f->result->blocks_asked++;
-	if (find_in_block(s, b, id, f, &local) == 0)
+	if (find_in_block(s, c, id, f, &local) == 0)
 		return 0;
 	if (f->stopped) {
 		if (err != NULL)
@@ -379,33 +397,101 @@ static bool is_wanted(const struct listed_block *b, const struct store_scope *sc
 	       memcmp(own, scope->first, 16) >= 0 && memcmp(own, scope->last, 16) <= 0;
 }
 
+/* ---- many blocks far away ----
+ *
+ * Filters that are not in memory are read by several threads at once: a hundred requests one after
+ * the other would make a look-up wait for seconds.
+ */
+
+struct filters {
+	struct store *s;
+	const uint8_t *id;
+	struct candidate **cold;
+	struct block_reader *readers[FILTER_THREADS];
+};
+
+static struct block_reader *reader_at(struct store *s, struct block_reader **r,
+				      const struct listed_block *b)
+{
+	struct block_reader_options o = s->reader;
+
+	o.number = b->number;
+	if (*r == NULL)
+		*r = block_reader_new(s->be, &b->meta, &o, NULL);
+	else if (block_reader_open(*r, &b->meta, b->number, NULL) < 0)
+		return NULL;
+	return *r;
+}
+
+/* What fails stays unknown: it is tried again, and told, when the block is asked. */
+static void ask_filter(void *arg, size_t i, unsigned worker)
+{
+	struct filters *f = arg;
+	struct candidate *c = f->cold[i];
+	struct block_reader *r = reader_at(f->s, &f->readers[worker], c->b);
+	int got = r != NULL ? block_reader_ask_read(r, f->id, NULL) : -1;
+
+	if (got >= 0)
+		c->verdict = got == 1 ? VERDICT_MAYBE : VERDICT_NO;
+}
+
+static void ask_filters(struct store *s, const uint8_t id[16], struct candidate *v, size_t n)
+{
+	struct filters f = { .s = s, .id = id };
+	size_t n_cold = 0;
+
+	f.cold = xmalloc((n + 1) * sizeof(struct candidate *));
+	for (size_t i = 0; i < n; i++) {
+		struct block_reader *r = reader_at(s, &f.readers[0], v[i].b);
+		int kept = r != NULL ? block_reader_ask_kept(r, id) : -1;
+
+		if (kept >= 0)
+			v[i].verdict = kept == 1 ? VERDICT_MAYBE : VERDICT_NO;
+		else
+			f.cold[n_cold++] = &v[i];
+	}
+	if (n_cold > 1)
+		parallel_run(n_cold, FILTER_THREADS, ask_filter, &f);
+	for (size_t i = 0; i < COUNT_OF(f.readers); i++)
+		block_reader_free(f.readers[i]);
+	free(f.cold);
+}
+
 /* Each block of the list as it is now; of those that came since the last walk, in a later one. */
 static int walk_blocks(struct store *s, const struct store_scope *scope, const char *tenant,
 		       const uint8_t id[16], struct finder *f, struct err *err)
 {
 	struct blocklist_snapshot blocks;
+	struct candidate *v;
 	uint64_t newest = f->asked_to;
+	size_t n = 0;
 	int ret = 0;
 
 	blocklist_snapshot(s->list, tenant, &blocks);
-	for (size_t i = 0; ret == 0 && i < blocks.n; i++) {
+	v = xmalloc((blocks.n + 1) * sizeof(*v));
+	for (size_t i = 0; i < blocks.n; i++) {
 		newest = MAX(newest, blocks.v[i]->number);
 		if (is_wanted(blocks.v[i], scope, f, id))
-			ret = ask_block(s, blocks.v[i], id, f, err);
+			v[n++] = (struct candidate){ blocks.v[i], VERDICT_UNKNOWN };
 	}
+	if (backend_is_remote(s->be))
+		ask_filters(s, id, v, n);
+	for (size_t i = 0; ret == 0 && i < n; i++)
+		ret = ask_block(s, &v[i], id, f, err);
 	if (scope->blocks && f->asked_to == 0)
 		note_damaged(f, blocks.n_damaged);
 	f->asked_to = newest;
+	free(v);
 	blocklist_snapshot_fini(&blocks);
 	return ret;
 }
 
 /* The list as it was at since_ns or later; without it the answer would claim too much. */
-static bool is_fresh(struct store *s, uint64_t since_ns, struct finder *f)
+static bool is_fresh(struct store *s, const char *tenant, uint64_t since_ns, struct finder *f)
 {
 	struct err local = ERR_INIT;
 
-	if (blocklist_poll_since(s->list, since_ns, &local) == 0)
+	if (blocklist_poll_since(s->list, tenant, since_ns, &local) == 0)
 		return true;
 	f->result->blocks_failed++;
 	f->result->blocks_asked++;
@@ -420,7 +506,7 @@ static int find_in_blocks(struct store *s, const struct store_scope *scope, cons
 	int ret;
 
 	if (scope->blocks)
-		is_fresh(s, scope->listed_since_ns, f);
+		is_fresh(s, tenant, scope->listed_since_ns, f);
 	ret = walk_blocks(s, scope, tenant, id, f, err);
 	if (!scope->blocks) {
 		f->result->live_since_ns = MAX(f->result->live_since_ns, f->gone_ns);
@@ -431,7 +517,7 @@ static int find_in_blocks(struct store *s, const struct store_scope *scope, cons
 		uint64_t gone_ns = f->gone_ns;
 
 		f->gone_ns = 0;
-		if (!is_fresh(s, gone_ns, f))
+		if (!is_fresh(s, tenant, gone_ns, f))
 			break;
 		ret = walk_blocks(s, scope, tenant, id, f, err);
 	}

@@ -281,9 +281,11 @@ static void s3_metrics(struct component *c, struct store *s, struct buf *out)
 	struct s3_client_stats st;
 
 	backend_s3_stats(store_backend(s), &st);
-	telemetry_head(out, "spanmill_s3_requests", "counter", "Requests sent to the store.");
-	telemetry_sample(out, "spanmill_s3_requests", (double)st.requests, "extension", c->id,
-			 NULL);
+	telemetry_head(out, "spanmill_s3_requests", "counter",
+		       "Requests sent to the store, by what they do.");
+	for (unsigned i = 0; i < S3_OPS; i++)
+		telemetry_sample(out, "spanmill_s3_requests", (double)st.ops[i], "extension", c->id,
+				 "op", s3_op_name(i), NULL);
 	telemetry_head(out, "spanmill_s3_retries", "counter",
 		       "Requests of those that were sent again after a failure.");
 	telemetry_sample(out, "spanmill_s3_retries", (double)st.retries, "extension", c->id, NULL);
@@ -291,6 +293,25 @@ static void s3_metrics(struct component *c, struct store *s, struct buf *out)
 		       "Calls that failed for good, retries included.");
 	telemetry_sample(out, "spanmill_s3_failures", (double)st.failures, "extension", c->id,
 			 NULL);
+}
+
+static void list_metrics(struct component *c, struct store *s, struct buf *out)
+{
+	static const char indexes[] = "spanmill_blocks_tenant_indexes";
+	struct blocklist_stats st;
+
+	blocklist_stats(store_blocklist(s), &st);
+	telemetry_head(out, "spanmill_blocks_metas_read", "counter",
+		       "meta.json files that polls asked for.");
+	telemetry_sample(out, "spanmill_blocks_metas_read", (double)st.metas_read, "extension",
+			 c->id, NULL);
+	telemetry_head(out, indexes, "counter", "Tenant indexes that polls asked for.");
+	telemetry_sample(out, indexes, (double)st.index_read, "extension", c->id, "result", "read",
+			 NULL);
+	telemetry_sample(out, indexes, (double)st.index_same, "extension", c->id, "result",
+			 "unchanged", NULL);
+	telemetry_sample(out, indexes, (double)st.index_bad, "extension", c->id, "result",
+			 "unreadable", NULL);
 }
 
 static void trace_store_metrics(struct component *c, struct buf *out)
@@ -307,6 +328,7 @@ static void trace_store_metrics(struct component *c, struct buf *out)
 		       "meta.json files that the last poll could not read.");
 	telemetry_sample(out, "spanmill_blocks_unreadable",
 			 (double)blocklist_damaged(store_blocklist(s)), "extension", c->id, NULL);
+	list_metrics(c, s, out);
 	cache_metrics(c, s, out);
 	if (COMPONENT_STATE(c, struct trace_store_state)->is_s3)
 		s3_metrics(c, s, out);

@@ -154,6 +154,15 @@ static inline int faulty_read(struct backend *be, const char *key, size_t max, s
 	return backend_read(faulty_of(be)->inner, key, max, out, err);
 }
 
+static inline int faulty_read_changed(struct backend *be, const char *key, size_t max,
+				      char etag[BACKEND_ETAG_SIZE], struct buf *out,
+				      struct err *err)
+{
+	if (faulty_meet(be, FAULTY_READ, key, false, err) < 0)
+		return -1;
+	return backend_read_changed(faulty_of(be)->inner, key, max, etag, out, err);
+}
+
 static inline int faulty_read_range(struct backend *be, const char *key, uint64_t off, size_t len,
 				    struct buf *out, struct err *err)
 {
@@ -199,16 +208,17 @@ static inline void faulty_free(struct backend *be)
 	free(f);
 }
 
-/* Takes inner. Free with backend_free. */
-static inline struct backend *faulty_backend_new(struct backend *inner)
+/* Takes inner; is_remote is what backend_is_remote says. Free with backend_free. */
+static inline struct backend *faulty_backend_new_at(struct backend *inner, bool is_remote)
 {
-	static const struct backend_ops ops = {
+	static const struct backend_ops local_ops = {
 		.put = faulty_put,
 		.writer_open = faulty_writer_open,
 		.writer_append = faulty_writer_append,
 		.writer_finish = faulty_writer_finish,
 		.writer_abort = faulty_writer_abort,
 		.read = faulty_read,
+		.read_changed = faulty_read_changed,
 		.read_range = faulty_read_range,
 		.size = faulty_size,
 		.list = faulty_list,
@@ -216,12 +226,33 @@ static inline struct backend *faulty_backend_new(struct backend *inner)
 		.rename = faulty_rename,
 		.free = faulty_free,
 	};
+	static const struct backend_ops remote_ops = {
+		.put = faulty_put,
+		.writer_open = faulty_writer_open,
+		.writer_append = faulty_writer_append,
+		.writer_finish = faulty_writer_finish,
+		.writer_abort = faulty_writer_abort,
+		.read = faulty_read,
+		.read_changed = faulty_read_changed,
+		.read_range = faulty_read_range,
+		.size = faulty_size,
+		.list = faulty_list,
+		.remove = faulty_remove,
+		.rename = faulty_rename,
+		.free = faulty_free,
+		.is_remote = true,
+	};
 	struct faulty_backend *f = xcalloc(1, sizeof(*f));
 
-	f->be.ops = &ops;
+	f->be.ops = is_remote ? &remote_ops : &local_ops;
 	f->inner = inner;
 	pthread_mutex_init(&f->lock, NULL);
 	return &f->be;
+}
+
+static inline struct backend *faulty_backend_new(struct backend *inner)
+{
+	return faulty_backend_new_at(inner, false);
 }
 
 #endif

@@ -252,6 +252,38 @@ static void large_objects_are_whole(void **state)
 	free(p);
 }
 
+/* An etag says whether an object is still the one that was read. */
+static void what_is_unchanged_is_not_read(void **state)
+{
+	struct backend *be = *state;
+	char etag[BACKEND_ETAG_SIZE] = "", first[BACKEND_ETAG_SIZE];
+	struct buf b = BUF_INIT;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(backend_read_changed(be, "e", 100, etag, &b, &err), -1);
+	assert_int_equal(err.kind, ERR_NOT_FOUND);
+	put(be, "e", BYTES_LIT("one"));
+	assert_int_equal(backend_read_changed(be, "e", 100, etag, &b, NULL), 1);
+	assert_string_not_equal(etag, "");
+	assert_string_equal(buf_cstr(&b), "one");
+	memcpy(first, etag, sizeof(first));
+	err_clear(&err);
+	assert_int_equal(backend_read_changed(be, "e", 100, etag, &b, &err), 0);
+	assert_int_equal(err.kind, ERR_NONE);
+	assert_int_equal(b.n, 3);
+	put(be, "e", BYTES_LIT("two"));
+	buf_reset(&b);
+	assert_int_equal(backend_read_changed(be, "e", 100, etag, &b, NULL), 1);
+	assert_string_equal(buf_cstr(&b), "two");
+	assert_string_not_equal(etag, first);
+	put(be, "e", BYTES_LIT("three"));
+	buf_reset(&b);
+	assert_int_equal(backend_read_changed(be, "e", 4, etag, &b, &err), -1);
+	assert_int_equal(err.kind, ERR_TOO_LARGE);
+	assert_int_equal(b.n, 0);
+	buf_fini(&b);
+}
+
 static void ranges_are_whole_or_errors(void **state)
 {
 	static const struct {
@@ -636,6 +668,7 @@ int main(void)
 		TEST(conditional_puts_are_proved),
 		TEST(a_writer_shows_nothing_until_finished),
 		TEST(large_objects_are_whole),
+		TEST(what_is_unchanged_is_not_read),
 		TEST(ranges_are_whole_or_errors),
 		TEST(keys_are_checked),
 		TEST(odd_keys_survive),

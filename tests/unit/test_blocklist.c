@@ -5,23 +5,38 @@
 #include "tests/unit/section_fixture.h"
 
 #include "blocks/block_writer.h"
+#include "blocks/tenant_index.h"
 #include "tests/faulty_backend.h"
 
 struct fixture {
 	char *dir;
 	struct backend *be; /* faulty around local */
 	struct blocklist *list;
+	struct budget budget;
 };
 
-static int set_up(void **state)
+static int set_up_at(void **state, bool is_remote)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
 
 	f->dir = scratch_dir();
-	f->be = faulty_backend_new(local_at(f->dir));
+	f->be = faulty_backend_new_at(local_at(f->dir), is_remote);
 	f->list = blocklist_new(f->be);
+	f->budget.limit = 64 << 20;
+	blocklist_charge(f->list, &f->budget);
 	*state = f;
 	return 0;
+}
+
+static int set_up(void **state)
+{
+	return set_up_at(state, false);
+}
+
+/* As in a bucket. */
+static int set_up_far(void **state)
+{
+	return set_up_at(state, true);
 }
 
 static int tear_down(void **state)
@@ -29,6 +44,7 @@ static int tear_down(void **state)
 	struct fixture *f = *state;
 
 	blocklist_free(f->list);
+	assert_int_equal(f->budget.used, 0);
 	backend_free(f->be);
 	remove_tree(f->dir);
 	free(f->dir);
@@ -328,7 +344,187 @@ static void test_threads(void **state)
 	assert_int_equal(listed(f, "a"), 20);
 }
 
+/* ---- in a bucket ---- */
+
+static struct blocklist_stats stats(struct fixture *f)
+{
+	struct blocklist_stats st;
+
+	blocklist_stats(f->list, &st);
+	return st;
+}
+
+/* Tenant a's index: these live, those compacted. */
+static void write_index(struct fixture *f, const struct block_meta *live, size_t n_live,
+			const struct block_meta *compacted, size_t n_compacted)
+{
+	struct tenant_index x;
+	struct err err = ERR_INIT;
+
+	tenant_index_init(&x, NULL);
+	for (size_t i = 0; i < n_live; i++)
+		assert_int_equal(tenant_index_add(&x, &x.live, &live[i], &err), 0);
+	for (size_t i = 0; i < n_compacted; i++) {
+		struct block_meta m = compacted[i];
+
+		m.compacted_at = block_time_of_ns(1);
+		assert_int_equal(tenant_index_add(&x, &x.compacted, &m, &err), 0);
+	}
+	if (tenant_index_write(f->be, "a", &x, &err) < 0)
+		fail_msg("%s", err.msg);
+	tenant_index_fini(&x);
+}
+
+/* What the index holds costs one request, what it does not one each. */
+static void test_index_saves_requests(void **state)
+{
+	enum { N = 40 };
+	struct fixture *f = *state;
+	struct block_meta m[N + 2];
+
+	for (size_t i = 0; i < COUNT_OF(m); i++)
+		m[i] = publish(f, "a");
+	write_index(f, m, N, NULL, 0);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), N + 2);
+	assert_int_equal(stats(f).metas_read, 2);
+	assert_int_equal(stats(f).index_read, 1);
+	for (int i = 0; i < 3; i++)
+		poll_ok(f);
+	assert_int_equal(stats(f).metas_read, 2);
+	assert_int_equal(stats(f).index_read, 1);
+	assert_int_equal(stats(f).index_same, 3);
+	publish(f, "a");
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), N + 3);
+	assert_int_equal(stats(f).metas_read, 3);
+	/* Written anew. */
+	write_index(f, m, N, NULL, 0);
+	poll_ok(f);
+	assert_int_equal(stats(f).index_read, 2);
+	assert_int_equal(listed(f, "a"), N + 3);
+}
+
+/* Nothing of it is listed that is not in the backend, and what it calls both live and compacted is
+ * asked for. */
+static void test_index_is_never_the_truth(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta m[3], gone;
+
+	for (size_t i = 0; i < COUNT_OF(m); i++)
+		m[i] = publish(f, "a");
+	gone = publish(f, "a");
+	assert_int_equal(block_delete(f->be, "a", gone.id, NULL), 0);
+	write_index(f, (struct block_meta[]){ gone, m[0], m[0], m[1] }, 4, &m[1], 1);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 3);
+	assert_int_equal(stats(f).metas_read, 2);
+	put(f, "a/index.json.gz", "no gzip");
+	poll_ok(f);
+	poll_ok(f);
+	assert_int_equal(stats(f).index_bad, 1); /* it is not read again and again */
+	assert_int_equal(listed(f, "a"), 3);
+	assert_int_equal(backend_delete(f->be, "a/index.json.gz", NULL), 0);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 3);
+}
+
+/* Compacted blocks stay for two polls, then nobody asks for them any more. */
+static void test_compacted_blocks_leave(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta a = publish(f, "a"), b = publish(f, "a"), out;
+
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 2);
+	out = publish(f, "a");
+	assert_int_equal(block_mark_compacted(f->be, "a", a.id, NULL), 0);
+	assert_int_equal(block_mark_compacted(f->be, "a", b.id, NULL), 0);
+	write_index(f, &out, 1, (struct block_meta[]){ a, b }, 2);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 3);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 1);
+	assert_int_equal(stats(f).metas_read, 2);
+	poll_ok(f);
+	/* Not even when somebody who follows old commits says that it is there. */
+	blocklist_add(f->list, &a);
+	assert_int_equal(listed(f, "a"), 1);
+	assert_int_equal(block_delete(f->be, "a", a.id, NULL), 0);
+	poll_ok(f);
+	poll_ok(f);
+	assert_int_equal(stats(f).metas_read, 2);
+	assert_int_equal(listed(f, "a"), 1);
+}
+
+/* Without an index a reader that starts finds out by itself, once. */
+static void test_compacted_before_the_start(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta a = publish(f, "a");
+
+	publish(f, "a");
+	assert_int_equal(block_mark_compacted(f->be, "a", a.id, NULL), 0);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 1);
+	assert_int_equal(stats(f).metas_read, 2);
+	poll_ok(f);
+	assert_int_equal(stats(f).metas_read, 2);
+}
+
+/* A folder whose meta.json comes later is seen in the poll after. */
+static void test_a_late_meta_is_seen(void **state)
+{
+	struct fixture *f = *state;
+	struct block_meta a = publish(f, "a");
+	char key[BACKEND_KEY_MAX + 1];
+	struct buf json = BUF_INIT;
+
+	assert_int_equal(block_key(key, "a", a.id, "meta.json", NULL), 0);
+	assert_int_equal(backend_read(f->be, key, BLOCK_META_MAX, &json, NULL), 0);
+	assert_int_equal(backend_delete(f->be, key, NULL), 0);
+	for (int i = 0; i < 20; i++)
+		poll_ok(f);
+	assert_int_equal(listed(f, "a"), 0);
+	assert_int_equal(stats(f).metas_read, 20);
+	assert_int_equal(backend_put(f->be, key, buf_bytes(&json), BACKEND_REPLACE, NULL), 0);
+	poll_ok(f);
+	assert_int_equal(listed(f, "a"), 1);
+	poll_ok(f);
+	assert_int_equal(stats(f).metas_read, 21);
+	buf_fini(&json);
+}
+
+/* A reader who must see what is there now makes one poll of its tenant, unless one began since. */
+static void test_poll_since(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = ERR_INIT;
+	uint64_t before = clock_mono_ns();
+
+	publish(f, "a");
+	publish(f, "b");
+	assert_int_equal(blocklist_poll_since(f->list, "a", before, &err), 0);
+	assert_int_equal(listed(f, "a"), 1);
+	assert_int_equal(listed(f, "b"), 0);
+	publish(f, "a");
+	assert_int_equal(blocklist_poll_since(f->list, "a", before, &err), 0);
+	assert_int_equal(listed(f, "a"), 1);
+	assert_int_equal(blocklist_poll_since(f->list, "a", clock_mono_ns(), &err), 0);
+	assert_int_equal(listed(f, "a"), 2);
+	assert_int_equal(blocklist_poll_since(f->list, "nobody", clock_mono_ns(), &err), 0);
+	poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 3);
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_LIST, .times = -1 });
+	assert_int_equal(blocklist_poll_since(f->list, "a", before, &err), 0);
+	assert_int_equal(blocklist_poll_since(f->list, "nobody", before, &err), 0);
+	assert_int_equal(blocklist_poll_since(f->list, "a", clock_mono_ns(), &err), -1);
+	faulty_set(f->be, (struct faulty_rule){ 0 });
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+#define FAR(fn) { #fn " (far)", fn, set_up_far, tear_down, NULL }
 
 int main(void)
 {
@@ -337,6 +533,18 @@ int main(void)
 		TEST(test_damaged_metas),        TEST(test_store_away),
 		TEST(test_metas_are_read_once),  TEST(test_gone_is_told_last),
 		TEST(test_snapshots_are_sorted), TEST(test_threads),
+		TEST(test_poll_since),
+		FAR(test_own_block_at_once),
+		FAR(test_damaged_metas),
+		FAR(test_store_away),
+		FAR(test_snapshots_are_sorted),
+		FAR(test_threads),
+		FAR(test_poll_since),
+		FAR(test_index_saves_requests),
+		FAR(test_index_is_never_the_truth),
+		FAR(test_compacted_blocks_leave),
+		FAR(test_compacted_before_the_start),
+		FAR(test_a_late_meta_is_seen),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

@@ -129,8 +129,8 @@ static int watch(struct kafka_producer *p, struct err *err)
 	p->pause = (struct loop_timer){ .fn = look_again, .arg = p };
 	uv_poll_start(&p->poll, UV_READABLE, on_readable);
 	p->lib->queue_io_event_enable(p->events, p->fd, &one, sizeof(one));
-	/* librdkafka writes when its queue stops being empty. A broker that refuses connections has put
-	 * something there by now, and nothing would ever be written: look once unasked. */
+	/* librdkafka writes when its queue stops being empty. A broker that refuses connections has
+	 * put something there by now, and nothing would ever be written: look once unasked. */
 	ret = write(p->fd, &one, sizeof(one));
 	(void)ret;
 	return 0;

@@ -24,7 +24,7 @@ import otlp
 import s3_servers
 import tempo_block
 from fault_proxy import FaultProxy
-from mill import ROOT, Mill, balance_of, merged, query_node, run, wait_for
+from mill import ROOT, Mill, balance_of, merged, run, wait_for
 
 TENANTS = (None, "acme", None, "globex")  # of the senders
 PARTITIONS = 6
@@ -120,11 +120,12 @@ class Watcher(threading.Thread):
     """Asks for acknowledged traces while everything fails: a trace that was seen whole in the blocks
     is whole ever after (or the answer says that it is incomplete), and nothing is ever wrong."""
 
-    def __init__(self, bed):
+    def __init__(self, bed, node, seen, notes):
+        """notes: what this node shows whole is in blocks."""
         super().__init__(daemon=True)
-        self.bed = bed
-        self.seen, self.problems = set(), []
-        self.asked, self.incomplete = 0, 0
+        self.bed, self.node, self.seen, self.notes = bed, node, seen, notes
+        self.problems = []
+        self.asked, self.incomplete, self.whole, self.away = 0, 0, 0, 0
         self.stopping = threading.Event()
 
     def run(self):
@@ -139,21 +140,30 @@ class Watcher(threading.Thread):
                 self.look(session, rng.choice(young)[0])
 
     def look(self, session, trace_id):
+        was_seen = trace_id in self.seen
         try:
-            found, complete = self.bed.ask(session, trace_id)
-        except (AssertionError, requests.RequestException) as e:
-            self.problems.append(f"{trace_id.hex()}: {e}")
+            found, complete = self.bed.ask(session, trace_id, self.node)
+        except requests.RequestException:
+            self.away += 1  # the node itself is
+            return
+        except AssertionError as e:
+            self.problems.append(f"{self.node.name} {trace_id.hex()}: {e}")
             return
         self.asked += 1
         self.incomplete += not complete
         want = self.bed.traces.whole(trace_id)
         if any(want.get(s) != d for s, d in found.items()):
-            self.problems.append(f"{trace_id.hex()}: a span is altered, doubled or foreign")
-        elif found == want:
-            self.seen.add(trace_id)
-        elif complete and trace_id in self.seen:
             self.problems.append(
-                f"{trace_id.hex()}: was whole, now {len(found)} of {len(want)} spans are there"
+                f"{self.node.name} {trace_id.hex()}: a span is altered, doubled or foreign"
+            )
+        elif found == want:
+            self.whole += 1
+            if self.notes:
+                self.seen.add(trace_id)
+        elif complete and was_seen:
+            self.problems.append(
+                f"{self.node.name} {trace_id.hex()}: was whole in the blocks, now {len(found)} of "
+                f"{len(want)} spans are there"
             )
 
 
@@ -175,15 +185,19 @@ class Bed:
         self.compactors = []
         if has_component("compactor"):
             self.compactors = [self.make(f"compactor{i}", self.compactor) for i in range(2)]
-        self.query = self.make("query", self.query_node)
+        self.query = self.make("query", self.query_node)  # asks blocks only
+        self.queriers = [self.make(f"querier{i}", self.querier) for i in range(2)]
+        self.front = self.make("front", self.front_end)
         self.senders = [Sender(self, i, pause, i % 2 == 1) for i in range(4)]
-        self.watcher = Watcher(self)
+        seen = set()
+        self.watchers = [Watcher(self, self.query, seen, True), Watcher(self, self.front, seen, False)]
 
     # -- configurations, as the samples are
 
     def make(self, name, config):
         folder = os.path.join(self.tmp, name)
         mill = Mill(folder, lambda ports: config(ports, name), env=self.environment(name))
+        mill.name = name
         self.mills.append(mill)
         return mill
 
@@ -244,24 +258,39 @@ class Bed:
         return self.listening(merged(sample("compactor.yaml"), self.store(name)), ports)
 
     def query_node(self, ports, name):
-        bucket = self.server.overlay(self.bucket)
-        return merged(merged(query_node(ports, "data"), bucket), self.store(name))
+        own = {"extensions": {"query": {"builders": []}}}
+        return self.listening(merged(merged(sample("query.yaml"), own), self.store(name)), ports)
+
+    def querier(self, ports, name):
+        """It asks the builders too, also the one that is only there at times."""
+        builders = [f"127.0.0.1:{b.ports['query']}" for b in [*self.builders, self.spare]]
+        own = {"extensions": {"query": {"builders": builders, "builder_timeout": "1s"}}}
+        return self.listening(merged(merged(sample("query.yaml"), own), self.store(name)), ports)
+
+    def front_end(self, ports, _):
+        queriers = [f"127.0.0.1:{q.ports['query']}" for q in self.queriers]
+        config = {
+            "extensions": {"query": {"queriers": queriers, "querier_timeout": "3s"}, "health_check": {}},
+            "service": {"extensions": ["query", "health_check"]},
+        }
+        return self.listening(config, ports)
 
     # -- life
 
     def start(self):
         for proxy in self.proxies.values():
             proxy.__enter__()
-        for mill in [*self.agents, *self.builders, *self.compactors, self.query]:
-            mill.start(ready=False)
+        for mill in self.mills:
+            if mill is not self.spare:
+                mill.start(ready=False)
         for mill in [*self.agents, *self.builders, self.query]:
             mill.wait_ready(60)
-        for thread in [*self.senders, self.watcher]:
+        for thread in [*self.senders, *self.watchers]:
             thread.start()
         return self
 
     def close(self):
-        for thread in [*self.senders, self.watcher]:
+        for thread in [*self.senders, *self.watchers]:
             thread.stopping.set()
         for mill in self.mills:
             if mill.process is not None:
@@ -274,17 +303,20 @@ class Bed:
     def status(self):
         acked = sum(len(s.acked) for s in self.senders)
         resent = sum(s.resent for s in self.senders)
-        return (
-            f"{acked} requests acknowledged, {resent} sent again, "
-            f"{self.watcher.asked} look-ups ({self.watcher.incomplete} incomplete), "
-            f"{len(self.watcher.seen)} traces seen whole"
+        asked = ", ".join(
+            f"{w.node.name} asked {w.asked} times: {w.whole} whole, {w.incomplete} incomplete"
+            for w in self.watchers
         )
+        return f"{acked} requests acknowledged, {resent} sent again; {asked}"
 
     def of_lane(self, name):
         """The processes that faults of one kind are about."""
-        return {"agents": self.agents, "builders": self.builders, "compactors": self.compactors}.get(
-            name, ()
-        )
+        return {
+            "agents": self.agents,
+            "builders": self.builders,
+            "compactors": self.compactors,
+            "query": [*self.queriers, self.front, self.query],
+        }.get(name, ())
 
     def revive(self, mills):
         """What a supervisor does: who could not start because its store was away is started again;
@@ -305,17 +337,18 @@ class Bed:
         """Whether somebody got an answer that nobody may get."""
         for sender in self.senders:
             assert not sender.wrong, sender.wrong
-        assert not self.watcher.problems, "\n".join(self.watcher.problems[:20])
+        for watcher in self.watchers:
+            assert not watcher.problems, "\n".join(watcher.problems[:20])
 
     # -- judgement
 
-    def ask(self, session, trace_id):
-        """({span id: digest}, is the answer complete) of a look-up."""
+    def ask(self, session, trace_id, node):
+        """({span id: digest}, is the answer complete) of a look-up by one of the query nodes."""
         headers = {"Accept": "application/protobuf"}
         tenant = TENANTS[self.traces.client_of(trace_id) % len(TENANTS)]
         if tenant:
             headers["X-Scope-OrgID"] = tenant
-        where = self.query.url("query", f"/api/traces/{trace_id.hex()}")
+        where = node.url("query", f"/api/traces/{trace_id.hex()}")
         answer = session.get(where, headers=headers, timeout=60)
         if answer.status_code in (404, 503):
             return {}, answer.status_code == 404
@@ -325,6 +358,8 @@ class Bed:
 
     def finish(self):
         """Senders end (everything they sent is acknowledged), what is on its way arrives."""
+        if self.spare.process is None:
+            self.spare.start(ready=False)  # answers are complete when every builder is there
         wait_for("everybody to be ready", self.is_ready, 60, 0.2)
         for sender in self.senders:
             sender.stopping.set()
@@ -374,9 +409,13 @@ class Bed:
         assert not lost, f"{len(lost)} of {len(spans)} acknowledged spans are in no block"
         more = [s for s, n in stored.items() if n > produced[s]]
         assert not more, f"{len(more)} spans are in more blocks than records: stored twice"
-        self.watcher.stopping.set()
-        self.watcher.join(70)
-        self.check_answers(sorted(acked))
+        for watcher in self.watchers:
+            watcher.stopping.set()
+        for watcher in self.watchers:
+            watcher.join(70)
+        wait_for("two polls of the block list", self.sees_all_blocks, 30)
+        self.check_answers(self.query, sorted(acked))
+        self.check_answers(self.front, random.sample(sorted(acked), min(300, len(acked))))
         return (
             f"{len(acked)} traces, {len(spans)} spans; copies: {sum(produced.values()) - len(spans)} "
             f"in the topic, {sum(stored.values()) - len(spans)} in the blocks"
@@ -413,15 +452,14 @@ class Bed:
                 for o in tempo_block.read_block(os.path.join(folder, block)).objects:
                     yield from oracle_spans.rows(o.merged())
 
-    def check_answers(self, trace_ids):
+    def check_answers(self, node, trace_ids):
         """Each of them by query, four at a time, complete and exact."""
-        wait_for("two polls of the block list", self.sees_all_blocks, 30)
 
         def chunk(ids):
             bad = []
             with requests.Session() as session:
                 for trace_id in ids:
-                    found, complete = self.ask(session, trace_id)
+                    found, complete = self.ask(session, trace_id, node)
                     want = self.traces.whole(trace_id)
                     if not complete or found != want:
                         bad.append(f"{trace_id.hex()}: {len(found)} of {len(want)}, {complete=}")
@@ -429,7 +467,9 @@ class Bed:
 
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             problems = [p for bad in pool.map(chunk, (trace_ids[i::4] for i in range(4))) for p in bad]
-        assert not problems, f"{len(problems)} of {len(trace_ids)}:\n" + "\n".join(problems[:20])
+        assert not problems, (
+            f"{node.name}: {len(problems)} of {len(trace_ids)}:\n" + "\n".join(problems[:20])
+        )
 
     def sees_all_blocks(self):
         if not hasattr(self, "polled"):

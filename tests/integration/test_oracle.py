@@ -21,7 +21,7 @@ SEED = int(os.environ.get("SPANMILL_SEED", random.SystemRandom().randrange(10**6
 SOAK = float(os.environ.get("SPANMILL_SOAK_SECONDS", 0))
 BROKERS = int(os.environ.get("SPANMILL_BROKERS", 1))
 ROUND = 300.0  # seconds of a soak's round
-EPISODES = {"agents": 12, "builders": 10, "store": 12, "broker": 3, "compactors": 6}
+EPISODES = {"agents": 12, "builders": 10, "store": 12, "broker": 3, "query": 5, "compactors": 6}
 
 
 class Lane(threading.Thread):
@@ -184,6 +184,14 @@ def freeze_compactor(bed, rng):
     frozen(rng.choice(bed.compactors), rng.uniform(0.5, 6))
 
 
+def kill_query_node(bed, rng):
+    kill(rng.choice([*bed.queriers, bed.front]))
+
+
+def freeze_querier(bed, rng):
+    frozen(rng.choice(bed.queriers), rng.uniform(0.5, 5))
+
+
 FAULTS = {
     "agents": (kill_agent, kill_agent, kill_agent_in_replay, freeze_agent, restart_agent),
     "builders": (
@@ -194,6 +202,7 @@ FAULTS = {
         store_slows_down, store_is_away, store_loses_answers, store_loses_commits,
         store_commits_late, store_halves_answers, store_is_slow,
     ),
+    "query": (kill_query_node, freeze_querier),
     "broker": (kill_broker, kill_broker, freeze_broker),
     "compactors": (kill_compactor, kill_compactor, freeze_compactor),
 }  # fmt: skip

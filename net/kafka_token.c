@@ -65,6 +65,18 @@ static int64_t whole_number(const char *p, const char *end)
 	return v;
 }
 
+/* A string without control characters, which JSON has none of. */
+static void take_principal(struct kafka_token *t, const char *claim, const char *end)
+{
+	int n = claim != NULL && *claim == '"' ? (int)(string_end(claim, end) - claim) - 2 : 0;
+
+	for (int i = 1; i <= n; i++)
+		if ((unsigned char)claim[i] < ' ')
+			return;
+	if (n > 0)
+		snprintf(t->principal, sizeof(t->principal), "%.*s", n, claim + 1);
+}
+
 void kafka_token_claims(struct kafka_token *t, uint64_t wall_ns)
 {
 	const char *first = strchr(t->text, '.');
@@ -85,10 +97,7 @@ void kafka_token_claims(struct kafka_token *t, uint64_t wall_ns)
 	claim = find_claim(p, end, "exp");
 	if (claim != NULL && whole_number(claim, end) > 0)
 		t->expires_ms = whole_number(claim, end) * 1000;
-	claim = find_claim(p, end, "sub");
-	if (claim != NULL && *claim == '"' && string_end(claim, end) - claim > 2)
-		snprintf(t->principal, sizeof(t->principal), "%.*s",
-			 (int)(string_end(claim, end) - claim - 2), claim + 1);
+	take_principal(t, find_claim(p, end, "sub"), end);
 }
 
 static bool is_token(const char *s)

@@ -2,18 +2,11 @@
  *
  * dead_letter.c - see dead_letter.h.
  */
-#include "base/clock.h"
 #include "base/mem.h"
-#include "base/str.h"
 #include "exporters/kafka/exporter.h"
+#include "pipeline/dead_letter_file.h"
 #include "pipeline/telemetry.h"
 #include "wire/otlp_encode.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { AGAIN_MS = 1000 };
 
@@ -21,64 +14,20 @@ static void write_next(struct kafka_state *st);
 
 /* ---- the file ---- */
 
-/* {"time":..,"topic":..,"tenant":..,"reason":..,"request":"<base64>"}; none of the texts has a
- * character that JSON would want escaped. */
-static char *line_of(const struct record *rec, size_t *n)
-{
-	char time[CLOCK_RFC3339_SIZE];
-	char *head, *line;
-
-	clock_format_rfc3339(clock_wall_ns(), time);
-	head = xasprintf("{\"time\":\"%s\",\"topic\":\"%s\",\"tenant\":\"%s\",\"reason\":\"%s\","
-			 "\"request\":\"",
-			 time, rec->route->topic->name, rec->route->tenant, rec->reason);
-	*n = strlen(head);
-	line = xmalloc(*n + 4 * ((rec->otlp->n + 2) / 3) + 5);
-	memcpy(line, head, *n);
-	free(head);
-	*n += str_base64(rec->otlp->p, rec->otlp->n, line + *n);
-	memcpy(line + *n, "\"}\n", 3);
-	*n += 3;
-	return line;
-}
-
-static int write_all(int fd, const char *p, size_t n)
-{
-	while (n > 0) {
-		ssize_t done = write(fd, p, n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -1;
-		p += done;
-		n -= (size_t)done;
-	}
-	return 0;
-}
-
-/* On a pool thread. A line that cannot be written whole is not written at all. */
+/* On a pool thread. */
 static void write_line(void *arg)
 {
 	struct kafka_state *st = arg;
-	const char *path = st->conf->dead_letter_file;
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-	struct err *err = &st->dead_letter.err;
-	struct stat was = { .st_size = 0 };
-	size_t n;
-	char *line = line_of(st->dead_letter.first, &n);
+	const struct record *rec = st->dead_letter.first;
+	const struct dead_letter_member v[] = {
+		{ "topic", LETTER_TEXT, bytes_str(rec->route->topic->name), 0 },
+		{ "tenant", LETTER_TEXT, bytes_str(rec->route->tenant), 0 },
+		{ "reason", LETTER_TEXT, bytes_str(rec->reason), 0 },
+		{ "request", LETTER_BASE64, { rec->otlp->p, rec->otlp->n }, 0 },
+	};
 
-	err_clear(err);
-	if (fd < 0 || fstat(fd, &was) < 0) {
-		err_errno(err, "open %s", path);
-	} else if (write_all(fd, line, n) < 0 || fdatasync(fd) < 0) {
-		err_errno(err, "write %s", path);
-		if (ftruncate(fd, was.st_size) < 0)
-			log_warn("half a dead letter stays in the file", "file", path);
-	}
-	if (fd >= 0)
-		close(fd);
-	free(line);
+	err_clear(&st->dead_letter.err);
+	dead_letter_file_put(st->conf->dead_letter_file, v, COUNT_OF(v), &st->dead_letter.err);
 }
 
 static struct record *take_first(struct dead_letter *d)

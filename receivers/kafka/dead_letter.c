@@ -8,17 +8,13 @@
  * headers say `topic`, `partition`, `offset` and `reason` (INTERFACE "Dead letters").
  * THREADS: put is called by the consumer's thread; the producer lives on a loop.
  */
-#include "base/clock.h"
 #include "base/mem.h"
-#include "base/str.h"
 #include "net/loop.h"
+#include "pipeline/dead_letter_file.h"
 #include "receivers/kafka/receiver.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { WAIT_S = 15 };
 
@@ -155,84 +151,19 @@ static int put_record(struct dead_letters *d, const struct kafka_message *m, con
 
 /* ---- the file ---- */
 
-static void add_base64(struct buf *out, struct bytes b)
-{
-	char *text = xmalloc(4 * ((b.n + 2) / 3) + 1);
-	size_t n = str_base64(b.p, b.n, text);
-
-	buf_add(out, text, n);
-	free(text);
-}
-
-/* Control characters and quotes would break the line. */
-static void add_text(struct buf *out, const char *text)
-{
-	for (; *text; text++)
-		buf_add_char(out, (unsigned char)*text < ' ' || *text == '"' || *text == '\\'
-					  ? '?'
-					  : *text);
-}
-
-static void add_line(struct buf *out, const struct kafka_message *m, const char *reason)
-{
-	char time[CLOCK_RFC3339_SIZE];
-
-	clock_format_rfc3339(clock_wall_ns(), time);
-	buf_printf(out, "{\"time\":\"%s\",\"topic\":\"%s\",\"partition\":%d,\"offset\":%llu,", time,
-		   m->at.topic, (int)m->at.partition, (unsigned long long)m->offset);
-	buf_add_str(out, "\"reason\":\"");
-	add_text(out, reason);
-	buf_add_str(out, "\",\"key\":");
-	if (m->has_key) {
-		buf_add_char(out, '"');
-		add_base64(out, m->key);
-		buf_add_char(out, '"');
-	} else {
-		buf_add_str(out, "null");
-	}
-	buf_add_str(out, ",\"value\":\"");
-	add_base64(out, m->value);
-	buf_add_str(out, "\"}\n");
-}
-
-static int write_all(int fd, struct bytes b)
-{
-	while (b.n > 0) {
-		ssize_t done = write(fd, b.p, b.n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -1;
-		b.p += done;
-		b.n -= (size_t)done;
-	}
-	return 0;
-}
-
-/* A line that cannot be written whole is not written at all. */
 static int put_line(struct dead_letters *d, const struct kafka_message *m, const char *reason,
 		    struct err *err)
 {
-	const char *path = d->conf->dead_letter_file;
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640), ret = -1;
-	struct stat was = { .st_size = 0 };
-	struct buf line = BUF_INIT;
+	const struct dead_letter_member v[] = {
+		{ "topic", LETTER_TEXT, bytes_str(m->at.topic), 0 },
+		{ "partition", LETTER_NUMBER, BYTES_EMPTY, (uint64_t)m->at.partition },
+		{ "offset", LETTER_NUMBER, BYTES_EMPTY, m->offset },
+		{ "reason", LETTER_TEXT, bytes_str(reason), 0 },
+		{ "key", m->has_key ? LETTER_BASE64 : LETTER_NULL, m->key, 0 },
+		{ "value", LETTER_BASE64, m->value, 0 },
+	};
 
-	add_line(&line, m, reason);
-	if (fd < 0 || fstat(fd, &was) < 0) {
-		err_errno(err, "open %s", path);
-	} else if (write_all(fd, buf_bytes(&line)) < 0 || fdatasync(fd) < 0) {
-		err_errno(err, "write %s", path);
-		if (ftruncate(fd, was.st_size) < 0)
-			log_warn("half a dead letter stays in the file", "file", path);
-	} else {
-		ret = 0;
-	}
-	if (fd >= 0)
-		close(fd);
-	buf_fini(&line);
-	return ret;
+	return dead_letter_file_put(d->conf->dead_letter_file, v, COUNT_OF(v), err);
 }
 
 /* ---- both ---- */
@@ -243,9 +174,9 @@ int dead_letters_put(struct dead_letters *d, const struct kafka_message *m, cons
 	if (d->producer == NULL && d->conf->dead_letter_file[0] == '\0')
 		return 0;
 	if (d->producer == NULL)
-		return put_line(d, m, reason, err);
+		return put_line(d, m, reason, err) < 0 ? -1 : 1;
 	if (put_record(d, m, reason, err) == 0)
-		return 0;
+		return 1;
 	if (err->retryable)
 		return -1;
 	log_error("the dead letter topic does not take a record, which is lost: raise its "

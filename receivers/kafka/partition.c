@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "receivers/kafka/receiver.h"
+#include "wire/pb.h"
 
 #include <stdio.h>
 
@@ -169,8 +170,9 @@ static bool bury(struct kafka_receiver_state *st, struct partition *p, const cha
 {
 	const struct kafka_message *m = &p->held[0];
 	struct err err = ERR_INIT;
+	int put = dead_letters_put(st->dead_letters, m, reason, &err);
 
-	if (dead_letters_put(st->dead_letters, m, reason, &err) < 0) {
+	if (put < 0) {
 		log_error("cannot write a dead letter, its partition waits", "receiver", p->c->id,
 			  "topic", p->topic, "partition", LOG_NUM(p->at.partition), "offset",
 			  LOG_NUM(m->offset), "error", err.msg);
@@ -179,8 +181,7 @@ static bool bury(struct kafka_receiver_state *st, struct partition *p, const cha
 	}
 	atomic_fetch_add(&st->broken, 1);
 	atomic_fetch_add(&st->count->damaged, 1);
-	if (conf_of(p)->dead_letter_topic[0] != '\0' || conf_of(p)->dead_letter_file[0] != '\0')
-		atomic_fetch_add(&st->dead, 1);
+	atomic_fetch_add(&st->dead, (uint64_t)put);
 	log_warn("a record cannot be read and is passed over", "receiver", p->c->id, "topic",
 		 p->topic, "partition", LOG_NUM(p->at.partition), "offset", LOG_NUM(m->offset),
 		 "reason", reason);
@@ -230,6 +231,23 @@ static void emit(struct kafka_receiver_state *st, struct partition *p, struct ba
 		component_emit(p->c, b);
 }
 
+/* The budget refused the first held record: for ever? A record that does not fit while hardly
+ * anything else is held would stop its partition for good. */
+static bool is_beyond_memory(struct kafka_receiver_state *st, struct partition *p, struct err *err)
+{
+	int64_t limit = atomic_load(&st->budget->limit);
+	int64_t others = atomic_load(&st->budget->used) - (int64_t)st->reserved;
+
+	if (!budget_is_too_small(st->budget, p->held[0].value.n) && others > limit / 8)
+		return false;
+	err_clear(err);
+	err_set(err, ERR_TOO_LARGE,
+		"record of %zu bytes, the memory budget of %lld has no room for it and its index: "
+		"raise memory_limiter.limit_mib",
+		p->held[0].value.n, (long long)limit);
+	return true;
+}
+
 /* One record alone. False: try again later. */
 static bool send_one(struct kafka_receiver_state *st, struct partition *p, const char *tenant)
 {
@@ -241,7 +259,7 @@ static bool send_one(struct kafka_receiver_state *st, struct partition *p, const
 		record_decode(p->c, st->consumer, &p->held[0], &n_bad, first_bad, &err);
 	struct batch *b = otlp ? batch_from_otlp(otlp, tenant, st->budget, &result, &err) : NULL;
 
-	if (b == NULL && err.kind == ERR_EXHAUSTED) {
+	if (b == NULL && err.kind == ERR_EXHAUSTED && !is_beyond_memory(st, p, &err)) {
 		stick(p, MEMORY_AGAIN_MS);
 		return false;
 	}
@@ -294,6 +312,19 @@ static bool send_joined(struct kafka_receiver_state *st, struct partition *p, si
 	return true;
 }
 
+/* Its fields end where the record does. One that says it is longer would, joined to the next, take
+ * that one's bytes for its own, and its spans would be gone without a word. */
+static bool is_whole(const struct kafka_message *m)
+{
+	struct bytes rest = m->value;
+	struct pb_field f;
+	int got;
+
+	while ((got = pb_next(&rest, &f)) > 0)
+		continue;
+	return got == 0;
+}
+
 /* How many of the held records make one run, which begins with the first. */
 static size_t run_length(struct kafka_receiver_state *st, struct partition *p, uint64_t limit,
 			 const char *tenant)
@@ -301,7 +332,7 @@ static size_t run_length(struct kafka_receiver_state *st, struct partition *p, u
 	size_t n = 1, bytes = p->held[0].value.n;
 
 	if (conf_of(p)->encoding != INPUT_OTLP_PROTO || record_has_extras(p->c) ||
-	    p->held[0].offset <= p->one_by_one)
+	    p->held[0].offset <= p->one_by_one || !is_whole(&p->held[0]))
 		return 1;
 	for (; n < p->n_held; n++) {
 		char other[TENANT_MAX + 1];
@@ -310,7 +341,7 @@ static size_t run_length(struct kafka_receiver_state *st, struct partition *p, u
 		bytes += p->held[n].value.n;
 		if (p->held[n].offset > limit || bytes > RUN_BYTES ||
 		    record_tenant(p->c, st->consumer, &p->held[n], other, NULL) < 0 ||
-		    strcmp(other, tenant) != 0 ||
+		    strcmp(other, tenant) != 0 || !is_whole(&p->held[n]) ||
 		    source_place(p->source, p->held[n].offset, &unused) != SOURCE_NEW)
 			break;
 	}

@@ -77,8 +77,8 @@ struct dead_letters;
 struct dead_letters *dead_letters_new(struct component *c, const struct kafka_settings *producer,
 				      struct err *err);
 void dead_letters_free(struct dead_letters *d);
-/* Write one record and wait until it is safe. -1: not now (try again); a record that the dead
- * letter topic itself does not take is logged and lost, 0. */
+/* Write one record and wait until it is safe: 1. -1: not now (try again). 0: there is no place for
+ * letters, or the dead letter topic itself does not take this one, which is logged and lost. */
 int dead_letters_put(struct dead_letters *d, const struct kafka_message *m, const char *reason,
 		     struct err *err);
 

@@ -12,8 +12,8 @@
  * Best of 5, each once a round, the sink's with 2 x 128. The CPU of a path is that of every thread
  * of its process, between idle and idle; the broker's is not in it. Its parts: receive is the
  * sink's; index what otlp -> nop takes beside; group the rest of the loop's thread (partition,
- * copy, debts, answers); compress is lz4 alone, as librdkafka calls it, here, 64 KiB at a time; produce
- * the rest of librdkafka's threads, and of the kernel's work for them.
+ * copy, debts, answers); compress is lz4 alone, as librdkafka calls it, here, 64 KiB at a time;
+ * produce the rest of librdkafka's threads, and of the kernel's work for them.
  *
  * Every run is checked: all calls answered OK, and at the end everything was delivered. Without
  * network and without an installed broker there is no figure, and it says so.

@@ -5,7 +5,9 @@ import base64
 import collections
 import json
 import os
+import random
 import subprocess
+import threading
 import time
 from concurrent import futures
 
@@ -262,6 +264,54 @@ def test_dead_letters_in_a_file(kafka, make_mill, tmp_path):
     check_sizes(sent, ids_of(map(decode, kafka.consume_all(topic))), ids_of(dead))
     assert all(d["topic"] == topic and d["tenant"] == "single-tenant" for d in lines)
     assert mill.stop()["delivered"] == len(SIZES)
+
+
+def dead_ids(path):
+    """The span ids of a file of dead letters; every line must be whole."""
+    with open(path, encoding="utf-8") as f:
+        lines = [json.loads(line) for line in f]
+    return ids_of(service.ExportTraceServiceRequest.FromString(base64.b64decode(d["request"])) for d in lines)
+
+
+def test_killed_while_dead_letters_are_written(kafka, make_mill, tmp_path):
+    """kill -9: every span that was acknowledged is in the topic or in the file, whose lines are
+    whole. Clients send again what was not answered, so a span may be in the file twice."""
+    topic, path = kafka.create_topic(), tmp_path / "dead.jsonl"
+    mill = make_mill(producer(kafka, topic, {"dead_letter": {"file": str(path)}}))
+    acked, halted = [], threading.Event()
+
+    def send():
+        while not halted.is_set():
+            request = giant(random.choice([3000, 1_200_000, 6_000_000]))
+            while not halted.is_set():
+                try:
+                    otlp.send_grpc(mill, request, timeout=5)
+                    acked.extend(otlp.span_ids(request))
+                    break
+                except grpc.RpcError:
+                    time.sleep(0.02)
+
+    senders = [threading.Thread(target=send) for _ in range(3)]
+    for s in senders:
+        s.start()
+    for _ in range(4):
+        n, size = len(acked), os.path.getsize(path) if path.exists() else 0
+        wait_for("letters", lambda: len(acked) > n + 5 and os.path.getsize(path) > size, timeout=30)
+        mill.kill()
+        mill.start()
+    halted.set()
+    for s in senders:
+        s.join()
+    found = set(ids_of(map(decode, kafka.consume_all(topic)))) | set(dead_ids(path))
+    assert set(acked) <= found
+    mill.stop()
+    # a piece of a line that a killed process left does not spoil the next letter
+    with open(path, "a", encoding="ascii") as f:
+        f.write('{"time":"2026-')
+    mill.start()
+    last = giant(2_000_000)
+    otlp.send_grpc(mill, last, timeout=10)
+    assert dead_ids(path)[-1:] == otlp.span_ids(last)
 
 
 def test_without_a_dead_letter_the_client_is_told(kafka, make_mill):

@@ -2,6 +2,7 @@
 the visible blocks once, whoever died, froze, lost its partitions or read again, and offsets are
 committed only when it is."""
 
+import base64
 import collections
 import glob
 import json
@@ -334,8 +335,6 @@ def test_broken_records_go_to_the_dead_letter_topic(kafka, make_mill):
 
 
 def test_broken_records_go_to_a_file(kafka, make_mill, tmp_path):
-    import base64
-
     topic, group = kafka.create_topic(), fresh_group()
     batch, ledger = records(5)
     batch.insert(2, {"value": b"\x0a\x05ab", "key": b"k"})
@@ -348,6 +347,97 @@ def test_broken_records_go_to_a_file(kafka, make_mill, tmp_path):
     assert (line["topic"], line["partition"], line["offset"]) == (topic, 0, 2)
     assert base64.b64decode(line["value"]) == b"\x0a\x05ab"
     assert base64.b64decode(line["key"]) == b"k"
+
+
+def large(size):
+    """A request of one span with an attribute of so many characters, none like the other."""
+    request = otlp.request(attributes=0)
+    next(otlp.spans_of(request)).attributes.append(
+        otlp.string("payload", os.urandom(size // 2 + 1).hex()[:size])
+    )
+    return request
+
+
+def letters_of(path):
+    with open(path, encoding="utf-8") as f:
+        return {d["offset"]: d for d in map(json.loads, f)}
+
+
+def test_records_of_every_size(kafka, make_mill, tmp_path):
+    """1 byte to 20 MB: what is a request is read, what is none is a letter, byte for byte, also when
+    it is compressed to almost nothing, and the partition goes on behind it."""
+    topic, group = kafka.create_topic(max_message_bytes=32 << 20), fresh_group()
+    path = tmp_path / "dead.jsonl"
+    good = [large(n) for n in (1, 500, 65_000, 999_000, 1_100_000, 5_000_000, 19_900_000, 10)]
+    values = [g.SerializeToString() for g in good]
+    poison = [b"\x0a", b"\x12" * 1001, b"\xff" * 20_000_000, os.urandom(3_000_000)]
+    poison[3] = b"\x0a\xff\xff\xff\x7f" + poison[3]
+    for at, value in zip((1, 3, 5, 8), poison, strict=True):
+        values.insert(at, value)
+    values.insert(2, b"\x0a\x00")  # a request, of no spans
+    kafka.produce(topic, values[:6])
+    kafka.produce(topic, values[6:], **{"compression.type": "zstd"})
+    mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"file": str(path)}}))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), {("single-tenant", s.span_id) for g in good for s in otlp.spans_of(g)})
+    letters = letters_of(path)
+    assert {o: base64.b64decode(d["value"]) for o, d in letters.items()} == {
+        o: v for o, v in enumerate(values) if v in poison
+    }
+    assert mill.metric("spanmill_dead_letter_records") == 4
+
+
+def test_a_broken_record_does_not_swallow_its_neighbour(kafka, make_mill, tmp_path):
+    """Records are joined before they are read: one that says it is longer than it is must not take
+    the next one's bytes for its own."""
+    topic, group = kafka.create_topic(), fresh_group()
+    path = tmp_path / "dead.jsonl"
+    batch, ledger = records(6, keyed=False)
+    whole = [r["value"] for r in batch]
+    size = len(whole[3])
+    assert 127 < size < 16384
+    # field 2 (nobody knows it), and exactly as long as the record behind it
+    whole.insert(3, bytes([0x12, 0x80 | size & 0x7F, size >> 7]))
+    kafka.produce(topic, whole)
+    mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"file": str(path)}}))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+    assert list(letters_of(path)) == [3]
+
+
+def test_a_record_beyond_the_memory_is_a_letter(kafka, make_mill, tmp_path):
+    """It is some KB in the topic and 60 MB in memory: it must not stop its partition for ever, nor
+    take the memory."""
+    topic, group = kafka.create_topic(max_message_bytes=8 << 20), fresh_group()
+    path = tmp_path / "dead.jsonl"
+    before, after = records(10)[0], records(10)[0]
+    bomb = otlp.request(attributes=0)
+    next(otlp.spans_of(bomb)).attributes.append(otlp.string("payload", "x" * 60_000_000))
+    kafka.produce(topic, before)
+    kafka.produce(topic, [bomb.SerializeToString()], **{"compression.type": "gzip"})
+    kafka.produce(topic, after)
+    assert kafka.end_offsets(topic) == {0: 21}
+    mill = make_mill(
+        reader(kafka, topic, group, receiver={"dead_letter": {"file": str(path)}},
+               overlay={"processors": {"memory_limiter": {"limit_mib": 48}}})
+    )  # fmt: skip
+    wait_committed(kafka, group, topic)
+    assert list(letters_of(path)) == [10]
+    assert "memory budget" in letters_of(path)[10]["reason"]
+    assert sum(visible(mill.data).values()) == 80
+
+
+def test_a_letter_that_no_topic_takes_is_said(kafka, make_mill):
+    """Not counted as a dead letter, and the partition goes on."""
+    topic, dead, group = kafka.create_topic(max_message_bytes=4 << 20), kafka.create_topic(), fresh_group()
+    batch, ledger = records(4)
+    kafka.produce(topic, [os.urandom(2_000_000), b"\x0a"] + batch)
+    mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"topic": dead}}))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+    assert "the dead letter topic does not take a record" in mill.stderr()
+    assert mill.metric("spanmill_dead_letter_records") == 1
+    assert mill.metric("otelcol_kafka_receiver_unmarshal_failed_spans_total") == 2
 
 
 # -- encodings, topics

@@ -40,7 +40,8 @@ bool compact_chain_is_used(const struct compact_chain *c, const char *block)
 /* What there is of an output. */
 struct look {
 	bool has_data, has_meta, has_compacted;
-	uint64_t data_ns;
+	/* Of its objects: `data` may bear the time when its upload began. */
+	uint64_t newest_ns;
 };
 
 static int note_object(void *arg, const struct backend_entry *e, struct err *err)
@@ -54,10 +55,8 @@ static int note_object(void *arg, const struct backend_entry *e, struct err *err
 	name++;
 	l->has_meta |= strcmp(name, "meta.json") == 0;
 	l->has_compacted |= strcmp(name, "meta.compacted.json") == 0;
-	if (strcmp(name, "data") == 0) {
-		l->has_data = true;
-		l->data_ns = e->mtime_ns;
-	}
+	l->has_data |= strcmp(name, "data") == 0;
+	l->newest_ns = MAX(l->newest_ns, e->mtime_ns);
 	return 0;
 }
 
@@ -78,7 +77,7 @@ static bool is_void(const struct look *l, uint64_t record_ns)
 {
 	if (l->has_meta || l->has_compacted)
 		return false;
-	return !l->has_data || record_ns > l->data_ns + COMPACT_COMMIT_MAX_S * NS_PER_S;
+	return !l->has_data || record_ns > l->newest_ns + COMPACT_COMMIT_MAX_S * NS_PER_S;
 }
 
 static int publish(struct compact_chain *c, const struct block_meta *m, const struct look *l,

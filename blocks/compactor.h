@@ -14,8 +14,8 @@
  * and now and then for the whole store: orphans, old records and leases.
  *
  * Any number of compactors may work on one store, be killed and sleep at any point: no span is
- * lost, none is stored twice (docs/decisions/040). Metas are kept from cycle to cycle and begin with the
- * tenant index; before a block is marked or merged its own meta.json is read again.
+ * lost, none is stored twice (docs/decisions/040). Metas are kept from cycle to cycle and begin
+ * with the tenant index; before a block is marked or merged its own meta.json is read again.
  *
  * THREADS: new, cycle and free on one thread; stop and stats on any.
  * LIMITS: a block_meta per block and tenant, charged to the budget; one merge at a time.

@@ -176,6 +176,16 @@ void store_remove_live(struct store *s, struct live_source *live)
 	pthread_mutex_unlock(&s->live_lock);
 }
 
+bool store_has_live(struct store *s)
+{
+	bool has;
+
+	pthread_mutex_lock(&s->live_lock);
+	has = s->live != NULL;
+	pthread_mutex_unlock(&s->live_lock);
+	return has;
+}
+
 struct live_list {
 	struct live_source **v;
 	size_t n, cap;

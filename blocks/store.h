@@ -63,6 +63,8 @@ struct block_cache *store_cache(struct store *s);
 void store_add_live(struct store *s, struct live_source *live);
 /* Returns when no call of find or flush is under way: tell a waiting flush to end first. */
 void store_remove_live(struct store *s, struct live_source *live);
+/* Does this process write blocks, too? */
+bool store_has_live(struct store *s);
 /* A block just published by this process: visible at once. */
 void store_add_block(struct store *s, const struct block_meta *m);
 /* Poll now. */

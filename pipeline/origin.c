@@ -12,11 +12,23 @@
 #include "pipeline/origin.h"
 
 #include "base/mem.h"
+#include "base/rng.h"
+
+#include <pthread.h>
 
 enum { MARK_DELIVERED = 1, MARK_HELD = 2, MARK_REASON_SHIFT = 4 };
 enum { OPEN, WITHDRAWN, SETTLED };
 
+struct origin_marks {
+	uint64_t number; /* of the first span; span_numbers.h */
+	_Atomic uint8_t v[];
+};
+
 struct ledger ledger;
+
+static _Atomic uint64_t next_number = 1;
+static pthread_once_t epoch_once = PTHREAD_ONCE_INIT;
+static uint64_t epoch;
 
 static const char *const reason_names[DROP_REASON_MAX] = {
 	[DROP_SAMPLED] = "sampled",
@@ -66,14 +78,15 @@ static void note_retry(struct origin *o, enum drop_reason reason)
 
 void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra)
 {
-	_Atomic uint8_t *none = NULL, *marks;
+	struct origin_marks *none = NULL, *marks;
 
 	if (extra == 0 || n == 0)
 		return;
 	if (atomic_load(&o->marks) == NULL) {
-		marks = xcalloc(o->n_spans, sizeof(*marks));
+		marks = xcalloc(1, sizeof(*marks) + o->n_spans);
+		marks->number = atomic_fetch_add(&next_number, o->n_spans);
 		if (!atomic_compare_exchange_strong(&o->marks, &none, marks))
-			free((void *)marks);
+			free(marks);
 	}
 	atomic_fetch_add(&o->owed, (int64_t)n * extra);
 }
@@ -83,13 +96,32 @@ bool origin_has_marks(const struct origin *o)
 	return atomic_load_explicit(&o->marks, memory_order_acquire) != NULL;
 }
 
+uint64_t origin_number(const struct origin *o, uint32_t ordinal)
+{
+	const struct origin_marks *marks =
+		atomic_load_explicit(&o->marks, memory_order_acquire);
+
+	return marks != NULL ? marks->number + ordinal : 0;
+}
+
+static void make_epoch(void)
+{
+	rng_kernel(&epoch, sizeof(epoch));
+}
+
+uint64_t origin_epoch(void)
+{
+	pthread_once(&epoch_once, make_epoch);
+	return epoch;
+}
+
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason)
 {
 	_Atomic uint8_t *mark;
 	uint8_t old, add = 0;
 
 	assert(ordinal < o->n_spans);
-	mark = &atomic_load_explicit(&o->marks, memory_order_acquire)[ordinal];
+	mark = &atomic_load_explicit(&o->marks, memory_order_acquire)->v[ordinal];
 	old = atomic_load_explicit(mark, memory_order_relaxed);
 	if (v == VERDICT_HELD)
 		return !(atomic_fetch_or(mark, MARK_HELD) & MARK_HELD);
@@ -197,10 +229,10 @@ static void read_tallies(struct origin *o, struct books *to)
 
 static void add_marks(struct origin *o, struct books *to)
 {
-	_Atomic uint8_t *marks = atomic_load(&o->marks);
+	const struct origin_marks *marks = atomic_load(&o->marks);
 
 	for (uint32_t i = 0; marks != NULL && i < o->n_spans; i++) {
-		uint8_t m = atomic_load_explicit(&marks[i], memory_order_relaxed);
+		uint8_t m = atomic_load_explicit(&marks->v[i], memory_order_relaxed);
 
 		/* Held before delivered: the log will report the delivery when the span leaves it.
 		 */
@@ -245,7 +277,7 @@ uint32_t origin_fini(struct origin *o)
 			atomic_fetch_add(&ledger.dropped[r], books.dropped[r]);
 	}
 	atomic_fetch_sub(&ledger.in_flight, o->n_spans);
-	free((void *)atomic_exchange(&o->marks, NULL));
+	free(atomic_exchange(&o->marks, NULL));
 	return refused ? 0 : o->n_spans;
 }
 

@@ -67,6 +67,7 @@ struct origin_outcome {
 };
 
 struct source_range;
+struct origin_marks;
 
 struct origin {
 	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
@@ -76,7 +77,7 @@ struct origin {
 	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */
 	/* Spans that met their one verdict outside a fan-out, for the books. */
 	_Atomic uint32_t n_delivered, n_held, n_dropped[DROP_REASON_MAX];
-	_Atomic(_Atomic uint8_t *) marks; /* one byte per span once fanned out; see origin.c */
+	_Atomic(struct origin_marks *) marks; /* once fanned out; see origin.c */
 	_Atomic int withdrawn;            /* answered before it settled */
 	_Atomic int retry_reason;         /* of the first RETRYABLE verdict, + 1 */
 	bool promised;                    /* the client was told "taken" before any verdict */
@@ -114,6 +115,11 @@ void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra);
 /* True once some of the origin's spans went through a fan-out. A caller that settles spans asks
  * once per batch and origin, and then follows one way for all of them: marks, or tallies. */
 bool origin_has_marks(const struct origin *o);
+/* The number of one of its spans, with which logs tell it from others of the epoch; 0 while there
+ * are no marks. */
+uint64_t origin_number(const struct origin *o, uint32_t ordinal);
+/* Of this process: no two of them have the same. */
+uint64_t origin_epoch(void);
 /* One span's verdict, when there are marks; origin_settle_marked follows. True when the span is now
  * HELD and was not before: this log answers for it in the books. */
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason);

@@ -266,7 +266,7 @@ static bool read_next(struct sending_queue *q, uint64_t known_to)
 			continue;
 		l->has_next = batch_record_parse(l->next.payload, &l->next_request, &err) == 0;
 		if (l->has_next)
-			sending_queue_found_spans(q, l->next.lsn, l->next_request.n_spans);
+			sending_queue_found(q, l->next.lsn, &l->next_request);
 		else
 			note_damage(q, &err);
 	}
@@ -326,7 +326,7 @@ static void count_found(struct sending_queue *q)
 			     ? segment_reader_next(l->counter, &rec, &err)
 			     : 0;
 		if (rc == 1 && batch_record_parse(rec.payload, &br, &err) == 0)
-			sending_queue_found_spans(q, rec.lsn, br.n_spans);
+			sending_queue_found(q, rec.lsn, &br);
 	}
 	if (rc < 0 && err.retryable)
 		note_damage(q, &err);
@@ -412,6 +412,7 @@ void *sending_queue_feeder(void *arg)
 		else
 			sending_queue_note_disk(q);
 		sending_queue_retry_parked(q);
+		sending_queue_counted_all(q);
 		pthread_mutex_lock(&q->lock);
 		if (step == NULL && !was_freed && !l->stopping && next_step_locked(q) == NULL &&
 		    sending_queue_free_point(l) == l->freed_to)

@@ -11,9 +11,9 @@
  * all have a verdict. The log is freed up to the oldest run that is not.
  *
  * THE BOOKS: the ledger counts every span here once: batch_hold says how many of a record's spans
- * are ours to report (fewer than it has when a log of another exporter holds them too), and runs of
- * records where the two differ are remembered. What damage took is what is left of `held` when
- * everything else was finished.
+ * are ours to report (fewer than it has when a log of another exporter holds them too), for records
+ * found at start span_numbers_count does; runs of records where the two differ are remembered. What
+ * damage took is what is left of `held` when everything else was finished.
  *
  * A full log or disk refuses. With block_on_overflow the append is parked instead, until there is
  * room or its client was told to come back; the budget, which holds its bytes, bounds how many are.
@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pipeline/sending_queue_log_private.h"
+#include "pipeline/span_numbers.h"
 #include "pipeline/telemetry.h"
 
 #include <signal.h>
@@ -68,29 +69,31 @@ static void refuse(struct append *ap, const struct err *err)
 		     too_large ? DROP_TOO_LARGE : DROP_QUEUE_FULL, err);
 }
 
-static void note_claims(struct sending_queue_log *l, uint64_t lsn, uint32_t n_claimed)
+static void note_claims(struct claims *c, uint64_t lsn, uint32_t n_claimed)
 {
-	struct claims *last = l->n_claims > l->claims_at ? &l->claims[l->n_claims - 1] : NULL;
+	struct claim *last = c->n > c->at ? &c->v[c->n - 1] : NULL;
 
 	if (last != NULL && last->last + 1 == lsn && last->n_claimed == n_claimed) {
 		last->last = lsn;
 		return;
 	}
-	if (l->claims_at > 64 && l->claims_at > l->n_claims / 2) {
-		l->n_claims -= l->claims_at;
-		memmove(l->claims, l->claims + l->claims_at, l->n_claims * sizeof(*l->claims));
-		l->claims_at = 0;
+	if (c->at > 64 && c->at > c->n / 2) {
+		c->n -= c->at;
+		memmove(c->v, c->v + c->at, c->n * sizeof(*c->v));
+		c->at = 0;
 	}
-	l->claims = xgrow(l->claims, &l->cap_claims, l->n_claims + 1, sizeof(*l->claims));
-	l->claims[l->n_claims++] = (struct claims){ lsn, lsn, n_claimed };
+	c->v = xgrow(c->v, &c->cap, c->n + 1, sizeof(*c->v));
+	c->v[c->n++] = (struct claim){ lsn, lsn, n_claimed };
 }
 
 uint32_t sending_queue_take_claim(struct sending_queue_log *l, uint64_t lsn, uint32_t n_spans)
 {
-	while (l->claims_at < l->n_claims && l->claims[l->claims_at].last < lsn)
-		l->claims_at++;
-	if (l->claims_at < l->n_claims && l->claims[l->claims_at].first <= lsn)
-		return MIN(l->claims[l->claims_at].n_claimed, n_spans);
+	struct claims *c = lsn < l->found_to ? &l->found_claims : &l->claims;
+
+	while (c->at < c->n && c->v[c->at].last < lsn)
+		c->at++;
+	if (c->at < c->n && c->v[c->at].first <= lsn)
+		return MIN(c->v[c->at].n_claimed, n_spans);
 	return n_spans;
 }
 
@@ -212,29 +215,12 @@ static void appended(struct segment_append *a)
 	n_claimed = batch_hold(ap->b);
 	pthread_mutex_lock(&q->lock);
 	if (n_claimed != ap->b->tables.n_spans)
-		note_claims(l, a->lsn, n_claimed);
+		note_claims(&l->claims, a->lsn, n_claimed);
 	l->held += n_claimed;
 	l->known_to = a->lsn + 1;
 	pthread_cond_signal(&l->wake);
 	pthread_mutex_unlock(&q->lock);
 	append_free(ap);
-}
-
-/* The record of ap->b as pieces. */
-static void lay_out(struct append *ap)
-{
-	struct batch *b = ap->b;
-	struct batch_encoding e;
-	struct iovec *iov;
-	size_t n_head = batch_record_head(ap->head, b->tenant, b->tables.n_spans, clock_wall_ns());
-
-	batch_encode(b, &ap->arena, &e);
-	iov = arena_alloc(&ap->arena, (e.n_pieces + 1) * sizeof(*iov));
-	iov[0] = (struct iovec){ ap->head, n_head };
-	for (size_t i = 0; i < e.n_pieces; i++)
-		iov[i + 1] = (struct iovec){ (void *)(uintptr_t)e.pieces[i].p, e.pieces[i].n };
-	ap->a.iov = iov;
-	ap->a.n_iov = (uint32_t)(e.n_pieces + 1);
 }
 
 void sending_queue_log_append(struct sending_queue *q, struct batch *b)
@@ -245,7 +231,7 @@ void sending_queue_log_append(struct sending_queue *q, struct batch *b)
 	ap->q = q;
 	ap->b = b;
 	ap->a.done = appended;
-	lay_out(ap);
+	batch_record_lay_out(b, clock_wall_ns(), &ap->arena, ap->head, &ap->a);
 	pthread_mutex_lock(&q->lock);
 	q->log->n_appending++;
 	pthread_mutex_unlock(&q->lock);
@@ -255,17 +241,31 @@ void sending_queue_log_append(struct sending_queue *q, struct batch *b)
 
 /* ---- the books ---- */
 
-void sending_queue_found_spans(struct sending_queue *q, uint64_t lsn, uint32_t n)
+void sending_queue_found(struct sending_queue *q, uint64_t lsn, const struct batch_record *br)
 {
 	struct sending_queue_log *l = q->log;
+	uint32_t n;
 
 	if (lsn >= l->found_to || lsn < l->counted_to)
 		return;
+	n = span_numbers_count(br->numbers, br->n_spans);
 	ledger_found(n);
 	pthread_mutex_lock(&q->lock);
+	if (n != br->n_spans)
+		note_claims(&l->found_claims, lsn, n);
 	l->held += n;
 	l->counted_to = lsn + 1;
 	pthread_mutex_unlock(&q->lock);
+}
+
+void sending_queue_counted_all(struct sending_queue *q)
+{
+	struct sending_queue_log *l = q->log;
+
+	if (!l->counts || l->counted_to < l->found_to)
+		return;
+	l->counts = false;
+	span_numbers_end();
 }
 
 uint64_t sending_queue_free_point(const struct sending_queue_log *l)
@@ -393,6 +393,8 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 	l->fed_to = l->freed_to = l->counted_to = found.first_lsn;
 	l->known_to = l->found_to = found.next_lsn;
 	l->reader = segment_reader_new(l->log, found.first_lsn);
+	l->counts = true;
+	span_numbers_begin();
 	if (found.records > 0)
 		log_info("sending queue found records of an earlier run", "exporter", id_of(q),
 			 "records", LOG_NUM(found.records), "bytes", LOG_NUM(found.bytes));
@@ -472,13 +474,16 @@ void sending_queue_log_close(struct sending_queue *q)
 	segment_reader_free(l->counter);
 	segment_log_free_to(l->log, sending_queue_free_point(l));
 	sending_queue_write_off(l);
+	if (l->counts)
+		span_numbers_end();
 	segment_log_close(l->log);
 	for (run = l->oldest; run != NULL; run = next) {
 		next = run->next;
 		free(run);
 	}
 	pthread_cond_destroy(&l->wake);
-	free(l->claims);
+	free(l->claims.v);
+	free(l->found_claims.v);
 	free(l->dir);
 	free(l);
 	q->log = NULL;

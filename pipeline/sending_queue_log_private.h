@@ -22,9 +22,13 @@ struct run {
 };
 
 /* Records first..last of which the ledger counts n_claimed spans each, not all they have. */
-struct claims {
+struct claim {
 	uint64_t first, last;
 	uint32_t n_claimed;
+};
+struct claims {
+	struct claim *v; /* ascending; [at, n) */
+	size_t at, n, cap;
 };
 
 /* What is being joined: requests one after the other are one request. The feeder's. */
@@ -55,9 +59,8 @@ struct sending_queue_log {
 	uint64_t found_to, counted_to; /* below: there at start; of those in the ledger */
 	uint64_t held;                 /* spans the ledger counts here */
 	uint64_t n_appending;
-	struct run *oldest, *newest; /* open */
-	struct claims *claims;       /* [claims_at, n_claims) */
-	size_t claims_at, n_claims, cap_claims;
+	struct run *oldest, *newest;          /* open */
+	struct claims claims, found_claims;   /* of what was there at start, in any case below */
 	bool keeps;                           /* some are given up until the next start */
 	struct append *parked, **parked_tail; /* block_on_overflow: wait for room, in order */
 	/* ---- the feeder's ---- */
@@ -66,14 +69,17 @@ struct sending_queue_log {
 	struct segment_record next; /* read, and not joined yet */
 	struct batch_record next_request;
 	bool has_next;
+	bool counts;             /* keeps span_numbers: until what was found is counted */
 	uint64_t one_by_one_to;  /* below: do not join, one of them is damaged */
 	uint64_t pause_until_ns; /* after a failed read */
 };
 
 /* Spans of a record of n_spans that the ledger counts here. Called in LSN order, with the lock. */
 uint32_t sending_queue_take_claim(struct sending_queue_log *l, uint64_t lsn, uint32_t n_spans);
-/* A record of n spans that was there at start goes into the books, unless it did before. */
-void sending_queue_found_spans(struct sending_queue *q, uint64_t lsn, uint32_t n);
+/* A record that was there at start goes into the books, unless it did before. The feeder. */
+void sending_queue_found(struct sending_queue *q, uint64_t lsn, const struct batch_record *br);
+/* Says so when all of them did. The feeder. */
+void sending_queue_counted_all(struct sending_queue *q);
 /* Records below are not needed any more. With the lock. */
 uint64_t sending_queue_free_point(const struct sending_queue_log *l);
 /* Some are not read yet. With the lock. */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pipeline/registry.h"
+#include "pipeline/span_numbers.h"
 #include "pipeline/system.h"
 
 #include <stdio.h>
@@ -256,6 +257,8 @@ static void shutdown_all(struct service *s)
 
 int service_start(struct service *s, struct err *err)
 {
+	int ret = 0;
+
 	atomic_store(&s->phase, SERVICE_STARTING);
 	s->started_mono_ns = clock_mono_ns();
 	if (start_loops(s, err) < 0)
@@ -267,9 +270,13 @@ int service_start(struct service *s, struct err *err)
 			goto fail;
 	}
 	log_info("Starting extensions...");
-	for (size_t k = 0; k < COUNT_OF(start_order); k++)
-		if (start_kind(s, start_order[k], err) < 0)
-			goto fail;
+	/* What one log found is not counted again by one that starts later. */
+	span_numbers_begin();
+	for (size_t k = 0; ret == 0 && k < COUNT_OF(start_order); k++)
+		ret = start_kind(s, start_order[k], err);
+	span_numbers_end();
+	if (ret < 0)
+		goto fail;
 	/* Before anybody is told so: who waits for the line and who asks see the same. */
 	log_info("Everything is ready. Begin running and processing data.");
 	atomic_store(&s->phase, SERVICE_RUNNING);

@@ -11,6 +11,7 @@
 #include "exporters/blocks/section_log_private.h"
 #include "pipeline/batch_record.h"
 #include "pipeline/segment_reader.h"
+#include "pipeline/span_numbers.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -71,17 +72,21 @@ static bool is_full(const struct section_log *l)
 
 /* Index a durable record and settle its batch: in this order, so that an acknowledged span is
  * always found, and under one lock, so that the section that holds it answers for it in the ledger.
- * A replayed batch has no origin to settle. */
+ * A batch `found` at start has no origin to settle. */
 static void add_to_open(struct section_log *l, struct batch *b, const struct segment_position *at,
-			uint64_t lsn, uint64_t wall_ns, bool replayed)
+			uint64_t lsn, uint64_t wall_ns, const struct batch_record *found)
 {
+	uint32_t n_claimed;
+
 	pthread_mutex_lock(&l->lock);
 	live_section_add(l->open, b->tenant, at, lsn, wall_ns, &b->tables);
-	if (!replayed && l->o.sent != NULL)
+	if (found == NULL && l->o.sent != NULL)
 		atomic_fetch_add_explicit(l->o.sent, b->tables.n_spans, memory_order_relaxed);
-	if (replayed)
-		ledger_found(b->tables.n_spans);
-	l->open->n_claimed += replayed ? b->tables.n_spans : batch_hold(b);
+	n_claimed = found != NULL ? span_numbers_count(found->numbers, b->tables.n_spans)
+				  : batch_hold(b);
+	if (found != NULL)
+		ledger_found(n_claimed);
+	l->open->n_claimed += n_claimed;
 	l->next_lsn = lsn + 1;
 	if (is_full(l))
 		section_log_close_open(l);
@@ -135,26 +140,10 @@ static void appended(struct segment_append *a)
 	struct pending *p = a->owner;
 
 	if (a->err.kind == ERR_NONE)
-		add_to_open(p->log, p->batch, &a->position, a->lsn, p->wall_ns, false);
+		add_to_open(p->log, p->batch, &a->position, a->lsn, p->wall_ns, NULL);
 	else
 		batch_settle(p->batch, VERDICT_RETRYABLE, DROP_REASON_MAX, &a->err);
 	pending_free(p);
-}
-
-static void fill_pieces(struct pending *p)
-{
-	struct batch_encoding e;
-	struct iovec *iov;
-
-	batch_encode(p->batch, &p->arena, &e);
-	iov = arena_alloc(&p->arena, (e.n_pieces + 1) * sizeof(*iov));
-	iov[0].iov_base = p->head;
-	iov[0].iov_len =
-		batch_record_head(p->head, p->batch->tenant, p->batch->tables.n_spans, p->wall_ns);
-	for (size_t i = 0; i < e.n_pieces; i++)
-		iov[i + 1] = (struct iovec){ (void *)e.pieces[i].p, e.pieces[i].n };
-	p->append.iov = iov;
-	p->append.n_iov = (uint32_t)e.n_pieces + 1;
 }
 
 static void append_record(struct section_log *l, struct batch *b)
@@ -167,7 +156,7 @@ static void append_record(struct section_log *l, struct batch *b)
 	p->wall_ns = clock_wall_ns();
 	p->append.done = appended;
 	p->append.owner = p;
-	fill_pieces(p);
+	batch_record_lay_out(b, p->wall_ns, &p->arena, p->head, &p->append);
 	if (segment_log_append(l->log, &p->append, &err) == 0)
 		return;
 	batch_settle(b, err.retryable ? VERDICT_RETRYABLE : VERDICT_PERMANENT, DROP_TOO_LARGE,
@@ -255,7 +244,7 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 	b = batch_from_otlp(copy, r.tenant, NULL, &result, err);
 	if (b == NULL)
 		return -1;
-	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, true);
+	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, &r);
 	batch_unref(b);
 	return 0;
 }

@@ -11,7 +11,7 @@
  * rate is from the first span at the next hop to the last; the memory's spread is that of VmRSS
  * from a tenth of the way to the end. Every span must arrive once, and the books balance.
  *
- *   SPANMILL_DRAIN_MB=4096 build/tests/bench/bench_drain     a backlog of that size; 1,024 by default
+ *   SPANMILL_DRAIN_MB=4096 build/tests/bench/bench_drain   a backlog of that size; 1,024 by default
  *
  * SPEC: issue 4, "It must show": drains a backlog in flat memory.
  */
@@ -70,7 +70,8 @@ static void make_bodies(struct body *bodies)
 	uint8_t head[BATCH_RECORD_HEAD_MAX];
 
 	for (uint64_t i = 0; i < BODIES; i++) {
-		size_t n = batch_record_head(head, TENANT_DEFAULT, PAYLOAD_SPANS, clock_wall_ns());
+		size_t n =
+			batch_record_head(head, TENANT_DEFAULT, PAYLOAD_SPANS, clock_wall_ns(), 0);
 
 		buf_add(&bodies[i].record, head, n);
 		payload_request(&bodies[i].record, PAYLOAD_SPANS, i + 1);

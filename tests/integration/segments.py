@@ -30,7 +30,9 @@ def records(path):
     while data[at : at + 4] == b"SpR1":
         (size,) = struct.unpack_from("<I", data, at + 4)
         payload = data[at + FRAME : at + FRAME + size]
-        out.append(Stretch(at, at + FRAME + size, span_ids(payload[16 + payload[1] :])))
+        (trailer,) = struct.unpack_from("<H", payload, 2)
+        request = payload[16 + payload[1] : size - trailer]
+        out.append(Stretch(at, at + FRAME + size, span_ids(request)))
         at += (FRAME + size + 7) // 8 * 8
     return out
 

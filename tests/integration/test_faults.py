@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from faults import SHAPES, Oracle, seeded, small_disk
+from faults import DISK_MIB, SHAPES, Oracle, seeded, small_disk
 from loadgen import Gen
 from mill import wait_for
 
@@ -22,7 +22,8 @@ SECONDS = float(os.environ.get("SPANMILL_FAULT_SECONDS", 0)) / len(SHAPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_faults(tmp_path, shape):
     rng = seeded("SPANMILL_FAULT_SEED")
-    with small_disk() as disk:
+    # Blocks stay, and the filter alone of each takes 100 KiB.
+    with small_disk(DISK_MIB + min(6 * int(EPISODES + SECONDS), 4000)) as disk:
         oracle = Oracle(tmp_path, shape, rng, disk)
         done = {}
         try:

@@ -46,6 +46,34 @@ def test_nothing_sent(make_mill):
     assert make_mill().stop() == {"accepted": 0, "delivered": 0, "dropped": 0, "held": 0}
 
 
+def test_two_logs_count_once_after_a_kill(make_mill, tmp_path):
+    """The blocks exporter's log and a disk queue hold the same spans: each is accepted once by the
+    next process too, and stays held until both are done with it."""
+    mill = make_mill(
+        overlay={
+            "exporters": {
+                "blocks": {"flush_on_shutdown": False, "max_block_age": "1h"},
+                "otlp": {
+                    "endpoint": "127.0.0.1:1",
+                    "tls": {"insecure": True},
+                    "sending_queue": {"storage": "file_storage"},
+                },
+            },
+            "extensions": {"file_storage": {"directory": str(tmp_path / "queue"), "create_directory": True}},
+            "service": {
+                "extensions": ["trace_store", "query", "health_check", "file_storage"],
+                "pipelines": {"traces": {"exporters": ["blocks", "otlp"]}},
+            },
+        }
+    )
+    for _ in range(10):
+        otlp.send_grpc(mill, otlp.request(n_spans=7))
+    mill.kill()
+    for _ in range(2):
+        mill.start()
+        assert mill.stop() == {"accepted": 70, "delivered": 0, "dropped": 0, "held": 70}
+
+
 def test_no_flush_on_shutdown_holds(make_mill):
     """flush_on_shutdown: false leaves the spans in the log: held, and accepted again by the next
     process."""

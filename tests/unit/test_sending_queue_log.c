@@ -7,6 +7,7 @@
 
 #include "pipeline/fanout.h"
 #include "pipeline/segment_dir.h"
+#include "pipeline/span_numbers.h"
 
 #include <fcntl.h>
 
@@ -346,45 +347,103 @@ static void consume_first(struct component *c, struct batch *b)
 	sending_queue_consume(bed_of(c)->q, b);
 }
 
-/* Two exporters with a log each: every span counts once, held and delivered. */
-static void two_logs_count_each_span_once(void **state)
+/* Two exporters with a log each. */
+struct pair {
+	struct bed *beds[2];
+	char dirs[2][128];
+	struct fanout_target targets[2];
+	struct fanout f;
+};
+
+static void pair_start(struct pair *p)
 {
 	static const struct component_type type = { .name = "hop",
 						    .kind = KIND_EXPORTER,
 						    .consume = consume_first };
-	struct bed *beds[2];
-	char dirs[2][128];
-	struct fanout_target targets[2];
-	struct fanout f = { targets, 2, 2 };
 
-	(void)state;
 	for (int k = 0; k < 2; k++) {
-		beds[k] = log_bed_new(k ? "two" : "one");
-		snprintf(dirs[k], sizeof(dirs[k]), "%s", beds[k]->storage.directory);
-		beds[k]->storage.directory = dirs[k];
-		beds[k]->components[0].type = &type;
-		targets[k] = (struct fanout_target){ &beds[k]->components[0], false };
-		bed_start(beds[k]);
+		p->beds[k] = log_bed_new(k ? "two" : "one");
+		snprintf(p->dirs[k], sizeof(p->dirs[k]), "%s", p->beds[k]->storage.directory);
+		p->beds[k]->storage.directory = p->dirs[k];
+		p->beds[k]->components[0].type = &type;
+		p->targets[k] = (struct fanout_target){ &p->beds[k]->components[0], false };
+		bed_start(p->beds[k]);
 	}
-	for (uint32_t i = 0; i < 500; i++) {
-		struct batch *b = make_spans(i * 3, 3, 10, "t", &beds[0]->service.budget);
+	p->f = (struct fanout){ p->targets, 2, 2 };
+}
+
+static void pair_send(struct pair *p, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = first; i < first + n; i++) {
+		struct batch *b = make_spans(i * 3, 3, 10, "t", &p->beds[0]->service.budget);
 
 		memset(&clients[i], 0, sizeof(clients[i]));
 		origin_init(&clients[i].origin, 3, client_settled);
 		batch_bind(b, &clients[i].origin);
-		fanout_consume(&f, b);
+		fanout_consume(&p->f, b);
 	}
-	WAIT_FOR(all_settled(clients, 500));
+	WAIT_FOR(all_settled(clients, first + n));
+}
+
+static void pair_end(struct pair *p)
+{
+	for (int k = 0; k < 2; k++)
+		bed_stop(p->beds[k]);
+	bed_free(p->beds[1]);
+	bed_free(p->beds[0]);
+}
+
+/* Every span counts once, held and delivered. */
+static void two_logs_count_each_span_once(void **state)
+{
+	struct pair p;
+
+	(void)state;
+	pair_start(&p);
+	pair_send(&p, 0, 500);
 	WAIT_FOR(ledger.held == 0 && ledger.delivered == 1500);
 	for (int k = 0; k < 2; k++) {
-		WAIT_FOR(sending_queue_is_drained(beds[k]->q));
-		assert_each_once(beds[k], 1500);
+		WAIT_FOR(sending_queue_is_drained(p.beds[k]->q));
+		assert_each_once(p.beds[k], 1500);
 	}
 	assert_balance(1500, 1500, 0, 0);
+	pair_end(&p);
+}
+
+/* After a restart too: of what both found, and of what one of them alone still had. */
+static void two_logs_count_each_span_once_after_a_restart(void **state)
+{
+	struct pair p;
+
+	(void)state;
+	pair_start(&p);
+	p.beds[0]->behave = hop_hold;
+	pair_send(&p, 0, 100);
+	WAIT_FOR(p.beds[1]->n_ok == 300);
+	hop_change(p.beds[1], hop_hold);
+	pair_send(&p, 100, 400);
+	/* Of the first 300 whoever was first to hold them answers for. */
+	assert_balance(1500, ledger.delivered, 0, 1500 - (int64_t)ledger.delivered);
 	for (int k = 0; k < 2; k++)
-		bed_stop(beds[k]);
-	bed_free(beds[1]);
-	bed_free(beds[0]);
+		bed_stop(p.beds[k]);
+	memset(&ledger, 0, sizeof(ledger));
+	span_numbers_begin(); /* as the service does around all starts */
+	bed_start(p.beds[1]);
+	WAIT_FOR(ledger.held == 1200);
+	bed_start(p.beds[0]);
+	span_numbers_end();
+	pair_send(&p, 500, 100);
+	WAIT_FOR(ledger.held == 1800);
+	usleep(20000);
+	assert_balance(1800, 0, 0, 1800);
+	for (int k = 0; k < 2; k++) {
+		hop_change(p.beds[k], hop_ok);
+		hop_release(p.beds[k]);
+		WAIT_FOR(p.beds[k]->n_ok == 1800);
+	}
+	WAIT_FOR(ledger.held == 0);
+	assert_balance(1800, 1800, 0, 0);
+	pair_end(&p);
 }
 
 static void storage_must_be_running(void **state)
@@ -436,6 +495,7 @@ int main(void)
 		cmocka_unit_test(damaged_records_are_counted),
 		cmocka_unit_test(damaged_records_found_at_start),
 		cmocka_unit_test(two_logs_count_each_span_once),
+		cmocka_unit_test(two_logs_count_each_span_once_after_a_restart),
 		cmocka_unit_test(storage_must_be_running),
 	};
 

@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 
 import boto3
 import botocore
@@ -285,3 +286,16 @@ def make_certificates(directory):
     signer = ["-CA", at["ca.pem"], "-CAkey", at["ca.key"], "-CAcreateserial"]
     openssl("x509", "-req", "-in", at["csr"], *signer, "-extfile", extension, "-out", at["pem"])
     return at["pem"], at["key.pem"], at["ca.pem"]
+
+
+def serve(folder):
+    """For programs in C: one SeaweedFS with a bucket until our input ends; prints
+    "endpoint bucket access_key secret_key"."""
+    with Seaweed(os.path.abspath(folder)) as server:
+        print(server.endpoint, server.create_bucket(), ACCESS, SECRET, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:2] == ["--serve"] and len(sys.argv) == 3, __doc__
+    serve(sys.argv[2])

@@ -1,0 +1,148 @@
+"""Query nodes over a real bucket: what they find, and how many requests that takes."""
+
+import os
+import subprocess
+
+import pytest
+import requests
+
+import otlp
+import tempo
+from mill import ROOT, SANITIZED, merged, query_node, wait_for
+
+MISSING = "0123456789abcdef0123456789abcdef"
+
+
+def trace_id_of(sent):
+    return next(otlp.spans_of(sent)).trace_id
+
+
+def make_builder(make_mill, seaweed, bucket, **extensions):
+    """All in one process, sections stay open until a flush."""
+    store = merged(seaweed.overlay(bucket), {"extensions": extensions})
+    return make_mill(overlay=merged(store, {"exporters": {"blocks": {"max_block_age": "10m"}}}))
+
+
+def make_query(make_mill, server, bucket, poll="1s", endpoint=None, **query):
+    def config(ports):
+        c = merged(query_node(ports, "data"), server.overlay(bucket, endpoint=endpoint))
+        c["extensions"]["trace_store"]["blocklist_poll"] = poll
+        c["extensions"]["query"].update(query)
+        return c
+
+    return make_mill(config)
+
+
+def flush(mill):
+    requests.post(mill.url("query", "/flush"), timeout=20).raise_for_status()
+
+
+def requests_of(mill, op):
+    return mill.metric("spanmill_s3_requests", op=op)
+
+
+def test_live_and_stored_spans_through_a_bucket(make_mill, seaweed):
+    """Found while it is live, the moment it is a block (the query node's own poll is a minute away),
+    and after; and when the builder is gone the answer says so."""
+    bucket = seaweed.create_bucket()
+    builder = make_builder(make_mill, seaweed, bucket)
+    at = f"127.0.0.1:{builder.ports['query']}"
+    query = make_query(make_mill, seaweed, bucket, "60s", builders=[at], builder_timeout="1s")
+    sent = otlp.request(n_spans=3)
+    otlp.send_grpc(builder, sent)
+    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+    flush(builder)
+    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+    assert tempo.get(query, MISSING) is None
+    builder.stop()
+    got, complete, message = tempo.get_partial(query, trace_id_of(sent), "v2 protobuf")
+    assert not complete and at in message
+    assert tempo.ask_form(query, MISSING, "v1 json").status_code == 503
+    # once it has polled, the block is found without the builder; the answer still misses one
+    fresh = make_query(make_mill, seaweed, bucket, builders=[at], builder_timeout="1s")
+    got, complete, _ = tempo.get_partial(fresh, trace_id_of(sent))
+    otlp.assert_same(got, sent)
+    assert not complete
+
+
+def test_a_poll_of_known_blocks_is_one_list(make_mill, seaweed):
+    bucket = seaweed.create_bucket()
+    builder = make_builder(make_mill, seaweed, bucket)
+    for _ in range(3):
+        otlp.send_grpc(builder, otlp.request())
+        flush(builder)
+    builder.stop()
+    query = make_query(make_mill, seaweed, bucket, "200ms")
+    assert query.metric("spanmill_blocks_listed") == 3
+    metas = query.metric("spanmill_blocks_metas_read")
+    assert metas <= 3
+    lists = requests_of(query, "list")
+    wait_for("five more polls", lambda: requests_of(query, "list") >= lists + 10)
+    assert query.metric("spanmill_blocks_metas_read") == metas
+    # a damaged index costs requests only
+    seaweed.client.put_object(Bucket=bucket, Key="single-tenant/index.json.gz", Body=b"\x1f\x8b no")
+    wait_for(
+        "the index to be refused",
+        lambda: query.metric("spanmill_blocks_tenant_indexes", result="unreadable") == 1,
+    )
+    assert query.metric("spanmill_blocks_listed") == 3
+
+
+def test_a_store_that_is_away_makes_the_answer_incomplete(make_mill, seaweed, bad_network):
+    """Blocks that cannot be read are missed, not absent."""
+    bucket = seaweed.create_bucket()
+    builder = make_builder(make_mill, seaweed, bucket)
+    sent = otlp.request()
+    otlp.send_grpc(builder, sent)
+    flush(builder)
+    builder.stop()
+    query = make_query(make_mill, seaweed, bucket, "60s", f"http://127.0.0.1:{bad_network.port}")
+    bad_network.behave = lambda request: "cut" if "bloom" in request.path else None
+    assert tempo.ask_form(query, trace_id_of(sent), "v1 json").status_code == 503
+    got, complete, message = tempo.get_partial(query, trace_id_of(sent), "v2 json")
+    assert got is None and not complete and "1 of 1 places" in message
+    bad_network.behave = None
+    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+
+
+def test_a_block_deleted_behind_our_back_is_looked_for_elsewhere(make_mill, seaweed):
+    """As compaction does: the block on the list is gone, and what it held is in one that came since."""
+    bucket = seaweed.create_bucket()
+    builder = make_builder(make_mill, seaweed, bucket)
+    sent = otlp.request()
+    otlp.send_grpc(builder, sent)
+    flush(builder)
+    query = make_query(make_mill, seaweed, bucket, "60s")
+    old = {k for k in seaweed.keys(bucket) if k.startswith("single-tenant/")}
+    otlp.send_grpc(builder, sent)  # the same spans, in another block
+    flush(builder)
+    builder.stop()
+    for key in old:
+        seaweed.client.delete_object(Bucket=bucket, Key=key)
+    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+    assert query.metric("spanmill_blocks_listed") == 1
+
+
+@pytest.mark.skipif(SANITIZED, reason="the bench is of the plain build")
+def test_requests_of_a_look_up(seaweed):
+    """bench_query_s3 with few blocks: start by the tenant index, a front end over two queriers, every
+    trace whole, and no more requests than promised (p50 <= 4, p99 <= 12)."""
+    program = "build/tests/bench/bench_query_s3"
+    subprocess.run(["make", "-s", program], cwd=ROOT, check=True, timeout=300)
+    done = subprocess.run(
+        [program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "SPANMILL_BENCH_BLOCKS": "192"},
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = {
+        line.split(" | ")[0].strip(): float(line.split(" | ")[1].split()[0])
+        for line in done.stdout.splitlines()
+        if " | " in line
+    }
+    assert figures["query over S3: start of a querier: meta.json read"] == 0
+    assert figures["query over S3: start of a querier: GETs"] <= 2

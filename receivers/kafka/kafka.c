@@ -257,21 +257,49 @@ static bool kafka_receiver_is_ready(struct component *c, char *why, size_t why_s
 
 /* ---- metrics ---- */
 
-static void partition_samples(struct kafka_receiver_state *st, struct buf *out, const char *name,
-			      const char *help, bool in_seconds)
+static double lag_records(const struct partition *p)
+{
+	return (double)atomic_load(&p->lag_records);
+}
+
+static double lag_seconds(const struct partition *p)
 {
 	uint64_t now_ms = clock_wall_ns() / NS_PER_MS;
+	uint64_t oldest = atomic_load(&p->oldest_timestamp_ms);
 
-	telemetry_head(out, name, "gauge", help);
-	for (struct partition *p = st->partitions; p != NULL; p = p->next) {
-		uint64_t oldest = atomic_load(&p->oldest_timestamp_ms);
-		double late = oldest > 0 && now_ms > oldest ? (double)(now_ms - oldest) / 1000 : 0;
-		char number[16];
+	return oldest > 0 && now_ms > oldest ? (double)(now_ms - oldest) / 1000 : 0;
+}
 
-		snprintf(number, sizeof(number), "%d", (int)p->at.partition);
-		telemetry_sample(
-			out, name, in_seconds ? late : (double)atomic_load(&p->lag_records),
-			"receiver", st->c->id, "topic", p->topic, "partition", number, NULL);
+static double done_with(const struct partition *p)
+{
+	return (double)atomic_load(&p->done_with);
+}
+
+/* One gauge per partition. Call it with the lock. */
+static void partition_samples(struct kafka_receiver_state *st, struct buf *out)
+{
+	static const struct {
+		const char *name, *help;
+		double (*value)(const struct partition *p);
+	} rows[] = {
+		{ "spanmill_kafka_lag_records", "Records that are not done with.", lag_records },
+		{ "spanmill_kafka_lag_seconds",
+		  "Age of the first record that is read and not done with.", lag_seconds },
+		{ "otelcol_kafka_receiver_offset_lag", "The same as spanmill_kafka_lag_records.",
+		  lag_records },
+		{ "otelcol_kafka_receiver_current_offset",
+		  "Offset up to which records are done with; 0 before the first.", done_with },
+	};
+
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		telemetry_head(out, rows[i].name, "gauge", rows[i].help);
+		for (const struct partition *p = st->partitions; p != NULL; p = p->next) {
+			char number[16];
+
+			snprintf(number, sizeof(number), "%d", (int)p->at.partition);
+			telemetry_sample(out, rows[i].name, rows[i].value(p), "receiver", st->c->id,
+					 "topic", p->topic, "partition", number, NULL);
+		}
 	}
 }
 
@@ -304,10 +332,7 @@ static void kafka_receiver_metrics(struct component *c, struct buf *out)
 				 c->id, NULL);
 	}
 	pthread_mutex_lock(&st->lock);
-	partition_samples(st, out, "spanmill_kafka_lag_records", "Records that are not done with.",
-			  false);
-	partition_samples(st, out, "spanmill_kafka_lag_seconds",
-			  "Age of the first record that is read and not done with.", true);
+	partition_samples(st, out);
 	pthread_mutex_unlock(&st->lock);
 }
 

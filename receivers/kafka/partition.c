@@ -458,6 +458,7 @@ static void note_lag(struct kafka_receiver_state *st, struct partition *p,
 		next = high;
 	atomic_store(&p->lag_records, high > next ? high - next : 0);
 	atomic_store(&p->oldest_timestamp_ms, oldest);
+	atomic_store(&p->done_with, s->committable);
 }
 
 void partition_look_after(struct kafka_receiver_state *st, struct partition *p, uint64_t now_ns)

@@ -115,7 +115,8 @@ struct partition {
 	uint64_t stored;     /* offset told to Kafka */
 	bool was_read;
 	uint64_t first_read, next_read;                    /* offsets */
-	_Atomic uint64_t lag_records, oldest_timestamp_ms; /* 0: nothing is late */
+	/* For the metrics. oldest_timestamp_ms 0: nothing is late. */
+	_Atomic uint64_t lag_records, oldest_timestamp_ms, done_with;
 	struct partition *next;
 };
 

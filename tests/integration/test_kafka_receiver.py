@@ -20,7 +20,7 @@ import otlp
 import tempo
 import tempo_block
 from kafka_bed import CLUSTER_ID
-from mill import forwarder, merged, run, wait_for
+from mill import SANITIZED, forwarder, merged, run, wait_for
 
 GROUP_KEYS = {"session_timeout": "2s", "heartbeat_interval": "500ms"}
 
@@ -67,11 +67,14 @@ def fresh_group():
     return f"g-{uuid.uuid4().hex[:8]}"
 
 
-def records(n, tenants=(None,), keyed=True, n_spans=4):
-    """n records of a trace each, and the ledger: (tenant, span id) of what they hold."""
+def records(n, tenants=(None,), keyed=True, n_spans=4, trace_ids=None):
+    """n records of a trace each, and the ledger: (tenant, span id) of what they hold. Their ids are
+    appended to trace_ids."""
     out, ledger = [], set()
     for i in range(n):
         request = otlp.request(n_spans=n_spans)
+        if trace_ids is not None:
+            trace_ids.append(next(otlp.spans_of(request)).trace_id)
         tenant = tenants[i % len(tenants)]
         record = {"value": request.SerializeToString()}
         if tenant:
@@ -288,9 +291,10 @@ def test_topic_made_again(kafka, make_mill):
 
 
 def test_topic_grows(kafka, make_mill):
-    """Two partitions more under load, from a producer with and without keys: every trace is found."""
-    topic, group = kafka.create_topic(partitions=4), fresh_group()
-    feed = Feed(kafka, topic)
+    """Two partitions more under load, from a producer with and without keys: every trace is found
+    by its id, in blocks."""
+    topic, group, ids = kafka.create_topic(partitions=4), fresh_group(), []
+    feed = Feed(kafka, topic, trace_ids=ids)
     feed.start()
     mill = make_mill(
         reader(kafka, topic, group, receiver={"metadata": {"refresh_interval": "500ms"}})
@@ -302,6 +306,9 @@ def test_topic_grows(kafka, make_mill):
     ledger = feed.finish()
     wait_committed(kafka, group, topic)
     check_once(visible(mill.data), ledger)
+    assert all(kafka.end_offsets(topic).values()), "a partition without a record"
+    for trace_id in random.sample(ids, min(len(ids), 200)):
+        assert len(list(otlp.spans_of(tempo.get(mill, trace_id)))) == 4, trace_id.hex()
 
 
 # -- what cannot be read
@@ -338,12 +345,15 @@ def test_broken_records_go_to_a_file(kafka, make_mill, tmp_path):
     topic, group = kafka.create_topic(), fresh_group()
     batch, ledger = records(5)
     batch.insert(2, {"value": b"\x0a\x05ab", "key": b"k"})
+    # the reason quotes it, and the line must stay JSON
+    batch.append({"value": batch[0]["value"], "headers": {"tenant": b'\xff"\n\xc3'}})
     kafka.produce(topic, batch)
     letters = tmp_path / "dead.jsonl"
     mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"file": str(letters)}}))
     wait_committed(kafka, group, topic)
     check_once(visible(mill.data), ledger)
-    (line,) = [json.loads(text) for text in letters.read_text().splitlines()]
+    line, other = [json.loads(text) for text in letters.read_text(encoding="utf-8").splitlines()]
+    assert other["offset"] == 6 and "is no tenant name" in other["reason"]
     assert (line["topic"], line["partition"], line["offset"]) == (topic, 0, 2)
     assert base64.b64decode(line["value"]) == b"\x0a\x05ab"
     assert base64.b64decode(line["key"]) == b"k"
@@ -528,12 +538,113 @@ def test_next_hop_that_refuses(kafka, make_mill, next_hop):
         return config
 
     mill = make_mill(make)
-    time.sleep(2)  # the hop is away: nothing may be committed meanwhile
+    # the hop is away: nothing may be committed meanwhile, and all of it is late
+    wait_for("the lag", lambda: mill.metric("spanmill_kafka_lag_seconds") > 4, 20)
+    assert mill.metric("spanmill_kafka_lag_records") == 60
+    assert mill.metric("otelcol_kafka_receiver_offset_lag", topic=topic) == 60
     assert kafka.committed(group, topic) == {}
     hop.start()
     wait_committed(kafka, group, topic)
+    wait_for("no lag", lambda: mill.metric("spanmill_kafka_lag_records") == 0)
+    assert mill.metric("spanmill_kafka_lag_seconds") == 0
+    assert mill.metric("otelcol_kafka_receiver_current_offset", topic=topic) == 60
     got = {s.span_id for r in hop.taken for s in otlp.spans_of(r)}
     assert {s for _, s in ledger} == got
+
+
+def test_partitions_wait_for_memory(kafka, make_mill, next_hop):
+    """The hop is away and takes what it is owed out of the budget: partitions are paused, the
+    process stays small and a member of its group, and all arrives when the hop is back."""
+    topic, group = kafka.create_topic(partitions=2), fresh_group()
+    hop = next_hop(start=False)
+    sent = [large(1_000_000 + i) for i in range(90)]
+    values = [{"value": r.SerializeToString(), "partition": i % 2} for i, r in enumerate(sent)]
+    kafka.set_topic_config(topic, max_message_bytes=2 << 20)
+    kafka.produce(topic, values)
+
+    def make(ports):
+        config = forwarder(
+            ports, f"127.0.0.1:{hop.port}",
+            exporter={"sending_queue": {"queue_size": 100_000}, "timeout": "2s"},
+        )  # fmt: skip
+        config["receivers"] = reader(kafka, topic, group)(ports)["receivers"]
+        config["processors"] = {"memory_limiter": {"check_interval": "1s", "limit_mib": 32}}
+        config["service"]["pipelines"]["traces"].update(
+            receivers=["kafka"], processors=["memory_limiter"]
+        )
+        return config
+
+    mill = make_mill(make)
+    wait_for("records", lambda: mill.metric("otelcol_kafka_receiver_records_total") > 4, 20)
+    seen = [-1]
+
+    def stands_still():
+        seen.append(mill.metric("otelcol_kafka_receiver_records_total"))
+        return seen[-1] == seen[-2]
+
+    wait_for("it to stand still", stands_still, 30, step=1)
+    assert seen[-1] < 80, "more was read than there is memory for"
+    assert mill.metric("spanmill_kafka_lag_records") == 90
+    time.sleep(3)  # longer than session_timeout
+    if not SANITIZED:
+        assert mill.proc_status("VmHWM") < 110 << 20
+    hop.start()
+    wait_committed(kafka, group, topic)
+    got = collections.Counter(s.span_id for r in hop.taken for s in otlp.spans_of(r))
+    assert set(got) == {s.span_id for r in sent for s in otlp.spans_of(r)}
+    assert "partition given up" not in mill.stderr()
+
+
+# -- where it begins and ends
+
+
+def test_initial_offset_latest(kafka, make_mill):
+    """What was there before the group began is left out, and only that; a restart goes on behind
+    what was committed."""
+    topic, group = kafka.create_topic(), fresh_group()
+    early = records(10)[0]
+    kafka.produce(topic, early)
+    mill = make_mill(reader(kafka, topic, group, receiver={"initial_offset": "latest"}))
+    late, ledgers = [], []
+    while not visible(mill.data):  # it may take a moment to know where the end was
+        batch, ledger = records(1)
+        kafka.produce(topic, batch)
+        late.append(batch[0])
+        ledgers.append(ledger)
+        time.sleep(0.05)
+    wait_committed(kafka, group, topic)
+    found = visible(mill.data)
+    first = next(i for i, ledger in enumerate(ledgers) if ledger <= set(found))
+    check_once(found, set().union(*ledgers[first:]))
+    mill.stop()
+    batch, ledger = records(5)
+    kafka.produce(topic, batch)
+    mill.start()
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger.union(*ledgers[first:]))
+
+
+def test_stop_without_flush(kafka, make_mill):
+    """flush_on_shutdown: false: it ends at once, nothing is committed of what is in no block, and
+    all of it is read again."""
+    topic, group = kafka.create_topic(partitions=2), fresh_group()
+    batch, ledger = records(40)
+    kafka.produce(topic, batch)
+    open_long = {"exporters": {"blocks": {"max_block_age": "1h", "flush_on_shutdown": False}}}
+    mill = make_mill(reader(kafka, topic, group, overlay=open_long))
+    wait_for("the records", lambda: mill.metric("spanmill_kafka_lag_seconds") > 0, 20)
+    wait_for("all", lambda: mill.metric("otelcol_kafka_receiver_records_total") == 40, 20)
+    start = time.monotonic()
+    balance = mill.stop()
+    assert time.monotonic() - start < 5
+    committed = sum(kafka.committed(group, topic).values())
+    assert sum(visible(mill.data).values()) == 4 * committed
+    assert balance["delivered"] == 4 * committed
+    mill.config["exporters"]["blocks"]["max_block_age"] = "300ms"
+    mill.write_config()
+    mill.start()
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
 
 
 # -- configuration

@@ -279,7 +279,7 @@ static double metric(struct bench *b, const char *name, const char *label)
 	return sum;
 }
 
-static double gets(struct bench *b)
+static double gets_of(struct bench *b)
 {
 	return metric(b, "spanmill_s3_requests", "op=\"get\"");
 }
@@ -343,17 +343,17 @@ static void measure_cold(struct bench *b, const double ready_ms[2])
 	double before, first;
 
 	report_value("query over S3: start of a querier", MAX(ready_ms[0], ready_ms[1]), "ms");
-	report_value("query over S3: start of a querier: GETs", gets(b) / 2, "");
+	report_value("query over S3: start of a querier: GETs", gets_of(b) / 2, "");
 	report_value("query over S3: start of a querier: LISTs",
 		     metric(b, "spanmill_s3_requests", "op=\"list\"") / 2, "");
 	report_value("query over S3: start of a querier: meta.json read",
 		     metric(b, "spanmill_blocks_metas_read", "") / 2, "");
 	if (metric(b, "spanmill_blocks_listed", "") != 2.0 * (double)b->n_blocks)
 		give_up("start", "blocks are missing");
-	before = gets(b);
+	before = gets_of(b);
 	first = look_up(b);
 	report_value("query over S3: first look-up of a shard", first, "ms");
-	report_value("query over S3: first look-up of a shard: GETs", gets(b) - before, "");
+	report_value("query over S3: first look-up of a shard: GETs", gets_of(b) - before, "");
 }
 
 static bool measure_warm(struct bench *b)
@@ -363,10 +363,10 @@ static bool measure_warm(struct bench *b)
 	bool ok;
 
 	for (size_t i = 0; i < n_asked; i++) {
-		double before = gets(b);
+		double before = gets_of(b);
 
 		ms[i] = look_up(b);
-		n[i] = gets(b) - before;
+		n[i] = gets_of(b) - before;
 	}
 	ok = report_limit("query over S3: GETs of a look-up, p50", percentile(n, n_asked, 0.5), "",
 			  "Tempo: a bloom GET a block, warm or not", AT_MOST, 4);

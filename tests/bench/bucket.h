@@ -33,12 +33,24 @@ static inline void bucket_exec(const char *folder, int in, int out)
 	_exit(127);
 }
 
+/* Its line, which may come in pieces. */
+static inline void bucket_read_line(struct bucket *b, int fd)
+{
+	size_t have = 0;
+	ssize_t n;
+
+	while (have < sizeof(b->text) - 1 && memchr(b->text, '\n', have) == NULL &&
+	       (n = read(fd, b->text + have, sizeof(b->text) - 1 - have)) > 0)
+		have += (size_t)n;
+	b->text[have] = '\0';
+	b->text[strcspn(b->text, "\n")] = '\0';
+}
+
 /* False when there is none to be had: its words are on stderr. */
 static inline bool bucket_start(struct bucket *b, const char *folder)
 {
 	char *rest = b->text;
 	int in[2], out[2];
-	ssize_t n;
 
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
 		return false;
@@ -49,10 +61,9 @@ static inline bool bucket_start(struct bucket *b, const char *folder)
 	close(in[0]);
 	close(out[1]);
 	b->until = in[1];
-	n = b->pid < 0 ? -1 : read(out[0], b->text, sizeof(b->text) - 1);
+	if (b->pid > 0)
+		bucket_read_line(b, out[0]);
 	close(out[0]);
-	b->text[n > 0 ? n : 0] = '\0';
-	b->text[strcspn(b->text, "\n")] = '\0';
 	b->endpoint = strsep(&rest, " ");
 	b->name = strsep(&rest, " ");
 	b->access_key = strsep(&rest, " ");

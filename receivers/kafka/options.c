@@ -8,6 +8,7 @@
 #include "pipeline/conf_tree.h"
 #include "receivers/kafka/receiver.h"
 
+#include <regex.h>
 #include <stdio.h>
 
 enum { QUEUED_KBYTES = 16384 };
@@ -167,6 +168,44 @@ static bool is_topic_name(const char *name)
 				 "0123456789._-")] == '\0';
 }
 
+/* librdkafka reads POSIX extended expressions; the Collector's are Go's. One that means something
+ * else would match nothing, and nobody would know why nothing comes. */
+static void check_pattern(const char *pattern, const char *key, const struct conf_node *node,
+			  struct conf_errors *errs, const char *path)
+{
+	static const char *const not_posix[] = {
+		"\\d", "\\D", "\\A", "\\z", "\\p", "(?", "*?", "+?"
+	};
+	char why[100];
+	regex_t re;
+	int rc = regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB);
+
+	if (rc == 0) {
+		regfree(&re);
+	} else {
+		regerror(rc, &re, why, sizeof(why));
+		conf_error_at(errs, node, path, key, "write a POSIX extended regular expression",
+			      "invalid regular expression \"%.100s\": %s", pattern, why);
+	}
+	for (size_t i = 0; rc == 0 && i < COUNT_OF(not_posix); i++)
+		if (strstr(pattern, not_posix[i]) != NULL)
+			conf_error_at(errs, node, path, key,
+				      "write a POSIX extended regular expression, for example "
+				      "[0-9] for \\d",
+				      "\"%s\" of \"%.100s\" means something else here",
+				      not_posix[i], pattern);
+}
+
+static void check_excluded(const char *pattern, const struct conf_node *node,
+			   struct conf_errors *errs, const char *path)
+{
+	check_pattern(pattern, "traces.exclude_topics", node, errs, path);
+	if (strchr(pattern, ',') != NULL)
+		conf_error_at(errs, node, path, "traces.exclude_topics",
+			      "write several expressions, or one without a comma",
+			      "librdkafka would read \"%.100s\" as two", pattern);
+}
+
 static void check_topics(const struct kafka_receiver_config *conf, const struct conf_node *node,
 			 struct conf_errors *errs, const char *path)
 {
@@ -179,7 +218,9 @@ static void check_topics(const struct kafka_receiver_config *conf, const struct 
 		const char *t = conf->topics.items[i];
 
 		any_pattern |= is_pattern(t);
-		if (!is_pattern(t) && !is_topic_name(t))
+		if (is_pattern(t))
+			check_pattern(t, "traces.topics", node, errs, path);
+		else if (!is_topic_name(t))
 			conf_error_at(errs, node, path, "traces.topics",
 				      "letters, digits, '.', '_' and '-', at most 249 of them, or "
 				      "a regular expression that begins with ^",
@@ -189,6 +230,10 @@ static void check_topics(const struct kafka_receiver_config *conf, const struct 
 		conf_error_at(errs, node, path, "traces.exclude_topics",
 			      "begin a topic with ^, or remove it",
 			      "leaves nothing out: no topic is a regular expression");
+	for (size_t i = 0; i < conf->exclude_topics.n; i++)
+		check_excluded(conf->exclude_topics.items[i], node, errs, path);
+	if (conf->old_exclude[0] != '\0')
+		check_excluded(conf->old_exclude, node, errs, path);
 }
 
 static void warn(const struct conf_node *node, struct conf_errors *errs, const char *path,
@@ -257,10 +302,10 @@ void kafka_receiver_validate(void *config, const struct conf_node *node, struct 
 	if (conf->strategy == STRATEGY_STICKY)
 		conf_error_at(errs, node, path, "group_rebalance_strategy",
 			      "write cooperative-sticky", "librdkafka has no eager sticky");
-	if (conf->heartbeat_ns * 3 > conf->session_timeout_ns)
+	if (conf->heartbeat_ns >= conf->session_timeout_ns)
 		conf_error_at(errs, node, path, "heartbeat_interval",
-			      "at most a third of session_timeout",
-			      "too long for the session_timeout");
+			      "a third of session_timeout is usual",
+			      "must be shorter than session_timeout");
 	if (conf->group_id[0] == '\0')
 		conf_error_at(errs, node, path, "group_id", "name the consumer group",
 			      "must not be empty");

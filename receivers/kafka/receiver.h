@@ -114,7 +114,7 @@ struct partition {
 	uint64_t seek_to;    /* still to be done; UINT64_MAX: nothing */
 	uint64_t stored;     /* offset told to Kafka */
 	bool was_read;
-	uint64_t first_read, next_read;                    /* offsets */
+	uint64_t first_read, next_read; /* offsets */
 	/* For the metrics. oldest_timestamp_ms 0: nothing is late. */
 	_Atomic uint64_t lag_records, oldest_timestamp_ms, done_with;
 	struct partition *next;

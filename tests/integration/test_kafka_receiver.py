@@ -397,6 +397,32 @@ def test_records_of_every_size(kafka, make_mill, tmp_path):
     assert mill.metric("spanmill_dead_letter_records") == 4
 
 
+def test_aborted_transactions_are_not_read(kafka, make_mill):
+    from confluent_kafka import Producer
+
+    topic, group = kafka.create_topic(), fresh_group()
+    plain, ledger = records(3)
+    kafka.produce(topic, plain)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
+    producer.init_transactions(20)
+    for is_kept in (False, True, False):
+        batch, spans = records(4)
+        producer.begin_transaction()
+        for record in batch:
+            producer.produce(topic, **record)
+        producer.flush(20)
+        if is_kept:
+            producer.commit_transaction(20)
+            ledger |= spans
+        else:
+            producer.abort_transaction(20)
+    behind, spans = records(3)
+    kafka.produce(topic, behind)
+    mill = make_mill(reader(kafka, topic, group))
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger | spans)
+
+
 def test_a_broken_record_does_not_swallow_its_neighbour(kafka, make_mill, tmp_path):
     """Records are joined before they are read: one that says it is longer than it is must not take
     the next one's bytes for its own."""
@@ -659,6 +685,10 @@ def test_stop_without_flush(kafka, make_mill):
         ({"traces": {"exclude_topics": ["x"]}}, "no topic is a regular expression"),
         ({"librdkafka": {"enable.auto.commit": "true"}}, "offsets are committed after delivery"),
         ({"dead_letter": {"topic": "otlp_spans"}}, "would be read again"),
+        ({"traces": {"topics": [r"^spans-\d+$"]}}, "[0-9] for"),
+        ({"traces": {"topics": ["^spans-("]}}, "invalid regular expression"),
+        ({"traces": {"topics": ["^a"], "exclude_topics": ["a{1,2}"]}}, "as two"),
+        ({"heartbeat_interval": "10s"}, "must be shorter than session_timeout"),
     ],
 )
 def test_what_asks_for_less_is_refused(tmp_path, keys, words):

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define USAGE "usage: spanmill [COMMAND] " CMD_CONFIG_USAGE "\n"
@@ -111,11 +112,20 @@ static void open_standard_fds(void)
 		close(fd);
 }
 
+/* libuv reads it at the pool's first use; here there is one thread yet. Look-ups wait for buckets and
+ * for other nodes, not for processors: with libuv's four threads, four that wait for a frozen
+ * builder would keep out all others. What is set already stays. */
+static void size_pool(void)
+{
+	setenv("UV_THREADPOOL_SIZE", "16", 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *c = argc > 1 ? find_command(argv[1]) : NULL;
 
 	open_standard_fds();
+	size_pool();
 	all_components_register();
 	if (c != NULL)
 		return c->run(argc - 1, argv + 1);

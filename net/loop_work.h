@@ -2,7 +2,7 @@
  *
  * loop_work.h - blocking work off the loop: run on a pool thread, be told on the loop.
  *
- * The pool is libuv's (4 threads, made on first use). A job cannot be cancelled: who started it
+ * The pool is libuv's (16 threads, see cmd/main.c; made on first use). A job cannot be cancelled: who started it
  * waits for `done` before its loop stops.
  */
 #ifndef NET_LOOP_WORK_H

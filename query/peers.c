@@ -24,6 +24,7 @@ enum {
 	CONNECT_MS = 1000,
 	SLOW_MS = 300, /* what a peer that timed out is given for the next call */
 	FIRST_WAIT_MS = 2000,
+	STOP_WAIT_MS = 1000,
 	HOST_MAX = 255,
 };
 
@@ -53,6 +54,7 @@ struct peers {
 	size_t n_idle;
 	pthread_t resolver;
 	bool is_resolving, has_resolved, stopping;
+	bool has_ended, is_abandoned; /* the resolver: its end, and that nobody waits for it */
 	uint64_t resolved_ns, resolve_at_ns;
 	_Atomic bool interrupt;
 	_Atomic uint64_t n_calls, n_failures;
@@ -168,6 +170,22 @@ struct peers *peers_new(const struct peers_options *o)
 
 /* ---- resolving ---- */
 
+static void free_all(struct peers *p)
+{
+	while (p->n_idle > 0)
+		http_group_free(p->idle[--p->n_idle]);
+	for (size_t i = 0; i < p->n_names; i++) {
+		for (size_t k = 0; k < p->names[i].n; k++)
+			peer_unref(p->names[i].v[k]);
+		free(p->names[i].v);
+		free(p->names[i].text);
+	}
+	free(p->names);
+	pthread_mutex_destroy(&p->lock);
+	pthread_cond_destroy(&p->wake);
+	free(p);
+}
+
 /* The addresses of a name as a list of new peers, each once. */
 static void resolve(const struct name *name, struct name *found)
 {
@@ -239,6 +257,7 @@ static struct timespec timespec_of(uint64_t mono_ns)
 static void *resolver_thread(void *arg)
 {
 	struct peers *p = arg;
+	bool is_abandoned;
 
 	pthread_mutex_lock(&p->lock);
 	while (!p->stopping) {
@@ -257,7 +276,12 @@ static void *resolver_thread(void *arg)
 		if (!p->stopping)
 			pthread_cond_timedwait(&p->wake, &p->lock, &at);
 	}
+	p->has_ended = true;
+	is_abandoned = p->is_abandoned;
+	pthread_cond_broadcast(&p->wake);
 	pthread_mutex_unlock(&p->lock);
+	if (is_abandoned)
+		free_all(p);
 	return NULL;
 }
 
@@ -526,29 +550,32 @@ void peers_interrupt(struct peers *p)
 		atomic_store(&p->interrupt, true);
 }
 
+/* A name server that is away can keep the resolver for half a minute: a stop does not wait for that.
+ * False when the resolver frees everything itself then. */
+static bool end_resolver(struct peers *p)
+{
+	struct timespec at = timespec_of(clock_mono_ns() + STOP_WAIT_MS * NS_PER_MS);
+	int ret = 0;
+
+	pthread_mutex_lock(&p->lock);
+	p->stopping = true;
+	pthread_cond_broadcast(&p->wake);
+	while (!p->has_ended && ret == 0)
+		ret = pthread_cond_timedwait(&p->wake, &p->lock, &at);
+	p->is_abandoned = !p->has_ended;
+	if (p->is_abandoned)
+		pthread_detach(p->resolver);
+	ret = p->is_abandoned;
+	pthread_mutex_unlock(&p->lock);
+	if (ret == 0)
+		pthread_join(p->resolver, NULL);
+	return ret == 0;
+}
+
 void peers_free(struct peers *p)
 {
-	if (p == NULL)
-		return;
-	if (p->is_resolving) {
-		pthread_mutex_lock(&p->lock);
-		p->stopping = true;
-		pthread_cond_broadcast(&p->wake);
-		pthread_mutex_unlock(&p->lock);
-		pthread_join(p->resolver, NULL);
-	}
-	while (p->n_idle > 0)
-		http_group_free(p->idle[--p->n_idle]);
-	for (size_t i = 0; i < p->n_names; i++) {
-		for (size_t k = 0; k < p->names[i].n; k++)
-			peer_unref(p->names[i].v[k]);
-		free(p->names[i].v);
-		free(p->names[i].text);
-	}
-	free(p->names);
-	pthread_mutex_destroy(&p->lock);
-	pthread_cond_destroy(&p->wake);
-	free(p);
+	if (p != NULL && (!p->is_resolving || end_resolver(p)))
+		free_all(p);
 }
 
 void peers_stats(struct peers *p, struct peers_stats *out)

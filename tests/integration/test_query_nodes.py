@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent import futures
 
 import pytest
 import requests
@@ -166,6 +167,24 @@ def test_a_frozen_builder_costs_a_bounded_time(make_mill):
     finally:
         builder.process.send_signal(signal.SIGCONT)
     wait_for("a complete answer", lambda: tempo.ask_form(query, trace_id_of(sent), "v1 json").status_code == 200)
+
+
+def test_many_look_ups_at_a_frozen_builder(make_mill):
+    """They wait beside each other, not one after the other."""
+    builder = make_builder(make_mill)
+    query = node(make_mill, builder.data, [at(builder)])
+    tempo.get(query, MISSING)
+    builder.process.send_signal(signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        with futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: tempo.ask_form(query, MISSING, "v1 json"), range(64)))
+        took = time.monotonic() - begin
+        assert {a.status_code for a in answers} == {503}
+        assert took < 64 * 0.3 / 4, took
+        assert requests.get(query.url("query", "/ready"), timeout=1).status_code == 200
+    finally:
+        builder.process.send_signal(signal.SIGCONT)
 
 
 def test_a_name_without_an_address(make_mill, tmp_path):

@@ -11,7 +11,8 @@
  * The index is no older than the list then, so whatever it says was compacted has its output in the
  * list. A folder without meta.json is one that is being written, or was left: it is asked for again
  * in every poll, because a poll must see all that is published. One with meta.compacted.json is not
- * asked again.
+ * asked again; but what replaced it may have come after the list, or after its folder was asked, so
+ * the list is made once more.
  * MEMORY: the index is charged to the budget while it is in use.
  */
 #include "blocks/blocklist_private.h"
@@ -29,6 +30,7 @@ enum {
 	POLLS_TO_FORGET = 2,
 	META_THREADS = 16,
 	COMPACTED_EVERY = 8, /* of so many tries one asks for meta.compacted.json too */
+	PASSES_MAX = 3,      /* lists of one poll */
 	ID_SIZE = 37,
 };
 
@@ -42,6 +44,7 @@ struct poll {
 	char etag[BACKEND_ETAG_SIZE];
 	char (*unknown)[ID_SIZE]; /* folders that are to be asked */
 	size_t n_unknown, cap_unknown;
+	size_t n_compacted; /* under the list's lock: folders found compacted by asking them */
 	pthread_mutex_t err_lock;
 	struct err err; /* the first that ends the poll */
 };
@@ -281,6 +284,7 @@ static void note_pending(struct poll *p, const char *id)
 	t = blocklist_tenant(l, p->tenant);
 	if (is_compacted) {
 		set_compacted(l, t, id, p->number);
+		p->n_compacted++;
 	} else {
 		e = blocklist_entry(l, t, id);
 		/* Unless this process has published it meanwhile. */
@@ -319,9 +323,10 @@ static void ask_folder(void *arg, size_t i, unsigned worker)
 	}
 }
 
-static int poll_bucket(struct poll *p, struct err *err)
+/* Folders, and what is not known of them. */
+static int poll_folders(struct poll *p, struct err *err)
 {
-	read_index(p);
+	p->n_unknown = p->n_compacted = 0;
 	if (backend_list(p->l->be, p->tenant, BACKEND_ONE_LEVEL, visit_folder, p, err) < 0)
 		return -1;
 	parallel_run(p->n_unknown, META_THREADS, ask_folder, p);
@@ -330,6 +335,18 @@ static int poll_bucket(struct poll *p, struct err *err)
 	if (err != NULL)
 		*err = p->err;
 	return -1;
+}
+
+static int poll_bucket(struct poll *p, struct err *err)
+{
+	read_index(p);
+	for (int i = 0; i < PASSES_MAX; i++) {
+		if (poll_folders(p, err) < 0)
+			return -1;
+		if (p->n_compacted == 0)
+			break;
+	}
+	return 0;
 }
 
 /* ---- the end of a poll ---- */

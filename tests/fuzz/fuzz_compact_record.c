@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_compact_record.c - a record of a compaction by anybody: no crash, bounded lists, and what was
- * taken is written and read again the same. The CRC is put right first, else nothing would get past
- * it.
+ * fuzz_compact_record.c - a record of a compaction by anybody: no crash, bounded lists, and what
+ * was taken is written and read again the same. The CRC is put right first, else nothing would get
+ * past it.
  */
 #include "blocks/compact_record.h"
 #include "blocks/sealed_json.h"

@@ -473,6 +473,41 @@ static void test_compacted_before_the_start(void **state)
 	assert_int_equal(stats(f).metas_read, 2);
 }
 
+/* Somebody compacts a block while a reader that starts asks for its meta.json: what replaced it came
+ * after the list was made. */
+static struct fixture *racing;
+static struct block_meta raced; /* its id; "": it happened */
+
+static int racing_read(struct backend *be, const char *key, size_t max, struct buf *out,
+		       struct err *err)
+{
+	char id[37];
+
+	memcpy(id, raced.id, sizeof(id));
+	if (id[0] != '\0' && strstr(key, id) != NULL) {
+		raced.id[0] = '\0';
+		publish(racing, "a");
+		assert_int_equal(block_mark_compacted(be, "a", id, NULL), 0);
+	}
+	return faulty_read(be, key, max, out, err);
+}
+
+static void test_compacted_while_it_is_asked(void **state)
+{
+	struct fixture *f = *state;
+	struct backend_ops ops = *f->be->ops;
+	const struct backend_ops *own = f->be->ops;
+
+	racing = f;
+	raced = publish(f, "a");
+	ops.read = racing_read;
+	f->be->ops = &ops;
+	poll_ok(f);
+	assert_int_equal(raced.id[0], '\0');
+	assert_int_equal(listed(f, "a"), 1);
+	f->be->ops = own;
+}
+
 /* A folder whose meta.json comes later is seen in the poll after. */
 static void test_a_late_meta_is_seen(void **state)
 {
@@ -544,6 +579,7 @@ int main(void)
 		FAR(test_index_is_never_the_truth),
 		FAR(test_compacted_blocks_leave),
 		FAR(test_compacted_before_the_start),
+		FAR(test_compacted_while_it_is_asked),
 		FAR(test_a_late_meta_is_seen),
 	};
 

@@ -98,6 +98,7 @@ static void otlp_validate(void *config, const struct conf_node *node, struct con
 	check_endpoint(conf, node, errs, path);
 	option_blocks_check_queue(&conf->queue, node, "sending_queue", errs, path);
 	option_blocks_check_tls(t, node, "tls", errs, path);
+	option_blocks_check_tls_names(t, node, "tls", errs, path);
 	if (t->cert_pem[0] != '\0' || t->key_pem[0] != '\0' || t->ca_pem[0] != '\0')
 		conf_error_at(errs, node, path, "tls",
 			      "write it to a file and use cert_file, key_file, ca_file",
@@ -271,7 +272,13 @@ static int make_tls(struct otlp_state *st, const struct grpc_client_options *o, 
 					.min_version = versions[t->min_version],
 					.max_version = versions[t->max_version],
 					.alpn = "h2",
-					.insecure_skip_verify = o->tls.insecure_skip_verify },
+					.insecure_skip_verify = o->tls.insecure_skip_verify,
+					.system_ca_too = t->include_system_ca_certs_pool,
+					.reload_ns = (uint64_t)t->reload_interval_ns,
+					.ciphers = t->cipher_suites.items,
+					.n_ciphers = t->cipher_suites.n,
+					.groups = t->curve_preferences.items,
+					.n_groups = t->curve_preferences.n },
 		err);
 	return st->tls != NULL ? 0 : -1;
 }

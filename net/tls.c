@@ -5,26 +5,35 @@
  * DESIGN: OpenSSL reads and writes the descriptor itself (no memory BIOs): one copy less, and the
  * stream above it only needs to know for what to poll. SIGPIPE is no danger: loop threads block it
  * and main ignores it.
+ * With reload_interval the files are read again for the first connection after that time, as the
+ * Collector does; files that are no good then are logged, and what was read before stays.
  * OWNERSHIP, THREADS: a connection holds a reference to its configuration.
  * LIMITS: OpenSSL's own (16 KiB records, 100 KiB of handshake messages).
  */
 #include "net/tls.h"
 
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 struct tls {
-	_Atomic uint32_t refs; /* the owner's and one per connection */
-	SSL_CTX *ctx;
-	char *server_name;
+	_Atomic uint32_t refs;  /* the owner's and one per connection */
+	struct tls_settings c;  /* copies */
 	unsigned char alpn[16]; /* one length-prefixed name; [0] = 0 when none */
 	bool is_server;
-	bool skip_verify;
+	pthread_mutex_t lock;
+	SSL_CTX *ctx;          /* lock; what was made of the files when they were read last */
+	uint64_t loaded_ns;    /* lock; monotonic */
+	struct stat client_ca; /* lock; of that file then */
 };
 
 struct tls_conn {
@@ -76,7 +85,7 @@ static int version_of(const char *name, int otherwise)
 	return -1;
 }
 
-static int set_versions(struct tls *t, const struct tls_settings *c, struct err *err)
+static int set_versions(SSL_CTX *ctx, const struct tls_settings *c, struct err *err)
 {
 	int min = version_of(c->min_version, TLS1_2_VERSION);
 	int max = version_of(c->max_version, 0);
@@ -87,26 +96,123 @@ static int set_versions(struct tls *t, const struct tls_settings *c, struct err 
 	if (max != 0 && min > max)
 		return err_set(err, ERR_CONFIG, "tls: min_version is above max_version \"%s\"",
 			       c->max_version);
-	SSL_CTX_set_min_proto_version(t->ctx, min);
-	SSL_CTX_set_max_proto_version(t->ctx, max);
+	SSL_CTX_set_min_proto_version(ctx, min);
+	SSL_CTX_set_max_proto_version(ctx, max);
 	return 0;
 }
 
-static int load_identity(struct tls *t, const struct tls_settings *c, struct err *err)
+static int load_identity(SSL_CTX *ctx, const struct tls_settings *c, struct err *err)
 {
 	if (is_set(c->cert_file) != is_set(c->key_file))
 		return err_set(err, ERR_CONFIG, "tls: cert_file and key_file go together");
 	if (!is_set(c->cert_file))
 		return 0;
-	if (SSL_CTX_use_certificate_chain_file(t->ctx, c->cert_file) != 1)
+	if (SSL_CTX_use_certificate_chain_file(ctx, c->cert_file) != 1)
 		return fail(err, ERR_CONFIG, "cert_file", c->cert_file);
-	if (SSL_CTX_use_PrivateKey_file(t->ctx, c->key_file, SSL_FILETYPE_PEM) != 1)
+	if (SSL_CTX_use_PrivateKey_file(ctx, c->key_file, SSL_FILETYPE_PEM) != 1)
 		return fail(err, ERR_CONFIG, "key_file", c->key_file);
-	if (SSL_CTX_check_private_key(t->ctx) != 1)
+	if (SSL_CTX_check_private_key(ctx) != 1)
 		return fail(err, ERR_CONFIG, "the key does not fit the certificate: key_file",
 			    c->key_file);
 	return 0;
 }
+
+/* ---- names ---- */
+
+static const struct {
+	const char *name, *openssl;
+} groups[] = {
+	{ "X25519", "X25519" },
+	{ "P256", "P-256" },
+	{ "P384", "P-384" },
+	{ "P521", "P-521" },
+	{ "X25519MLKEM768", "X25519MLKEM768" },
+};
+
+static const char *group_name(const char *name)
+{
+	for (size_t i = 0; i < COUNT_OF(groups); i++)
+		if (strcmp(groups[i].name, name) == 0)
+			return groups[i].openssl;
+	return NULL;
+}
+
+bool tls_is_group(const char *name)
+{
+	const char *openssl = group_name(name);
+	SSL_CTX *ctx = openssl != NULL ? SSL_CTX_new(TLS_method()) : NULL;
+	bool known = ctx != NULL && SSL_CTX_set1_groups_list(ctx, openssl) == 1;
+
+	SSL_CTX_free(ctx);
+	ERR_clear_error();
+	return known;
+}
+
+/* The suites of TLS 1.3 name no key exchange. */
+static bool is_of_tls_1_3(const char *name)
+{
+	return strstr(name, "_WITH_") == NULL;
+}
+
+bool tls_is_cipher(const char *name)
+{
+	const char *openssl = OPENSSL_cipher_name(name);
+	SSL_CTX *ctx = strcmp(openssl, "(NONE)") != 0 ? SSL_CTX_new(TLS_method()) : NULL;
+	bool known =
+		ctx != NULL && (is_of_tls_1_3(name) ? SSL_CTX_set_ciphersuites(ctx, openssl)
+						    : SSL_CTX_set_cipher_list(ctx, openssl)) == 1;
+
+	SSL_CTX_free(ctx);
+	ERR_clear_error();
+	return known;
+}
+
+static void add_name(struct buf *list, const char *name)
+{
+	buf_printf(list, "%s%s", list->n > 0 ? ":" : "", name);
+}
+
+static int set_ciphers(SSL_CTX *ctx, const struct tls_settings *c, struct err *err)
+{
+	struct buf now = BUF_INIT, before = BUF_INIT; /* TLS 1.3, and older */
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < c->n_ciphers; i++) {
+		if (!tls_is_cipher(c->ciphers[i]))
+			ret = err_set(err, ERR_CONFIG, "tls: cipher suite \"%.100s\" is not known",
+				      c->ciphers[i]);
+		else
+			add_name(is_of_tls_1_3(c->ciphers[i]) ? &now : &before,
+				 OPENSSL_cipher_name(c->ciphers[i]));
+	}
+	if (ret == 0 && before.n > 0 && SSL_CTX_set_cipher_list(ctx, buf_cstr(&before)) != 1)
+		ret = fail(err, ERR_CONFIG, "cipher_suites", NULL);
+	if (ret == 0 && now.n > 0 && SSL_CTX_set_ciphersuites(ctx, buf_cstr(&now)) != 1)
+		ret = fail(err, ERR_CONFIG, "cipher_suites", NULL);
+	buf_fini(&now);
+	buf_fini(&before);
+	return ret;
+}
+
+static int set_groups(SSL_CTX *ctx, const struct tls_settings *c, struct err *err)
+{
+	struct buf list = BUF_INIT;
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < c->n_groups; i++) {
+		if (!tls_is_group(c->groups[i]))
+			ret = err_set(err, ERR_CONFIG, "tls: curve \"%.100s\" is not known",
+				      c->groups[i]);
+		else
+			add_name(&list, group_name(c->groups[i]));
+	}
+	if (ret == 0 && list.n > 0 && SSL_CTX_set1_groups_list(ctx, buf_cstr(&list)) != 1)
+		ret = fail(err, ERR_CONFIG, "curve_preferences", NULL);
+	buf_fini(&list);
+	return ret;
+}
+
+/* ---- contexts ---- */
 
 /* A server takes its own protocol only; without ALPN from the client it goes on (prior knowledge).
  */
@@ -124,79 +230,178 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_n
 	return SSL_TLSEXT_ERR_OK;
 }
 
-static struct tls *new_context(const struct tls_settings *c, bool is_server, struct err *err)
+static int trust_as_client(struct tls *t, SSL_CTX *ctx, struct err *err)
+{
+	const struct tls_settings *c = &t->c;
+
+	if (t->alpn[0] > 0)
+		SSL_CTX_set_alpn_protos(ctx, t->alpn, t->alpn[0] + 1U);
+	if (is_set(c->ca_file) && SSL_CTX_load_verify_locations(ctx, c->ca_file, NULL) != 1)
+		return fail(err, ERR_CONFIG, "ca_file", c->ca_file);
+	if (!is_set(c->ca_file) || c->system_ca_too)
+		SSL_CTX_set_default_verify_paths(ctx);
+	SSL_CTX_set_verify(ctx, c->insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+	return 0;
+}
+
+static int trust_as_server(struct tls *t, SSL_CTX *ctx, struct err *err)
+{
+	const struct tls_settings *c = &t->c;
+
+	if (!is_set(c->cert_file))
+		return err_set(err, ERR_CONFIG, "tls: a server needs cert_file and key_file");
+	if (t->alpn[0] > 0)
+		SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, t);
+	if (!is_set(c->client_ca_file))
+		return 0;
+	if (SSL_CTX_load_verify_locations(ctx, c->client_ca_file, NULL) != 1)
+		return fail(err, ERR_CONFIG, "client_ca_file", c->client_ca_file);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	return 0;
+}
+
+/* What the settings and the files say now. */
+static SSL_CTX *make_context(struct tls *t, struct err *err)
+{
+	SSL_CTX *ctx = SSL_CTX_new(t->is_server ? TLS_server_method() : TLS_client_method());
+	const struct tls_settings *c = &t->c;
+
+	if (ctx == NULL) {
+		fail(err, ERR_INTERNAL, "context", NULL);
+		return NULL;
+	}
+	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_RELEASE_BUFFERS |
+				      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	if (set_versions(ctx, c, err) == 0 && load_identity(ctx, c, err) == 0 &&
+	    set_ciphers(ctx, c, err) == 0 && set_groups(ctx, c, err) == 0 &&
+	    (t->is_server ? trust_as_server : trust_as_client)(t, ctx, err) == 0)
+		return ctx;
+	SSL_CTX_free(ctx);
+	return NULL;
+}
+
+static const char *copy(const char *s)
+{
+	return is_set(s) ? xstrdup(s) : NULL;
+}
+
+static const char *const *copy_list(const char *const *v, size_t n)
+{
+	const char **out = xcalloc(n + 1, sizeof(*out));
+
+	for (size_t i = 0; i < n; i++)
+		out[i] = xstrdup(v[i]);
+	return out;
+}
+
+static void free_list(const char *const *v, size_t n)
+{
+	for (size_t i = 0; v != NULL && i < n; i++)
+		free((void *)(uintptr_t)v[i]);
+	free((void *)(uintptr_t)v);
+}
+
+static void copy_settings(struct tls_settings *to, const struct tls_settings *c)
+{
+	*to = *c;
+	to->ca_file = copy(c->ca_file);
+	to->cert_file = copy(c->cert_file);
+	to->key_file = copy(c->key_file);
+	to->client_ca_file = copy(c->client_ca_file);
+	to->server_name = copy(c->server_name);
+	to->min_version = copy(c->min_version);
+	to->max_version = copy(c->max_version);
+	to->alpn = NULL;
+	to->ciphers = copy_list(c->ciphers, c->n_ciphers);
+	to->groups = copy_list(c->groups, c->n_groups);
+}
+
+static void free_settings(struct tls_settings *c)
+{
+	const char *const v[] = { c->ca_file,     c->cert_file,   c->key_file,   c->client_ca_file,
+				  c->server_name, c->min_version, c->max_version };
+
+	for (size_t i = 0; i < COUNT_OF(v); i++)
+		free((void *)(uintptr_t)v[i]);
+	free_list(c->ciphers, c->n_ciphers);
+	free_list(c->groups, c->n_groups);
+}
+
+/* The lock held, or nobody else there yet. -1: what was read before stays. */
+static int load(struct tls *t, struct err *err)
+{
+	struct stat seen = { .st_size = 0 };
+	SSL_CTX *ctx;
+
+	if (is_set(t->c.client_ca_file) && stat(t->c.client_ca_file, &seen) < 0)
+		seen.st_size = 0;
+	t->loaded_ns = clock_mono_ns();
+	t->client_ca = seen;
+	ctx = make_context(t, err);
+	if (ctx == NULL)
+		return -1;
+	SSL_CTX_free(t->ctx);
+	t->ctx = ctx;
+	return 0;
+}
+
+static bool has_changed(const struct tls *t)
+{
+	struct stat now;
+
+	if (t->c.reload_ns > 0 && clock_mono_ns() - t->loaded_ns >= t->c.reload_ns)
+		return true;
+	return t->c.client_ca_reload && is_set(t->c.client_ca_file) &&
+	       stat(t->c.client_ca_file, &now) == 0 &&
+	       (now.st_mtim.tv_sec != t->client_ca.st_mtim.tv_sec ||
+		now.st_mtim.tv_nsec != t->client_ca.st_mtim.tv_nsec ||
+		now.st_size != t->client_ca.st_size || now.st_ino != t->client_ca.st_ino);
+}
+
+/* A new reference. */
+static SSL_CTX *context_now(struct tls *t)
+{
+	struct err err = ERR_INIT;
+	SSL_CTX *ctx;
+
+	pthread_mutex_lock(&t->lock);
+	if (has_changed(t) && load(t, &err) < 0)
+		log_warn("certificates could not be read again, the old ones stay", "error",
+			 err.msg);
+	ctx = t->ctx;
+	SSL_CTX_up_ref(ctx);
+	pthread_mutex_unlock(&t->lock);
+	return ctx;
+}
+
+static struct tls *tls_new(const struct tls_settings *c, bool is_server, struct err *err)
 {
 	struct tls *t = xcalloc(1, sizeof(*t));
 	size_t n = is_set(c->alpn) ? strlen(c->alpn) : 0;
 
 	atomic_init(&t->refs, 1);
+	pthread_mutex_init(&t->lock, NULL);
+	copy_settings(&t->c, c);
 	t->is_server = is_server;
-	t->skip_verify = c->insecure_skip_verify;
-	t->server_name = is_set(c->server_name) ? xstrdup(c->server_name) : NULL;
 	assert(n < sizeof(t->alpn));
 	t->alpn[0] = (unsigned char)n;
 	if (n > 0)
 		memcpy(t->alpn + 1, c->alpn, n);
-	t->ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
-	if (t->ctx == NULL) {
-		fail(err, ERR_INTERNAL, "context", NULL);
-		goto fail;
-	}
-	SSL_CTX_set_mode(t->ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_RELEASE_BUFFERS |
-					 SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-	SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-	if (set_versions(t, c, err) < 0 || load_identity(t, c, err) < 0)
-		goto fail;
-	return t;
-fail:
+	if (load(t, err) == 0)
+		return t;
 	tls_free(t);
 	return NULL;
 }
 
 struct tls *tls_new_client(const struct tls_settings *c, struct err *err)
 {
-	struct tls *t = new_context(c, false, err);
-
-	if (t == NULL)
-		return NULL;
-	if (t->alpn[0] > 0)
-		SSL_CTX_set_alpn_protos(t->ctx, t->alpn, t->alpn[0] + 1U);
-	if (is_set(c->ca_file)) {
-		if (SSL_CTX_load_verify_locations(t->ctx, c->ca_file, NULL) != 1) {
-			fail(err, ERR_CONFIG, "ca_file", c->ca_file);
-			tls_free(t);
-			return NULL;
-		}
-	} else {
-		SSL_CTX_set_default_verify_paths(t->ctx);
-	}
-	SSL_CTX_set_verify(t->ctx, t->skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
-	return t;
+	return tls_new(c, false, err);
 }
 
 struct tls *tls_new_server(const struct tls_settings *c, struct err *err)
 {
-	struct tls *t = new_context(c, true, err);
-
-	if (t == NULL)
-		return NULL;
-	if (!is_set(c->cert_file)) {
-		err_set(err, ERR_CONFIG, "tls: a server needs cert_file and key_file");
-		goto fail;
-	}
-	if (t->alpn[0] > 0)
-		SSL_CTX_set_alpn_select_cb(t->ctx, choose_alpn, t);
-	if (is_set(c->client_ca_file)) {
-		if (SSL_CTX_load_verify_locations(t->ctx, c->client_ca_file, NULL) != 1) {
-			fail(err, ERR_CONFIG, "client_ca_file", c->client_ca_file);
-			goto fail;
-		}
-		SSL_CTX_set_verify(t->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-	}
-	return t;
-fail:
-	tls_free(t);
-	return NULL;
+	return tls_new(c, true, err);
 }
 
 void tls_free(struct tls *t)
@@ -204,7 +409,8 @@ void tls_free(struct tls *t)
 	if (t == NULL || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	SSL_CTX_free(t->ctx);
-	free(t->server_name);
+	pthread_mutex_destroy(&t->lock);
+	free_settings(&t->c);
 	free(t);
 }
 
@@ -213,8 +419,8 @@ static int expect_host(const struct tls *t, SSL *ssl, const char *host, struct e
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
 
-	if (t->server_name != NULL)
-		host = t->server_name;
+	if (t->c.server_name != NULL)
+		host = t->c.server_name;
 	if (!is_set(host))
 		return 0;
 	if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1)
@@ -228,10 +434,12 @@ static int expect_host(const struct tls *t, SSL *ssl, const char *host, struct e
 struct tls_conn *tls_conn_new(struct tls *t, int fd, const char *host, struct err *err)
 {
 	struct tls_conn *c = xcalloc(1, sizeof(*c));
+	SSL_CTX *ctx = context_now(t);
 
 	atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
 	c->tls = t;
-	c->ssl = SSL_new(t->ctx);
+	c->ssl = SSL_new(ctx);
+	SSL_CTX_free(ctx);
 	if (c->ssl == NULL || SSL_set_fd(c->ssl, fd) != 1) {
 		fail(err, ERR_INTERNAL, "connection", NULL);
 		tls_conn_free(c);

@@ -5,7 +5,9 @@
  * A struct tls is one configuration (certificates, verification, ALPN); many connections share it.
  * struct tls: any thread; struct tls_conn: its loop's.
  * SPEC: the keys of the Collector's `tls:` blocks (ca_file, cert_file, key_file,
- * server_name_override, insecure_skip_verify, min_version, max_version, client_ca_file).
+ * server_name_override, insecure_skip_verify, min_version, max_version, client_ca_file,
+ * include_system_ca_certs_pool, cipher_suites, curve_preferences, reload_interval,
+ * client_ca_file_reload).
  */
 #ifndef NET_TLS_H
 #define NET_TLS_H
@@ -29,7 +31,19 @@ struct tls_settings {
 	const char *max_version;    /* default: the newest */
 	const char *alpn;           /* "h2" or "http/1.1"; a peer that offers another is refused */
 	bool insecure_skip_verify;  /* client: take any certificate */
+	bool system_ca_too;         /* client: the system's besides ca_file */
+	bool client_ca_reload;      /* server: read client_ca_file again when it changes */
+	uint64_t reload_ns;         /* read all files again for a connection after this; 0: never */
+	/* Names of tls_is_cipher and tls_is_group, by preference; none: the library's. Of ciphers,
+	 * those of TLS 1.3 and of before are two lists; one that names none keeps the library's. */
+	const char *const *ciphers, *const *groups;
+	size_t n_ciphers, n_groups;
 };
+
+/* Does this OpenSSL know the cipher suite by this name of IANA's; the group, of X25519, P256, P384,
+ * P521, X25519MLKEM768? */
+bool tls_is_cipher(const char *name);
+bool tls_is_group(const char *name);
 
 /* NULL with err (CONFIG, naming the file) when a file or version is no good. */
 struct tls *tls_new_client(const struct tls_settings *c, struct err *err);

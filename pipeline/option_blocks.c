@@ -6,6 +6,7 @@
 #include "pipeline/option_blocks.h"
 
 #include "base/str.h"
+#include "net/tls.h"
 
 #include <stdio.h>
 
@@ -413,6 +414,28 @@ void option_blocks_check_tls(const struct tls_common_options *t, const struct co
 		block_error(errors, node, yaml_path, section, "min_version",
 			    "lower min_version or raise max_version",
 			    "min_version must be less than or equal to max_version");
+}
+
+void option_blocks_check_tls_names(const struct tls_common_options *t,
+				   const struct conf_node *node, const char *section,
+				   struct conf_errors *errors, const char *yaml_path)
+{
+	char what[200];
+
+	for (size_t i = 0; i < t->cipher_suites.n; i++) {
+		snprintf(what, sizeof(what), "invalid TLS cipher suite: \"%.100s\"",
+			 t->cipher_suites.items[i]);
+		if (!tls_is_cipher(t->cipher_suites.items[i]))
+			block_error(errors, node, yaml_path, section, "cipher_suites",
+				    "write names like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", what);
+	}
+	for (size_t i = 0; i < t->curve_preferences.n; i++) {
+		snprintf(what, sizeof(what), "invalid curve type: \"%.100s\"",
+			 t->curve_preferences.items[i]);
+		if (!tls_is_group(t->curve_preferences.items[i]))
+			block_error(errors, node, yaml_path, section, "curve_preferences",
+				    "X25519, P256, P384 and P521 are known", what);
+	}
 }
 
 int option_blocks_check_endpoint(const char *endpoint, bool is_listener,

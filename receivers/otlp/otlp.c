@@ -50,6 +50,7 @@ static void check_grpc(const struct otlp_config *conf, const struct conf_node *n
 	if (!g->tls_on)
 		return;
 	option_blocks_check_tls(t, node, "protocols.grpc.tls", errs, path);
+	option_blocks_check_tls_names(t, node, "protocols.grpc.tls", errs, path);
 	if (t->cert_pem[0] != '\0' || t->key_pem[0] != '\0' || t->ca_pem[0] != '\0')
 		conf_error_at(errs, node, path, "protocols.grpc.tls",
 			      "write it to a file and use cert_file, key_file, ca_file",

@@ -156,14 +156,21 @@ static int make_tls(struct otlp_grpc *g, const struct grpc_server_options *o, st
 
 	if (!o->tls_on)
 		return 0;
-	g->tls = tls_new_server(&(struct tls_settings){ .ca_file = t->ca_file,
-							.cert_file = t->cert_file,
-							.key_file = t->key_file,
-							.client_ca_file = o->tls.client_ca_file,
-							.min_version = versions[t->min_version],
-							.max_version = versions[t->max_version],
-							.alpn = "h2" },
-				err);
+	g->tls = tls_new_server(
+		&(struct tls_settings){ .ca_file = t->ca_file,
+					.cert_file = t->cert_file,
+					.key_file = t->key_file,
+					.client_ca_file = o->tls.client_ca_file,
+					.min_version = versions[t->min_version],
+					.max_version = versions[t->max_version],
+					.reload_ns = (uint64_t)t->reload_interval_ns,
+					.client_ca_reload = o->tls.client_ca_file_reload,
+					.ciphers = t->cipher_suites.items,
+					.n_ciphers = t->cipher_suites.n,
+					.groups = t->curve_preferences.items,
+					.n_groups = t->curve_preferences.n,
+					.alpn = "h2" },
+		err);
 	return g->tls != NULL ? 0 : -1;
 }
 

@@ -127,6 +127,172 @@ static void trust_is_as_configured(void **state)
 	}
 }
 
+/* Cipher suites and curves: only what both sides have, and names that are none are told. */
+static void ciphers_and_curves_are_as_configured(void **state)
+{
+	static const char *const aes128[] = { "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" };
+	static const char *const aes256[] = { "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" };
+	static const char *const new128[] = { "TLS_AES_128_GCM_SHA256" };
+	static const char *const new256[] = { "TLS_AES_256_GCM_SHA384" };
+	static const char *const p256[] = { "P256" }, *const p384[] = { "P384", "P521" };
+	static const struct {
+		const char *max_version;
+		const char *const *server, *const *client, *const *server_curve,
+								   *const *client_curve;
+		bool works;
+	} pairs[] = {
+		{ "1.2", aes128, aes128, NULL, NULL, true },
+		{ "1.2", aes128, aes256, NULL, NULL, false },
+		{ NULL, aes128, aes256, NULL, NULL, true }, /* 1.3 has suites of its own */
+		{ NULL, new128, new128, NULL, NULL, true },
+		{ "1.3", new128, new256, NULL, NULL, false },
+		{ NULL, NULL, NULL, p256, p256, true },
+		{ NULL, NULL, NULL, p256, p384, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(pairs); i++) {
+		struct tls_settings s = { .cert_file = cert_path,
+					  .key_file = key_path,
+					  .alpn = "h2" };
+		struct call c = { 0 };
+
+		s.max_version = pairs[i].max_version;
+		s.min_version = s.max_version != NULL && s.max_version[2] == '3' ? "1.3" : NULL;
+		s.ciphers = pairs[i].server;
+		s.n_ciphers = pairs[i].server != NULL;
+		s.groups = pairs[i].server_curve;
+		s.n_groups = pairs[i].server_curve != NULL;
+		set_up(NULL);
+		f.server_settings.tls = tls_new_server(&s, NULL);
+		s.ca_file = cert_path;
+		s.cert_file = s.key_file = NULL;
+		s.ciphers = pairs[i].client;
+		s.n_ciphers = pairs[i].client != NULL;
+		s.groups = pairs[i].client_curve;
+		s.n_groups = pairs[i].client_curve == NULL   ? 0
+			     : pairs[i].client_curve == p384 ? 2
+							     : 1;
+		f.client_settings.tls = tls_new_client(&s, NULL);
+		assert_non_null(f.server_settings.tls);
+		assert_non_null(f.client_settings.tls);
+		start_both();
+		sync_call(&c, "/test.T/Echo", BYTES_LIT("hello"));
+		if ((c.status == GRPC_OK) != pairs[i].works)
+			fail_msg("pair %zu: %d %s", i, c.status, buf_cstr(&c.message));
+		end(&c);
+		tear_down(NULL);
+		tls_free(f.client_settings.tls);
+		tls_free(f.server_settings.tls);
+	}
+	assert_true(tls_is_cipher(aes128[0]) && tls_is_cipher(new128[0]) && tls_is_group("P521"));
+	assert_false(tls_is_cipher("ROT13") || tls_is_group("P257") || tls_is_cipher(""));
+}
+
+/* One call over a new connection; its status. Takes the client's settings. */
+static enum grpc_status call_once(struct tls *client)
+{
+	enum grpc_status status;
+	struct call c = { 0 };
+
+	assert_non_null(client);
+	f.client_settings.tls = client;
+	loop_call(f.client_loop, start_client, NULL);
+	sync_call(&c, "/test.T/Echo", BYTES_LIT("hello"));
+	status = c.status;
+	end(&c);
+	loop_call(f.client_loop, free_client, NULL);
+	tls_free(client);
+	return status;
+}
+
+static void copy_file(const char *from, const char *to)
+{
+	char cmd[300];
+
+	snprintf(cmd, sizeof(cmd), "cp %s %s", from, to);
+	assert_int_equal(system(cmd), 0);
+}
+
+static void garbage_file(const char *path)
+{
+	FILE *out = fopen(path, "w");
+
+	fputs("nothing", out);
+	fclose(out);
+}
+
+/* A server whose certificate changes on disk: with reload_interval new connections see it, without
+ * they do not, and files that are no good leave what was read before. */
+static void certificates_are_read_again(void **state)
+{
+	char cert[80], key[80], copy_path[80];
+
+	(void)state;
+	snprintf(cert, sizeof(cert), "%s.live", cert_path);
+	snprintf(key, sizeof(key), "%s.live", key_path);
+	snprintf(copy_path, sizeof(copy_path), "%s.new", cert_path);
+	for (int reload = 0; reload < 2; reload++) {
+		const struct tls_settings s = { .cert_file = cert,
+						.key_file = key,
+						.alpn = "h2",
+						.reload_ns = reload ? 1 : 0 };
+		const struct tls_settings was = { .ca_file = cert_path, .alpn = "h2" };
+		const struct tls_settings is = { .ca_file = copy_path, .alpn = "h2" };
+
+		copy_file(cert_path, cert);
+		copy_file(key_path, key);
+		set_up(NULL);
+		f.server_settings.tls = tls_new_server(&s, NULL);
+		loop_call(f.server_loop, start_server, NULL);
+		assert_int_equal(call_once(tls_new_client(&was, NULL)), GRPC_OK);
+		make_certificate("DNS:span.test,IP:127.0.0.1", cert, key);
+		copy_file(cert, copy_path);
+		assert_int_equal(call_once(tls_new_client(&is, NULL)) == GRPC_OK, reload);
+		assert_int_equal(call_once(tls_new_client(&was, NULL)) == GRPC_OK, !reload);
+		garbage_file(cert);
+		assert_int_equal(call_once(tls_new_client(&is, NULL)) == GRPC_OK, reload);
+		tear_down(NULL);
+		tls_free(f.server_settings.tls);
+	}
+	unlink(cert);
+	unlink(key);
+	unlink(copy_path);
+}
+
+/* The same for the authorities of clients; and a client may trust the system's besides its own. */
+static void client_authorities_are_read_again(void **state)
+{
+	char ca[80];
+
+	(void)state;
+	snprintf(ca, sizeof(ca), "%s.ca", cert_path);
+	for (int reload = 0; reload < 2; reload++) {
+		const struct tls_settings s = { .cert_file = cert_path,
+						.key_file = key_path,
+						.client_ca_file = ca,
+						.client_ca_reload = reload,
+						.alpn = "h2" };
+		const struct tls_settings client = { .ca_file = cert_path,
+						     .cert_file = cert_path,
+						     .key_file = key_path,
+						     .system_ca_too = true,
+						     .alpn = "h2" };
+
+		copy_file(other_path, ca);
+		set_up(NULL);
+		f.server_settings.tls = tls_new_server(&s, NULL);
+		loop_call(f.server_loop, start_server, NULL);
+		assert_int_not_equal(call_once(tls_new_client(&client, NULL)), GRPC_OK);
+		unlink(ca);
+		copy_file(cert_path, ca);
+		assert_int_equal(call_once(tls_new_client(&client, NULL)) == GRPC_OK, reload);
+		tear_down(NULL);
+		tls_free(f.server_settings.tls);
+	}
+	unlink(ca);
+}
+
 static void large_messages_survive(void **state)
 {
 	const struct tls_settings s = { .ca_file = cert_path, .alpn = "h2" };
@@ -193,6 +359,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(trust_is_as_configured),
+		cmocka_unit_test(ciphers_and_curves_are_as_configured),
+		cmocka_unit_test(certificates_are_read_again),
+		cmocka_unit_test(client_authorities_are_read_again),
 		cmocka_unit_test(large_messages_survive),
 		cmocka_unit_test(bad_settings_name_the_file),
 	};

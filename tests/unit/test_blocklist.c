@@ -473,8 +473,8 @@ static void test_compacted_before_the_start(void **state)
 	assert_int_equal(stats(f).metas_read, 2);
 }
 
-/* Somebody compacts a block while a reader that starts asks for its meta.json: what replaced it came
- * after the list was made. */
+/* Somebody compacts a block while a reader that starts asks for its meta.json: what replaced it
+ * came after the list was made. */
 static struct fixture *racing;
 static struct block_meta raced; /* its id; "": it happened */
 

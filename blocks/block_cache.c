@@ -15,6 +15,7 @@
 enum {
 	ADMIT_ONE_OF = 16,
 	BUDGET_SHARE = 8, /* one part in so many is the cache's, by default */
+	NEW_SHARE = 32,   /* of one that favours what is new */
 	/* A piece's own, its slot and key in the map, its place in `all`, the allocator's headers.
 	 */
 	OVERHEAD = sizeof(struct block_cache_piece) + 96,
@@ -31,6 +32,7 @@ struct slot {
 struct block_cache {
 	struct budget *budget;
 	uint64_t max_bytes;
+	uint32_t share, admit_one_of;
 	pthread_mutex_t lock;
 	struct map table;
 	struct slot *all;
@@ -49,10 +51,18 @@ struct block_cache *block_cache_new(struct budget *budget, uint64_t max_bytes)
 
 	c->budget = budget;
 	c->max_bytes = max_bytes;
+	c->share = BUDGET_SHARE;
+	c->admit_one_of = ADMIT_ONE_OF;
 	rng_kernel(&seed, sizeof(seed));
 	rng_seed(&c->rng, seed);
 	pthread_mutex_init(&c->lock, NULL);
 	return c;
+}
+
+void block_cache_favour_new(struct block_cache *c)
+{
+	c->share = NEW_SHARE;
+	c->admit_one_of = 1;
 }
 
 static size_t cost(const struct block_cache_piece *p)
@@ -118,8 +128,8 @@ static uint64_t limit(const struct block_cache *c)
 	if (c->max_bytes > 0)
 		return c->max_bytes;
 	if (c->budget == NULL)
-		return UNBUDGETED_BYTES;
-	return (uint64_t)MAX(atomic_load(&c->budget->limit), 0) / BUDGET_SHARE;
+		return UNBUDGETED_BYTES * BUDGET_SHARE / c->share;
+	return (uint64_t)MAX(atomic_load(&c->budget->limit), 0) / c->share;
 }
 
 bool block_cache_wants(struct block_cache *c, size_t n)
@@ -132,7 +142,7 @@ bool block_cache_wants(struct block_cache *c, size_t n)
 	pthread_mutex_lock(&c->lock);
 	most = limit(c);
 	wants = n + OVERHEAD <= most &&
-		(c->stats.bytes + n + OVERHEAD <= most || rng_below(&c->rng, ADMIT_ONE_OF) == 0);
+		(c->stats.bytes + n + OVERHEAD <= most || rng_below(&c->rng, c->admit_one_of) == 0);
 	c->stats.passed_over += !wants;
 	pthread_mutex_unlock(&c->lock);
 	return wants;
@@ -210,9 +220,21 @@ void block_cache_stats(struct block_cache *c, struct block_cache_stats *out)
 	pthread_mutex_unlock(&c->lock);
 }
 
+void block_cache_stats_add(struct block_cache_stats *total, const struct block_cache_stats *more)
+{
+	for (size_t i = 0; i < BLOCK_CACHE_KINDS; i++) {
+		total->hits[i] += more->hits[i];
+		total->misses[i] += more->misses[i];
+	}
+	total->evicted += more->evicted;
+	total->passed_over += more->passed_over;
+	total->pieces += more->pieces;
+	total->bytes += more->bytes;
+}
+
 const char *block_cache_kind_name(enum block_cache_kind kind)
 {
-	static const char *const names[BLOCK_CACHE_KINDS] = { "bloom", "index" };
+	static const char *const names[BLOCK_CACHE_KINDS] = { "bloom", "index", "page" };
 
 	assert((unsigned)kind < BLOCK_CACHE_KINDS);
 	return names[kind];

@@ -24,7 +24,7 @@
 
 #include <stdatomic.h>
 
-enum block_cache_kind { BLOCK_CACHE_BLOOM, BLOCK_CACHE_INDEX, BLOCK_CACHE_KINDS };
+enum block_cache_kind { BLOCK_CACHE_BLOOM, BLOCK_CACHE_INDEX, BLOCK_CACHE_PAGE, BLOCK_CACHE_KINDS };
 
 struct block_cache_key {
 	uint64_t block;  /* struct listed_block.number; never used twice in a process */
@@ -44,6 +44,9 @@ struct block_cache;
 /* max_bytes 0: an eighth of the budget's limit, as it is at each moment; without a budget 64 MiB.
  * Borrows the budget (NULL: none). */
 struct block_cache *block_cache_new(struct budget *budget, uint64_t max_bytes);
+/* For what is wanted again soon or never (data pages: a trace that somebody looks at): every piece is
+ * let in, and without max_bytes a quarter of the usual share is taken. Before the first use. */
+void block_cache_favour_new(struct block_cache *c);
 /* No piece may be held. NULL is fine. */
 void block_cache_free(struct block_cache *c);
 /* A new reference, or NULL: not here. A NULL cache has nothing. */
@@ -64,7 +67,9 @@ struct block_cache_stats {
 	size_t pieces, bytes;
 };
 void block_cache_stats(struct block_cache *c, struct block_cache_stats *out);
-/* "bloom", "index": the label `kind` of the metrics. */
+/* Add more's counts to total's. */
+void block_cache_stats_add(struct block_cache_stats *total, const struct block_cache_stats *more);
+/* "bloom", "index", "page": the label `kind` of the metrics. */
 const char *block_cache_kind_name(enum block_cache_kind kind);
 
 #endif

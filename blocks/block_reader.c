@@ -12,7 +12,12 @@
 
 #include <stdio.h>
 
-enum { BLOOM_MAX = 64 * 1024 * 1024, KEEP_BYTES = 8 * 1024 * 1024 };
+enum {
+	BLOOM_MAX = 64 * 1024 * 1024,
+	KEEP_BYTES = 8 * 1024 * 1024,
+	PAGE_KEPT_MAX = 2 * 1024 * 1024, /* stored bytes of a data page that is kept */
+	KEPT_HEAD = 16, /* before them in the cache: where the page begins, its length */
+};
 
 /* Have n bytes charged for the page, or what the buffers hold already when that is more. */
 static int charge_page(struct block_reader *r, size_t n, struct err *err)
@@ -44,6 +49,7 @@ struct block_reader *block_reader_new(struct backend *be, const struct block_met
 	r->max_page_bytes = o && o->max_page_bytes ? o->max_page_bytes : 64 * MIB;
 	r->read_ahead_bytes = o && o->read_ahead_bytes ? o->read_ahead_bytes : 4 * MIB;
 	r->cache = o ? o->cache : NULL;
+	r->pages = o ? o->pages : NULL;
 	r->budget = o ? o->budget : NULL;
 	if (block_reader_open(r, m, o ? o->number : 0, err) == 0)
 		return r;
@@ -266,10 +272,62 @@ int block_reader_locate(struct block_reader *r, const uint8_t id[PAGE_ID],
 	return block_index_page_search(r->index, on, id, rec);
 }
 
+/* ---- data pages ----
+ *
+ * A page is kept as it is stored, behind its place: keys have 32 bits for a place of 64.
+ */
+
+static struct block_cache_key page_key(const struct block_reader *r,
+				       const struct block_index_record *rec)
+{
+	return key_of(r, BLOCK_CACHE_PAGE, (uint32_t)(rec->start ^ rec->start >> 32));
+}
+
+static void page_head(const struct block_index_record *rec, uint8_t head[KEPT_HEAD])
+{
+	store_le64(head, rec->start);
+	store_le64(head + 8, rec->len);
+}
+
+/* Into r->raw. */
+static bool take_kept_page(struct block_reader *r, const struct block_index_record *rec)
+{
+	struct block_cache_piece *kept = block_cache_find(r->pages, page_key(r, rec));
+	uint8_t head[KEPT_HEAD];
+	bool is_it;
+
+	if (kept == NULL)
+		return false;
+	page_head(rec, head);
+	is_it = kept->bytes.n == KEPT_HEAD + (size_t)rec->len &&
+		memcmp(kept->bytes.p, head, KEPT_HEAD) == 0;
+	if (is_it)
+		buf_add(&r->raw, kept->bytes.p + KEPT_HEAD, rec->len);
+	block_cache_unref(kept);
+	return is_it;
+}
+
+/* What r->raw holds was read and could be unpacked. */
+static void keep_page(struct block_reader *r, const struct block_index_record *rec)
+{
+	uint8_t head[KEPT_HEAD];
+	struct buf piece = BUF_INIT;
+
+	if (rec->len > PAGE_KEPT_MAX || !block_cache_wants(r->pages, KEPT_HEAD + rec->len))
+		return;
+	page_head(rec, head);
+	buf_reserve(&piece, KEPT_HEAD + (size_t)rec->len);
+	buf_add(&piece, head, KEPT_HEAD);
+	buf_add(&piece, r->raw.p, rec->len);
+	block_cache_add(r->pages, page_key(r, rec), buf_bytes(&piece));
+	buf_fini(&piece);
+}
+
 int block_reader_page(struct block_reader *r, const struct block_index_record *rec,
 		      struct bytes *body, struct err *err)
 {
 	char key[BACKEND_KEY_MAX + 1];
+	bool is_kept;
 
 	buf_reset(&r->raw);
 	if (rec->len > block_reader_stored_max(r))
@@ -277,12 +335,16 @@ int block_reader_page(struct block_reader *r, const struct block_index_record *r
 			       "block %s: data at %llu: page of %u bytes, pages may inflate to %zu",
 			       r->meta.id, (unsigned long long)rec->start, rec->len,
 			       r->max_page_bytes);
-	if (block_object_key(r, "data", key, err) < 0 || charge_page(r, rec->len, err) < 0 ||
-	    backend_read_range(r->be, key, rec->start, rec->len, &r->raw, err) < 0)
+	if (block_object_key(r, "data", key, err) < 0 || charge_page(r, rec->len, err) < 0)
+		return -1;
+	is_kept = take_kept_page(r, rec);
+	if (!is_kept && backend_read_range(r->be, key, rec->start, rec->len, &r->raw, err) < 0)
 		return -1;
 	if (block_reader_unpack(r, buf_bytes(&r->raw), body, err) < 0)
 		return err_wrap(err, "block %s: data at %llu", r->meta.id,
 				(unsigned long long)rec->start);
+	if (!is_kept)
+		keep_page(r, rec);
 	return 0;
 }
 

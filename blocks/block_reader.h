@@ -30,7 +30,8 @@ struct block_reader_options {
 	size_t max_page_bytes;     /* plain size of a page: 64 MiB */
 	size_t read_ahead_bytes;   /* of an iterator: 4 MiB */
 	struct block_cache *cache; /* borrowed; NULL: none */
-	uint64_t number;           /* of the block in the cache */
+	struct block_cache *pages; /* the same for data pages, as they are stored */
+	uint64_t number;           /* of the block in the caches */
 	struct budget *budget;     /* charged for pages; borrowed; NULL: none */
 };
 

@@ -15,7 +15,7 @@ struct block_reader {
 	struct codec *codec;
 	struct buf raw;                       /* stored bytes of a page, or a bloom shard */
 	struct buf page;                      /* plain bytes of a page */
-	struct block_cache *cache;            /* NULL: none */
+	struct block_cache *cache, *pages;    /* NULL: none */
 	struct budget *budget;                /* NULL: none */
 	size_t charged;                       /* to it: for raw and page */
 	uint64_t number;                      /* the block's key in the cache */

@@ -28,6 +28,7 @@ struct store {
 	struct block_reader_options reader;
 	struct blocklist *list;
 	struct block_cache *cache;
+	struct block_cache *pages; /* NULL on a local disk: the kernel keeps them */
 	pthread_mutex_t live_lock; /* the list and its counts of users */
 	pthread_cond_t live_idle;  /* a source has no users */
 	struct live_source *live;
@@ -39,9 +40,12 @@ struct store {
 	bool stopping;
 };
 
-static void forget_block(void *cache, uint64_t number)
+static void forget_block(void *store, uint64_t number)
 {
-	block_cache_drop(cache, number);
+	struct store *s = store;
+
+	block_cache_drop(s->cache, number);
+	block_cache_drop(s->pages, number);
 }
 
 struct store *store_new(const struct store_options *o)
@@ -56,10 +60,15 @@ struct store *store_new(const struct store_options *o)
 	s->cache = block_cache_new(o->budget, o->cache_bytes);
 	s->reader.max_page_bytes = o->max_page_bytes;
 	s->reader.cache = s->cache;
+	if (backend_is_remote(s->be)) {
+		s->pages = block_cache_new(o->budget, o->cache_bytes / 4);
+		block_cache_favour_new(s->pages);
+	}
+	s->reader.pages = s->pages;
 	s->reader.budget = o->budget;
 	s->list = blocklist_new(s->be);
 	blocklist_charge(s->list, o->budget);
-	blocklist_on_gone(s->list, forget_block, s->cache);
+	blocklist_on_gone(s->list, forget_block, s);
 	pthread_mutex_init(&s->live_lock, NULL);
 	pthread_cond_init(&s->live_idle, NULL);
 	pthread_mutex_init(&s->stop_lock, NULL);
@@ -120,6 +129,7 @@ void store_free(struct store *s)
 	}
 	blocklist_free(s->list);
 	block_cache_free(s->cache);
+	block_cache_free(s->pages);
 	backend_free(s->be);
 	free(s->local_path);
 	pthread_mutex_destroy(&s->live_lock);
@@ -152,6 +162,17 @@ struct blocklist *store_blocklist(struct store *s)
 struct block_cache *store_cache(struct store *s)
 {
 	return s->cache;
+}
+
+void store_cache_stats(struct store *s, struct block_cache_stats *out)
+{
+	struct block_cache_stats pages;
+
+	block_cache_stats(s->cache, out);
+	if (s->pages == NULL)
+		return;
+	block_cache_stats(s->pages, &pages);
+	block_cache_stats_add(out, &pages);
 }
 
 void store_add_live(struct store *s, struct live_source *live)

@@ -59,6 +59,8 @@ const char *store_local_path(struct store *s);
 uint64_t store_poll_ns(struct store *s);
 struct blocklist *store_blocklist(struct store *s);
 struct block_cache *store_cache(struct store *s);
+/* Of all that is kept: blooms, index pages, and from a bucket data pages. */
+void store_cache_stats(struct store *s, struct block_cache_stats *out);
 
 void store_add_live(struct store *s, struct live_source *live);
 /* Returns when no call of find or flush is under way: tell a waiting flush to end first. */

@@ -112,8 +112,8 @@ static void open_standard_fds(void)
 		close(fd);
 }
 
-/* libuv reads it at the pool's first use; here there is one thread yet. Look-ups wait for buckets and
- * for other nodes, not for processors: with libuv's four threads, four that wait for a frozen
+/* libuv reads it at the pool's first use; here there is one thread yet. Look-ups wait for buckets
+ * and for other nodes, not for processors: with libuv's four threads, four that wait for a frozen
  * builder would keep out all others. What is set already stays. */
 static void size_pool(void)
 {

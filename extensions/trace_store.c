@@ -140,7 +140,9 @@ static const struct option trace_store_options[] = {
 		  "What one page of a block may inflate to."),
 	OPT_BYTES(C, "cache_bytes", cache_bytes, "0", 0, INT64_C(1) << 40,
 		  "Blooms and index pages kept in memory for look-ups; 0: an eighth of the memory "
-		  "budget, which they are charged to either way."),
+		  "budget, which they are charged to either way. On s3 data pages take a quarter "
+		  "of that "
+		  "beside it."),
 	OPT_END
 };
 #undef C
@@ -257,9 +259,9 @@ static void cache_metrics(struct component *c, struct store *s, struct buf *out)
 	static const char lookups[] = "spanmill_blocks_cache_lookups";
 	struct block_cache_stats st;
 
-	block_cache_stats(store_cache(s), &st);
+	store_cache_stats(s, &st);
 	telemetry_head(out, lookups, "counter",
-		       "Bloom filters and index pages that look-ups asked the cache for.");
+		       "Blooms, index and data pages that look-ups asked the cache for.");
 	for (unsigned i = 0; i < BLOCK_CACHE_KINDS; i++) {
 		telemetry_sample(out, lookups, (double)st.hits[i], "extension", c->id, "kind",
 				 block_cache_kind_name(i), "result", "hit", NULL);
@@ -267,7 +269,7 @@ static void cache_metrics(struct component *c, struct store *s, struct buf *out)
 				 block_cache_kind_name(i), "result", "miss", NULL);
 	}
 	telemetry_head(out, "spanmill_blocks_cache_bytes", "gauge",
-		       "Memory that cached blooms and index pages take.");
+		       "Memory that cached blooms, index and data pages take.");
 	telemetry_sample(out, "spanmill_blocks_cache_bytes", (double)st.bytes, "extension", c->id,
 			 NULL);
 	telemetry_head(out, "spanmill_blocks_cache_evicted", "counter",

@@ -550,8 +550,8 @@ void peers_interrupt(struct peers *p)
 		atomic_store(&p->interrupt, true);
 }
 
-/* A name server that is away can keep the resolver for half a minute: a stop does not wait for that.
- * False when the resolver frees everything itself then. */
+/* A name server that is away can keep the resolver for half a minute: a stop does not wait for
+ * that. False when the resolver frees everything itself then. */
 static bool end_resolver(struct peers *p)
 {
 	struct timespec at = timespec_of(clock_mono_ns() + STOP_WAIT_MS * NS_PER_MS);

@@ -12,19 +12,34 @@ struct fixture {
 	char *dir;
 	struct backend *be; /* owned by the store */
 	struct store *store;
+	struct budget budget;
 };
 
-static int set_up(void **state)
+static int set_up_at(void **state, bool is_remote)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
 
 	f->dir = scratch_dir();
-	f->be = faulty_backend_new(local_at(f->dir));
-	f->store = store_new(&(struct store_options){
-		.backend = f->be, .local_path = f->dir, .poll_ns = 3600 * NS_PER_S });
+	f->be = faulty_backend_new_at(local_at(f->dir), is_remote);
+	f->budget.limit = 64 << 20;
+	f->store = store_new(&(struct store_options){ .backend = f->be,
+						      .local_path = f->dir,
+						      .poll_ns = 3600 * NS_PER_S,
+						      .budget = &f->budget });
 	assert_int_equal(store_start(f->store, NULL), 0);
 	*state = f;
 	return 0;
+}
+
+static int set_up(void **state)
+{
+	return set_up_at(state, false);
+}
+
+/* As over a bucket. */
+static int set_up_far(void **state)
+{
+	return set_up_at(state, true);
 }
 
 static int tear_down(void **state)
@@ -32,6 +47,7 @@ static int tear_down(void **state)
 	struct fixture *f = *state;
 
 	store_free(f->store);
+	assert_int_equal(f->budget.used, 0);
 	remove_tree(f->dir);
 	free(f->dir);
 	free(f);
@@ -188,7 +204,8 @@ static void test_failures_are_incomplete(void **state)
 	}
 	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_READ, .times = -1 });
 	r = find(f, "t", &a, &found);
-	assert_int_equal(r.blocks_failed, 4);
+	/* The good one needs nobody any more over a bucket. */
+	assert_int_equal(r.blocks_failed, backend_is_remote(f->be) ? 3 : 4);
 	faulty_set(f->be, (struct faulty_rule){ 0 });
 	live.fails = true;
 	r = find(f, "t", &a, &found);
@@ -317,10 +334,65 @@ static void test_second_look_reads_nothing(void **state)
 	found_reset(&found);
 }
 
+/* Over a bucket data pages are kept too: who asks for a trace again asks nobody. */
+static void test_second_look_over_a_bucket(void **state)
+{
+	enum { N = 30 };
+	struct fixture *f = *state;
+	struct test_span a = plain_span(1, 1), absent = plain_span(2, 1);
+	struct found_spans found = { NULL, 0, 0, NULL };
+	struct block_cache_stats st;
+	struct block_meta m = { .id = "" };
+	unsigned before = reads(f);
+
+	for (int i = 0; i < N; i++)
+		m = add_block(f, "t", &a);
+	/* Filters that nobody has read are asked several at a time. */
+	assert_int_equal(find(f, "t", &absent, &found).blocks_asked, N);
+	assert_int_equal(reads(f), before + N);
+	assert_int_equal(find(f, "t", &a, &found).pieces, N);
+	assert_int_equal(reads(f), before + 3 * N);
+	assert_int_equal(find(f, "t", &a, &found).pieces, N);
+	assert_int_equal(reads(f), before + 3 * N);
+	store_cache_stats(f->store, &st);
+	assert_int_equal(st.pieces, 3 * N);
+	assert_int_equal(st.hits[BLOCK_CACHE_PAGE], N);
+	assert_int_equal(st.misses[BLOCK_CACHE_PAGE], N);
+	assert_int_equal(block_delete(f->be, "t", m.id, NULL), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(store_refresh(f->store, NULL), 0);
+	store_cache_stats(f->store, &st);
+	assert_int_equal(st.pieces, 3 * (N - 1));
+	found_reset(&found);
+}
+
+/* Of many filters asked at once some cannot be read: those blocks are missed, and said to be. */
+static void test_filters_that_fail(void **state)
+{
+	struct fixture *f = *state;
+	struct test_span a = plain_span(1, 1);
+	struct found_spans found = { NULL, 0, 0, NULL };
+	struct store_find_result r;
+
+	for (int i = 0; i < 20; i++)
+		add_block(f, "t", &a);
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_READ, .times = -1 });
+	r = find(f, "t", &a, &found);
+	assert_int_equal(r.blocks_asked, 20);
+	assert_int_equal(r.blocks_failed, 20);
+	/* Those that failed the first time only are asked again. */
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_READ, .times = 20 });
+	r = find(f, "t", &a, &found);
+	assert_int_equal(r.blocks_failed, 0);
+	assert_int_equal(r.pieces, 20);
+	faulty_set(f->be, (struct faulty_rule){ 0 });
+	found_reset(&found);
+}
+
 /* A damaged filter or index is never kept: repaired, it answers. */
 static void test_damage_is_not_kept(void **state)
 {
-	static const char *const parts[] = { "index", "bloom-0" };
+	static const char *const parts[] = { "index", "bloom-0", "data" };
 	struct fixture *f = *state;
 	struct found_spans found = { NULL, 0, 0, NULL };
 
@@ -445,6 +517,7 @@ static void test_flush_holds_nothing(void **state)
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+#define FAR(fn) { #fn " (far)", fn, set_up_far, tear_down, NULL }
 
 int main(void)
 {
@@ -459,6 +532,15 @@ int main(void)
 		TEST(test_other_shards_are_not_asked),
 		TEST(test_caller_stops),
 		TEST(test_flush_holds_nothing),
+		FAR(test_live_and_blocks),
+		FAR(test_failures_are_incomplete),
+		FAR(test_gone_blocks),
+		FAR(test_gone_into_another_block),
+		FAR(test_unreadable_meta),
+		FAR(test_damage_is_not_kept),
+		FAR(test_other_shards_are_not_asked),
+		FAR(test_second_look_over_a_bucket),
+		FAR(test_filters_that_fail),
 	};
 
 	log_configure(LOG_ERROR + 1, LOG_CONSOLE);

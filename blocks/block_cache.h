@@ -44,8 +44,8 @@ struct block_cache;
 /* max_bytes 0: an eighth of the budget's limit, as it is at each moment; without a budget 64 MiB.
  * Borrows the budget (NULL: none). */
 struct block_cache *block_cache_new(struct budget *budget, uint64_t max_bytes);
-/* For what is wanted again soon or never (data pages: a trace that somebody looks at): every piece is
- * let in, and without max_bytes a quarter of the usual share is taken. Before the first use. */
+/* For what is wanted again soon or never (data pages: a trace that somebody looks at): every piece
+ * is let in, and without max_bytes a quarter of the usual share is taken. Before the first use. */
 void block_cache_favour_new(struct block_cache *c);
 /* No piece may be held. NULL is fine. */
 void block_cache_free(struct block_cache *c);

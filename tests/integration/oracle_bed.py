@@ -255,7 +255,15 @@ class Bed:
         return self.listening(config, ports)
 
     def compactor(self, ports, name):
-        return self.listening(merged(sample("compactor.yaml"), self.store(name)), ports)
+        # busy all the while: what builders cut is merged within a second, and deleted soon after
+        own = {"extensions": {"compactor": {
+            "compaction_cycle": "500ms",
+            "compaction_window": "20s",
+            "compacted_block_retention": "5s",
+            "min_inputs": 2,
+        }}}  # fmt: skip
+        config = merged(merged(sample("compactor.yaml"), own), self.store(name))
+        return self.listening(config, ports)
 
     def query_node(self, ports, name):
         own = {"extensions": {"query": {"builders": []}}}
@@ -402,6 +410,8 @@ class Bed:
         acked = {t for s in self.senders for t, _, _ in s.acked}
         spans = {s for t in acked for s in self.traces.whole(t)}
         produced = self.count("the topic", self.in_topic())
+        for mill in self.compactors:  # a look at the bucket takes longer than a merge
+            self.stop_one(mill)
         stored = self.count("the blocks", self.in_blocks())
         lost = spans - set(produced)
         assert not lost, f"{len(lost)} of {len(spans)} acknowledged spans are not in the topic"

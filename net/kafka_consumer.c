@@ -307,6 +307,29 @@ uint32_t kafka_consumer_n_partitions(struct kafka_consumer *c, const char *topic
 	return n;
 }
 
+static bool is_there(const struct rd_kafka_metadata *md, const char *topic)
+{
+	for (int i = 0; i < md->topic_cnt; i++)
+		if (strcmp(md->topics[i].topic, topic) == 0)
+			return md->topics[i].err == RD_KAFKA_RESP_ERR_NO_ERROR;
+	return false;
+}
+
+bool kafka_consumer_look_for(struct kafka_consumer *c, const char *const *topics, size_t n,
+			     int timeout_ms)
+{
+	const struct rd_kafka_metadata *md = NULL;
+	bool all = true;
+
+	/* Only an answer about all topics makes librdkafka look at its subscription again. */
+	if (c->lib->metadata(c->rk, 1, NULL, &md, timeout_ms) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		all &= topics[i][0] == '^' || is_there(md, topics[i]);
+	c->lib->metadata_destroy(md);
+	return all;
+}
+
 void kafka_consumer_cluster_id(struct kafka_consumer *c, int timeout_ms, char *out, size_t size)
 {
 	char *id = c->lib->clusterid(c->rk, timeout_ms);

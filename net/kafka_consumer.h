@@ -72,6 +72,11 @@ bool kafka_consumer_watermarks(struct kafka_consumer *c, const struct kafka_part
 			       uint64_t *low, uint64_t *high);
 /* Partitions of a topic; 0: cannot be asked now. */
 uint32_t kafka_consumer_n_partitions(struct kafka_consumer *c, const char *topic, int timeout_ms);
+/* Look for topics now and not only with the next refresh: such as were missing or forbidden when
+ * subscribed to are then read. True when all of these names are there (patterns always are). Blocks
+ * up to timeout_ms. */
+bool kafka_consumer_look_for(struct kafka_consumer *c, const char *const *topics, size_t n,
+			     int timeout_ms);
 /* The cluster's id into out; "" when it cannot be asked now. */
 void kafka_consumer_cluster_id(struct kafka_consumer *c, int timeout_ms, char *out, size_t size);
 

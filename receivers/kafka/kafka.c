@@ -25,6 +25,8 @@ enum {
 	LOOK_AFTER_MS = 20,
 	AT_A_TIME = 2000, /* records between two looks at the clock */
 	ASK_MS = 5000,
+	LOOK_FOR_MS = 2000,
+	LOOK_FOR_EVERY_S = 5,
 	RESERVED = 16 << 20, /* queued.max.messages.kbytes */
 };
 
@@ -90,11 +92,26 @@ static void troubled(void *arg, const struct err *err, bool is_fatal)
 	snprintf(st->trouble, sizeof(st->trouble), "%.199s", err->msg);
 	pthread_mutex_unlock(&st->lock);
 	log_warn("trouble with the brokers", "receiver", st->c->id, "error", err->msg);
+	if (err->kind == ERR_NOT_FOUND || err->kind == ERR_PERMISSION)
+		st->misses_topics = true;
 	if (is_fatal)
 		component_fail(st->c, err);
 }
 
 /* ---- the thread ---- */
+
+/* Somebody creates the topic, or allows it; librdkafka would look in metadata.refresh_interval. */
+static void look_for_topics(struct kafka_receiver_state *st, uint64_t now_ns)
+{
+	const struct kafka_receiver_config *conf =
+		COMPONENT_CONFIG(st->c, struct kafka_receiver_config);
+
+	if (!st->misses_topics || now_ns < st->look_ns)
+		return;
+	st->misses_topics = !kafka_consumer_look_for(st->consumer, conf->topics.items,
+						     conf->topics.n, LOOK_FOR_MS);
+	st->look_ns = clock_mono_ns() + LOOK_FOR_EVERY_S * NS_PER_S;
+}
 
 static void look_after_all(struct kafka_receiver_state *st)
 {
@@ -106,6 +123,7 @@ static void look_after_all(struct kafka_receiver_state *st)
 		settled &= partition_is_settled(p);
 	}
 	st->drained = st->draining && settled;
+	look_for_topics(st, now);
 }
 
 /* Records until there are none, or it is time to look after the partitions. */

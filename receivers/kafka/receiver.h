@@ -130,6 +130,8 @@ struct kafka_receiver_state {
 	_Atomic bool stopping, draining, drained;
 	char cluster[SOURCE_SEGMENT_MAX + 1];
 	unsigned rebalances;
+	bool misses_topics; /* some are not there, or forbidden: looked for again at look_ns */
+	uint64_t look_ns;
 	struct budget *budget;
 	size_t reserved; /* of the budget, for what librdkafka fetches ahead */
 	/* lock */

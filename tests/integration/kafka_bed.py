@@ -29,6 +29,12 @@ ARCHIVE = os.path.join(HOME, "kafka.jsa")
 CLUSTER_ID = "c3Bhbm1pbGwtdGVzdC1iZQ"  # 16 bytes in base64
 USER, PASSWORD = "mill", "mill-secret"
 
+# of a cluster that can forbid something
+ACLS = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
 Record = collections.namedtuple("Record", "topic partition offset key value headers timestamp")
 
 
@@ -416,6 +422,28 @@ class Kafka:
         resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
         admin = self.admin()  # the answer is lost with it
         admin.incremental_alter_configs([resource])[resource].result(30)
+
+    def forbid(self, topic, operation):
+        """Nobody may do this (READ, WRITE, ...) with the topic; needs config=ACLS."""
+        from confluent_kafka import admin as a
+
+        acl = a.AclBinding(
+            a.ResourceType.TOPIC, topic, a.ResourcePatternType.LITERAL, "User:*", "*",
+            a.AclOperation[operation], a.AclPermissionType.DENY,
+        )  # fmt: skip
+        admin = self.admin()
+        admin.create_acls([acl])[acl].result(30)
+
+    def allow(self, topic):
+        """What was forbidden may be done again."""
+        from confluent_kafka import admin as a
+
+        acls = a.AclBindingFilter(
+            a.ResourceType.TOPIC, topic, a.ResourcePatternType.LITERAL, None, None,
+            a.AclOperation.ANY, a.AclPermissionType.ANY,
+        )  # fmt: skip
+        admin = self.admin()
+        admin.delete_acls([acls])[acls].result(30)
 
     def partitions(self, topic):
         return sorted(self.admin().list_topics(topic, timeout=10).topics[topic].partitions)

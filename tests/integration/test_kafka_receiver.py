@@ -547,6 +547,22 @@ def test_starts_before_the_broker(make_kafka, make_mill):
     check_once(visible(mill.data), ledger)
 
 
+def test_a_topic_made_after_the_start(kafka, make_mill):
+    """It is found within seconds, not with the next refresh of everything after ten minutes; the one
+    that was there is read meanwhile."""
+    first, later, group = kafka.create_topic(), f"later-{uuid.uuid4().hex[:8]}", fresh_group()
+    batch, ledger = records(5)
+    kafka.produce(first, batch)
+    mill = make_mill(reader(kafka, [first, later], group))
+    wait_committed(kafka, group, first)
+    assert later in mill.stderr()
+    kafka.create_topic(later, partitions=2)
+    batch, spans = records(5)
+    kafka.produce(later, batch)
+    wait_committed(kafka, group, later, timeout=25)
+    check_once(visible(mill.data), ledger | spans)
+
+
 def test_next_hop_that_refuses(kafka, make_mill, next_hop):
     """Refused records are read again until the hop takes them; offsets wait for it."""
     topic, group = kafka.create_topic(partitions=2), fresh_group()

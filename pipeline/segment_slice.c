@@ -11,25 +11,33 @@
 
 void segment_slices_init(struct segment_slices *s, struct segment_log *log)
 {
-	*s = (struct segment_slices){ log, 0, -1 };
+	s->log = log;
+	for (unsigned i = 0; i < SEGMENT_SLICES_OPEN; i++)
+		s->open[i].fd = -1;
 }
 
 void segment_slices_fini(struct segment_slices *s)
 {
-	if (s->fd >= 0)
-		close(s->fd);
-	s->fd = -1;
+	for (unsigned i = 0; i < SEGMENT_SLICES_OPEN; i++) {
+		if (s->open[i].fd >= 0)
+			close(s->open[i].fd);
+		s->open[i].fd = -1;
+	}
 }
 
+/* The segment's descriptor, or -1. */
 static int open_segment(struct segment_slices *s, const struct segment_position *at,
 			struct err *err)
 {
-	if (s->fd >= 0 && s->segment == at->segment)
-		return 0;
-	segment_slices_fini(s);
-	s->fd = segment_log_open_at(s->log, at, err);
-	s->segment = at->segment;
-	return s->fd < 0 ? -1 : 0;
+	unsigned i = at->segment % SEGMENT_SLICES_OPEN;
+
+	if (s->open[i].fd >= 0 && s->open[i].segment == at->segment)
+		return s->open[i].fd;
+	if (s->open[i].fd >= 0)
+		close(s->open[i].fd);
+	s->open[i].fd = segment_log_open_at(s->log, at, err);
+	s->open[i].segment = at->segment;
+	return s->open[i].fd;
 }
 
 int segment_slices_read(struct segment_slices *s, const struct segment_position *at, uint32_t off,
@@ -37,16 +45,18 @@ int segment_slices_read(struct segment_slices *s, const struct segment_position 
 {
 	off_t from = (off_t)at->offset + SEGMENT_FRAME_SIZE + off;
 	size_t got = 0;
+	int fd;
 
 	if (off > at->length || n > at->length - off)
 		return err_set(err, ERR_CORRUPT,
 			       "segment %llu: record at %u has no bytes %u to %llu",
 			       (unsigned long long)at->segment, at->offset, off,
 			       (unsigned long long)off + n);
-	if (open_segment(s, at, err) < 0)
+	fd = open_segment(s, at, err);
+	if (fd < 0)
 		return -1;
 	while (got < n) {
-		ssize_t k = pread(s->fd, (uint8_t *)to + got, n - got, from + (off_t)got);
+		ssize_t k = pread(fd, (uint8_t *)to + got, n - got, from + (off_t)got);
 
 		if (k < 0 && errno == EINTR)
 			continue;

@@ -3,20 +3,25 @@
  * segment_slice.h - reads parts of records of a segment log by position, many in a row.
  *
  * For callers that have read and checked the whole record before and remember a checksum of the
- * part: a slice is read as it lies on disk. Keeps the segment it read last open, so slices in the
- * order of positions cost one system call each.
- * THREADS: one at a time; the log's other calls may go on. OWNERSHIP: borrows the log, holds one
- * descriptor.
+ * part: a slice is read as it lies on disk. Keeps the segments it read last open, so that slices
+ * mostly cost one system call each.
+ * THREADS: one at a time; the log's other calls may go on. OWNERSHIP: borrows the log.
+ * LIMITS: SEGMENT_SLICES_OPEN descriptors.
  */
 #ifndef PIPELINE_SEGMENT_SLICE_H
 #define PIPELINE_SEGMENT_SLICE_H
 
 #include "pipeline/segment_log.h"
 
+/* As many segments as a large section lies in. */
+enum { SEGMENT_SLICES_OPEN = 16 };
+
 struct segment_slices {
 	struct segment_log *log;
-	uint64_t segment; /* of fd */
-	int fd;           /* -1: none */
+	struct {
+		uint64_t segment; /* its number modulo SEGMENT_SLICES_OPEN is the place here */
+		int fd;           /* -1: none */
+	} open[SEGMENT_SLICES_OPEN];
 };
 
 void segment_slices_init(struct segment_slices *s, struct segment_log *log);

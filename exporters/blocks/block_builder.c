@@ -34,6 +34,9 @@ struct build_state {
 	const struct block_input *input;
 	struct block_writer *writer;
 	struct request_index request;
+	const struct head_table *noted; /* heads that noted_scopes maps */
+	uint32_t *noted_scopes;         /* their number in ours, or UINT32_MAX */
+	size_t cap_noted;
 	struct bytes *requests; /* where they are, while they stay there */
 	size_t n_requests, cap_requests;
 	struct span_notes notes;
@@ -72,7 +75,7 @@ static int next_of_array(void *arg, struct block_request *r, struct err *err)
 	(void)err;
 	if (in->at == in->b->n_requests)
 		return 0;
-	*r = (struct block_request){ in->b->requests[in->at++], NULL };
+	*r = (struct block_request){ .otlp = in->b->requests[in->at++] };
 	return 1;
 }
 
@@ -122,7 +125,38 @@ static void note_span(struct build_state *s, const struct span_ref *sp, uint32_t
 	note.scope = *scope;
 	if (s->input->read != NULL)
 		note.check = block_gather_check(sp->p, sp->len);
-	span_notes_add(&s->notes, sp->trace_id, &note);
+	span_notes_add(&s->notes, load_be64(sp->trace_id), load_be64(sp->trace_id + 8), &note);
+}
+
+/* Scopes of another table get their numbers here when they are first met. */
+static void map_heads(struct build_state *s, const struct head_table *heads)
+{
+	if (heads == s->noted)
+		return;
+	s->noted = heads;
+	s->noted_scopes = xgrow(s->noted_scopes, &s->cap_noted, MAX(heads->n_scopes, (size_t)1),
+				sizeof(*s->noted_scopes));
+	memset(s->noted_scopes, 0xff, s->cap_noted * sizeof(*s->noted_scopes));
+}
+
+static void take_notes(struct build_state *s, const struct block_request *r, uint32_t number)
+{
+	struct span_tables from = { 0 };
+
+	map_heads(s, r->heads);
+	head_table_lend(r->heads, &from);
+	for (uint32_t i = 0; i < r->n_notes; i++) {
+		const struct early_note *n = &r->notes[i];
+		uint32_t *scope = &s->noted_scopes[n->scope];
+		struct span_note note = { number, n->off, n->len, 0, n->check };
+
+		if (r->keep != NULL && !r->keep[i])
+			continue;
+		if (*scope == UINT32_MAX)
+			*scope = head_table_add(&s->heads, &from, n->scope);
+		note.scope = *scope;
+		span_notes_add(&s->notes, n->hi, n->lo, &note);
+	}
 }
 
 /* A request that cannot be indexed again is left out: the rest of the section is none the worse. */
@@ -131,6 +165,10 @@ static void note_request(struct build_state *s, const struct block_request *r)
 	uint32_t number = (uint32_t)s->n_requests++;
 	struct err err = ERR_INIT;
 
+	if (r->notes != NULL) {
+		take_notes(s, r, number);
+		return;
+	}
 	if (s->input->read == NULL) {
 		s->requests =
 			xgrow(s->requests, &s->cap_requests, s->n_requests, sizeof(*s->requests));
@@ -173,7 +211,7 @@ static size_t base_memory(const struct build_state *s)
 {
 	return index_memory(&s->request) + span_notes_memory(&s->notes) +
 	       head_table_memory(&s->heads) + block_gather_memory(&s->gather) +
-	       s->cap_requests * sizeof(*s->requests);
+	       s->cap_requests * sizeof(*s->requests) + s->cap_noted * sizeof(*s->noted_scopes);
 }
 
 static int note_all(struct build_state *s, struct err *err)
@@ -282,6 +320,9 @@ static void read_fields(struct span_ref *sp)
 	unsigned seen = 0;
 	struct pb_field f = { 0 };
 
+	memset(sp->span_id, 0, sizeof(sp->span_id));
+	sp->kind = 0;
+	sp->start_ns = sp->end_ns = 0;
 	/* The usual span has them in front of its attributes, and first of all its two ids. */
 	if (rest.n >= IDS_BYTES && load_le16(rest.p) == 0x100a &&
 	    load_le16(rest.p + 18) == 0x0812) {
@@ -317,19 +358,31 @@ static uint8_t head_before(struct bytes request, uint32_t off, uint32_t len)
 	return off >= n && memcmp(request.p + off - n, want, n) == 0 ? (uint8_t)n : 0;
 }
 
-static struct span_ref span_of(const struct build_state *s, size_t key)
+/* Fills the fields that are read here or by the encoder; the others stay zero. */
+static void set_span(const struct build_state *s, size_t key, struct span_ref *sp)
 {
 	const struct span_note *note = &s->notes.notes[s->notes.keys[key].note];
-	struct span_ref sp = { .len = note->len, .scope = note->scope };
 
+	sp->len = note->len;
+	sp->scope = note->scope;
 	if (s->input->read != NULL) {
-		sp.p = block_gather_span(&s->gather, key, &sp.head_len);
+		sp->p = block_gather_span(&s->gather, key, &sp->head_len);
 	} else {
-		sp.p = s->requests[note->request].p + note->off;
-		sp.head_len = head_before(s->requests[note->request], note->off, note->len);
+		sp->p = s->requests[note->request].p + note->off;
+		sp->head_len = head_before(s->requests[note->request], note->off, note->len);
 	}
-	read_fields(&sp);
-	return sp;
+	read_fields(sp);
+}
+
+/* All zero at first, so that set_span need not clear 128 bytes for each span again (4 of 100 of a
+ * build). */
+static void size_trace(struct build_state *s, size_t n)
+{
+	if (n <= s->cap_spans)
+		return;
+	free(s->trace.spans);
+	s->cap_spans = MAX(n + n / 2, (size_t)64);
+	s->trace.spans = xcalloc(s->cap_spans, sizeof(*s->trace.spans));
 }
 
 /* The spans of the keys [i, j) become s->trace. */
@@ -337,10 +390,10 @@ static uint32_t take_trace(struct build_state *s, size_t i, size_t j)
 {
 	uint32_t n = (uint32_t)(j - i);
 
-	s->trace.spans = xgrow(s->trace.spans, &s->cap_spans, n, sizeof(*s->trace.spans));
+	size_trace(s, n);
 	s->pick = xgrow(s->pick, &s->cap_pick, n, sizeof(*s->pick));
 	for (uint32_t k = 0; k < n; k++)
-		s->trace.spans[k] = span_of(s, i + k);
+		set_span(s, i + k, &s->trace.spans[k]);
 	s->trace.n_spans = n;
 	return n;
 }
@@ -403,7 +456,7 @@ static size_t trace_memory(const struct build_state *s, size_t i, size_t j)
 	size_t bytes = (j - i) * BLOCK_BUILD_TRACE_SPAN_BYTES;
 
 	for (; i < j; i++)
-		bytes += 2 * (size_t)s->notes.notes[s->notes.keys[i].note].len;
+		bytes += 2 * (size_t)s->notes.keys[i].len;
 	return bytes;
 }
 
@@ -477,6 +530,7 @@ static void set_shard(const struct build_state *s, struct block_meta *m)
 static void free_state(struct build_state *s)
 {
 	free_index(&s->request);
+	free(s->noted_scopes);
 	free(s->requests);
 	span_notes_fini(&s->notes);
 	head_table_fini(&s->heads);

@@ -8,7 +8,7 @@
  *
  * The requests may be in memory as a whole, or be read twice from where they lie: once in their own
  * order, once as a chunk of traces at a time (block_gather.h). Then the memory does not depend on
- * the bytes of the section.
+ * the bytes of the section. A request whose notes were made when it came is read once.
  *
  * Duplicates inside a trace: a span with the same id and kind as an earlier one and equal bytes is
  * left out and counted; with different bytes both are kept and counted as conflicting.
@@ -23,6 +23,8 @@
 
 #include "base/budget.h"
 #include "blocks/block_writer.h"
+#include "exporters/blocks/early_notes.h"
+#include "exporters/blocks/head_table.h"
 #include "exporters/blocks/span_notes.h"
 #include "wire/otlp_index.h"
 
@@ -43,6 +45,11 @@ struct block_build_times {
 struct block_request {
 	struct bytes otlp;   /* an ExportTraceServiceRequest */
 	const uint8_t *keep; /* one byte per span that may go into the block; NULL: all do */
+	/* Instead of otlp, when they were made before: all spans of the request, and the scopes
+	 * they name. For inputs with `read`. Both stay until the next call. */
+	const struct early_note *notes;
+	uint32_t n_notes;
+	const struct head_table *heads;
 };
 
 /* Requests that are not in one array. */

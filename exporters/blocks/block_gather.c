@@ -11,6 +11,11 @@ enum {
 	TAG_SPAN = 0x12, /* ScopeSpans.spans */
 	GAP_MAX = 4096,  /* so far apart, and still one read */
 	BOUNCE_MAX = 256 * 1024,
+	/* When a trace is few reads, more of them at a time would not make less of them: what is
+	 * read stays in the processor's cache. */
+	CHUNK_OF_RUNS = 64 * 1024,
+	RUN_LONG = 3, /* spans */
+	RUN_SAMPLE = 4096,
 	DIGIT = 11, /* bits */
 	DIGIT_MASK = (1 << DIGIT) - 1,
 };
@@ -67,6 +72,28 @@ static size_t head_size(uint32_t len)
 	return 1 + pb_varint_size(len);
 }
 
+/* May one read bring both? */
+static bool is_near(const struct span_note *a, const struct span_note *b)
+{
+	uint64_t end = (uint64_t)a->off + a->len;
+
+	return a->request == b->request && b->off >= end && b->off - end <= GAP_MAX;
+}
+
+/* Do traces mostly lie in one piece, or few? Judged by the first ones. */
+static void choose_way(struct block_gather *g)
+{
+	const struct span_key *k = g->notes->keys;
+	const struct span_note *notes = g->notes->notes;
+	size_t n = MIN(g->notes->n, (size_t)RUN_SAMPLE), n_runs = 1;
+
+	for (size_t i = 1; i < n; i++)
+		n_runs += !is_near(&notes[k[i - 1].note], &notes[k[i].note]);
+	g->has_long_runs = n_runs * RUN_LONG <= n;
+	if (g->has_long_runs)
+		g->chunk_bytes = MIN(g->chunk_bytes, (size_t)CHUNK_OF_RUNS);
+}
+
 /* Whole traces from `from` on; returns the bytes they take. */
 static size_t choose(struct block_gather *g, size_t from)
 {
@@ -76,8 +103,10 @@ static size_t choose(struct block_gather *g, size_t from)
 	while (g->to < g->notes->n) {
 		size_t end = span_notes_trace_end(g->notes, g->to), trace = 0;
 
-		for (size_t i = g->to; i < end; i++)
+		for (size_t i = g->to; i < end; i++) {
+			__builtin_prefetch(&g->notes->notes[g->notes->keys[i].note]);
 			trace += head_size(len_of(g, i)) + len_of(g, i);
+		}
 		if (g->to > from && bytes + trace > g->chunk_bytes)
 			break;
 		bytes += trace;
@@ -154,10 +183,8 @@ static size_t run_end(const struct block_gather *g, size_t k)
 
 	for (k++; k < n; k++) {
 		const struct span_note *next = note_in_order(g, k);
-		uint64_t end = (uint64_t)last->off + last->len;
 
-		if (next->request != first->request || next->off < end ||
-		    next->off - end > GAP_MAX ||
+		if (!is_near(last, next) ||
 		    (uint64_t)next->off + next->len - first->off > BOUNCE_MAX)
 			break;
 		last = next;
@@ -224,8 +251,11 @@ int block_gather_load(struct block_gather *g, size_t from, struct err *err)
 {
 	size_t n;
 
+	if (from == 0)
+		choose_way(g);
 	lay_out(g, choose(g, from));
-	sort_places(g);
+	if (!g->has_long_runs)
+		sort_places(g);
 	n = g->to - g->from;
 	g->bounce = fit(g->bounce, &g->cap_bounce, BOUNCE_MAX, 1);
 	for (size_t k = 0; k < n;) {

@@ -26,8 +26,9 @@ struct block_gather {
 	const struct block_input *input;
 	const struct span_notes *notes;
 	size_t chunk_bytes;
-	size_t from, to; /* keys whose spans are in the chunk */
-	uint8_t *chunk;  /* heads and spans */
+	bool has_long_runs; /* the order of ids is one of few reads already */
+	size_t from, to;    /* keys whose spans are in the chunk */
+	uint8_t *chunk;     /* heads and spans */
 	size_t cap_chunk;
 	size_t *at; /* of span from + i in the chunk, behind its head */
 	size_t cap_at;

@@ -9,6 +9,8 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
+enum { NOTES_ROOM = 2 }; /* notes are kept while one part in so many of the budget is free */
+
 struct live_section *live_section_new(struct budget *budget)
 {
 	struct live_section *s = xcalloc(1, sizeof(*s));
@@ -19,8 +21,25 @@ struct live_section *live_section_new(struct budget *budget)
 	return s;
 }
 
+void live_section_drop_notes(struct live_section *s)
+{
+	size_t now;
+
+	if (!s->has_heads)
+		return;
+	for (size_t i = 0; i < s->n_records; i++)
+		s->records[i].notes = NULL;
+	arena_fini(&s->notes);
+	head_table_fini(&s->heads);
+	s->has_heads = false;
+	now = live_section_memory(s);
+	budget_release(s->budget, s->charged - now);
+	s->charged = now;
+}
+
 void live_section_forget(struct live_section *s)
 {
+	live_section_drop_notes(s);
 	free(s->records);
 	free(s->traces);
 	free(s->links);
@@ -148,8 +167,42 @@ static void note_heads(struct live_section *s, const struct span_tables *t)
 		note_head(s, t, t->scopes[i].head, t->scopes[i].n_head, t->scopes[i].head_bytes);
 }
 
+/* ---- notes ---- */
+
+static bool has_room_for_notes(const struct live_section *s)
+{
+	const struct budget *b = s->budget;
+
+	return b == NULL || budget_left(s->budget) >= (size_t)MAX(b->limit, 0) / NOTES_ROOM;
+}
+
+/* A copy of the notes that stays, naming scopes by their number in the section's heads. Spans of a
+ * scope come together, so the table is asked once for each. */
+static const struct early_note *keep_notes(struct live_section *s, const struct span_tables *t,
+					   const struct early_note *notes)
+{
+	uint32_t last = UINT32_MAX, number = 0;
+	struct early_note *kept;
+
+	if (notes == NULL || t->n_spans == 0 || !has_room_for_notes(s))
+		return NULL;
+	if (!s->has_heads)
+		head_table_init(&s->heads);
+	s->has_heads = true;
+	kept = arena_alloc(&s->notes, t->n_spans * sizeof(*kept));
+	for (uint32_t i = 0; i < t->n_spans; i++) {
+		if (notes[i].scope != last)
+			number = head_table_add(&s->heads, t, notes[i].scope);
+		last = notes[i].scope;
+		kept[i] = notes[i];
+		kept[i].scope = number;
+	}
+	return kept;
+}
+
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
-		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans)
+		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans,
+		      const struct early_note *notes)
 {
 	uint32_t t = intern_tenant(s, tenant), record = (uint32_t)s->n_records;
 
@@ -166,7 +219,11 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 	note_heads(s, spans);
 	s->records = xgrow(s->records, &s->cap_records, s->n_records + 1, sizeof(*s->records));
 	s->records[s->n_records++] = (struct live_record){
-		.at = *at, .lsn = lsn, .tenant = t, .n_spans = spans->n_spans
+		.at = *at,
+		.lsn = lsn,
+		.tenant = t,
+		.n_spans = spans->n_spans,
+		.notes = keep_notes(s, spans, notes),
 	};
 	for (uint32_t i = 0; i < spans->n_spans; i++)
 		link_trace(s, spans->spans[i].trace_id, t, record);
@@ -197,5 +254,6 @@ int live_section_find(const struct live_section *s, const char *tenant, const ui
 size_t live_section_memory(const struct live_section *s)
 {
 	return s->cap_records * sizeof(*s->records) + s->cap_traces * sizeof(*s->traces) +
-	       s->cap_links * sizeof(*s->links);
+	       s->cap_links * sizeof(*s->links) + s->notes.bytes +
+	       (s->has_heads ? head_table_memory(&s->heads) : 0);
 }

@@ -10,6 +10,9 @@
  * trace and 8 a (trace, record) pair. Rejected: an index of spans (120 bytes each, to save a lookup
  * reading 100 KB).
  *
+ * While at least half of the budget is free, the section also keeps what the builder wants to know
+ * of each span (early_notes.h) and the heads they name; 32 bytes a span, which may go at any time.
+ *
  * THREADS: none of its own; the exporter's lock covers it. OWNERSHIP: frees itself.
  * LIMITS: its memory is charged (forced) to the budget.
  */
@@ -17,6 +20,8 @@
 #define EXPORTERS_BLOCKS_LIVE_SECTION_H
 
 #include "base/budget.h"
+#include "exporters/blocks/early_notes.h"
+#include "exporters/blocks/head_table.h"
 #include "pipeline/batch.h"
 #include "pipeline/segment_log.h"
 
@@ -28,6 +33,7 @@ struct live_record {
 	uint64_t first, last; /* offsets of its spans, when it is of a stream; else 0 */
 	uint32_t tenant;      /* index into tenants */
 	uint32_t n_spans;
+	const struct early_note *notes; /* one a span, in `notes`; NULL: none are kept */
 };
 
 struct live_trace {
@@ -58,6 +64,9 @@ struct live_section {
 	uint32_t largest_trace;      /* spans of the trace that has most */
 	struct live_link *links;
 	size_t n_links, cap_links;
+	struct arena notes;
+	struct head_table heads; /* that notes name */
+	bool has_heads;
 	uint64_t heads_seen[LIVE_SECTION_HEADS]; /* hashes; each slot has the last one */
 	uint64_t seed;                           /* senders choose ids, and must not choose slots */
 	struct budget *budget;
@@ -97,9 +106,13 @@ void live_section_free(struct live_section *s);
 /* Give the index's memory back and find nothing any more: another reader of this process has it
  * all. What the section is (LSNs, times, counts of spans and bytes) stays. */
 void live_section_forget(struct live_section *s);
-/* The record at `at`, just made durable, holds these spans. LSNs ascend. */
+/* The record at `at`, just made durable, holds these spans. LSNs ascend. `notes` (may be NULL) are
+ * copied while there is room for them. */
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
-		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans);
+		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans,
+		      const struct early_note *notes);
+/* Give back the memory of all notes: the builder reads the records instead. */
+void live_section_drop_notes(struct live_section *s);
 /* Positions of the records that hold the trace, newest first: walk with *cursor = 0 first. 1 or 0
  * at the end. */
 int live_section_find(const struct live_section *s, const char *tenant, const uint8_t id[16],

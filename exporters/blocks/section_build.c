@@ -59,7 +59,8 @@ static void pause_for_test(const struct section_log *l)
 
 /* ---- step 1 ---- */
 
-/* The requests of one tenant, in the order they came; the builder reads them twice. */
+/* The requests of one tenant, in the order they came; the builder reads them once when there are
+ * notes of their spans, else twice. */
 struct requests {
 	struct attempt *a;
 	uint32_t tenant;
@@ -68,7 +69,9 @@ struct requests {
 	size_t n, cap;
 	struct buf payload; /* of the last one, and what of it is charged */
 	size_t charged;
-	uint32_t head;      /* bytes before the OTLP: the same for every record of a tenant */
+	uint32_t head;  /* bytes before the OTLP: the same for every record of a tenant */
+	bool use_notes; /* those that were made when the spans came */
+	bool used_notes;
 	struct segment_slices slices;
 };
 
@@ -119,20 +122,37 @@ static int read_record(struct section_log *l, const struct live_record *rec, str
 	return 0;
 }
 
+static int give_notes(struct requests *in, const struct live_record *rec, struct block_request *out)
+{
+	out->notes = rec->notes;
+	out->n_notes = rec->n_spans;
+	out->heads = &in->a->s->heads;
+	in->used_notes = true;
+	return 1;
+}
+
+static int give_bytes(struct requests *in, const struct live_record *rec, struct block_request *out,
+		      struct err *err)
+{
+	size_payload(in, rec->at.length);
+	return read_record(in->a->l, rec, &in->payload, &out->otlp, err);
+}
+
 static int next_request(void *arg, struct block_request *out, struct err *err)
 {
 	struct requests *in = arg;
 	const struct live_section *s = in->a->s;
 	int got = 0;
 
-	*out = (struct block_request){ BYTES_EMPTY, NULL };
+	*out = (struct block_request){ .otlp = BYTES_EMPTY };
 	for (; got == 0 && in->at < s->n_records; in->at++) {
-		if (!is_wanted(in->a, &s->records[in->at], in->tenant))
+		const struct live_record *rec = &s->records[in->at];
+
+		if (!is_wanted(in->a, rec, in->tenant))
 			continue;
-		size_payload(in, s->records[in->at].at.length);
-		got = read_record(in->a->l, &s->records[in->at], &in->payload, &out->otlp, err);
+		got = in->use_notes && rec->notes != NULL ? give_notes(in, rec, out)
+							  : give_bytes(in, rec, out, err);
 		if (got > 0) {
-			in->head = (uint32_t)(out->otlp.p - in->payload.p);
 			in->record = xgrow(in->record, &in->cap, in->n + 1, sizeof(*in->record));
 			in->record[in->n++] = (uint32_t)in->at;
 		}
@@ -159,10 +179,16 @@ static uint64_t count_wanted(const struct attempt *a, uint32_t tenant)
 	return n;
 }
 
-static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
+/* *notes: whether to use them; out: whether there were any. */
+static int build_from(struct attempt *a, uint32_t tenant, bool *notes, struct err *err)
 {
 	struct section_log *l = a->l;
-	struct requests requests = { .a = a, .tenant = tenant };
+	struct requests requests = {
+		.a = a,
+		.tenant = tenant,
+		.head = BATCH_RECORD_FIXED + (uint32_t)strlen(a->s->tenants[tenant]),
+		.use_notes = *notes,
+	};
 	uint64_t n_wanted = count_wanted(a, tenant);
 	const struct block_input input = { next_request, read_request, &requests, n_wanted };
 	struct block_build b = {
@@ -180,6 +206,7 @@ static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
 	segment_slices_init(&requests.slices, l->log);
 	ret = block_build(&b, &a->commit.metas[a->commit.n_metas], err);
 	free_requests(&requests);
+	*notes = requests.used_notes;
 	if (ret < 0)
 		return -1;
 	a->commit.n_metas += b.n_traces > 0;
@@ -188,6 +215,22 @@ static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
 	a->n_duplicates += b.n_duplicates;
 	a->n_conflicting += b.n_conflicting;
 	return 0;
+}
+
+static int build_tenant(struct attempt *a, uint32_t tenant, struct err *err)
+{
+	struct err local = ERR_INIT;
+	bool notes = true;
+
+	if (build_from(a, tenant, &notes, &local) == 0)
+		return 0;
+	/* Reading whole records tells which of them are damaged, and leaves those out. */
+	if (notes && (local.kind == ERR_CORRUPT || local.kind == ERR_NOT_FOUND)) {
+		log_warn("a section is built again, from whole records", "error", local.msg);
+		notes = false;
+		return build_from(a, tenant, &notes, err);
+	}
+	return err_set(err, local.kind, "%s", local.msg);
 }
 
 static void delete_blocks(struct attempt *a)

@@ -19,6 +19,7 @@
 enum {
 	BUILD_SHARE = 3,    /* of the budget, at most one part in three */
 	NOTES_SHARE = 2,    /* of that, for what the builder remembers of each span */
+	LOW_BUDGET = 4,     /* when less than one part in so many is left, notes go */
 	TENANTS_MAX = 1000, /* a section's commit record is read back whole */
 	STOP_GRACE_S = 2,   /* for the builder's step under way */
 	OTLP_MAX = SEGMENT_RECORD_MAX - BATCH_RECORD_HEAD_MAX,
@@ -70,16 +71,32 @@ static bool is_full(const struct section_log *l)
 	       (share > 0 && (build_bytes(s) >= share / NOTES_SHARE || trace_bytes(s) >= share));
 }
 
+/* Lock held. Notes only save work: when memory is short, those of sections that are not being built
+ * go. */
+static void drop_notes_when_low(struct section_log *l)
+{
+	const struct budget *b = l->o.budget;
+
+	if (b == NULL || budget_left(l->o.budget) > (size_t)MAX(b->limit, 0) / LOW_BUDGET)
+		return;
+	live_section_drop_notes(l->open);
+	for (struct live_section *s = l->closed.first; s != NULL; s = s->next)
+		if (s != l->closed.first)
+			live_section_drop_notes(s);
+}
+
 /* Index a durable record and settle its batch: in this order, so that an acknowledged span is
  * always found, and under one lock, so that the section that holds it answers for it in the ledger.
  * A batch `found` at start has no origin to settle. */
 static void add_to_open(struct section_log *l, struct batch *b, const struct segment_position *at,
-			uint64_t lsn, uint64_t wall_ns, const struct batch_record *found)
+			uint64_t lsn, uint64_t wall_ns, const struct early_note *notes,
+			const struct batch_record *found)
 {
 	uint32_t n_claimed;
 
 	pthread_mutex_lock(&l->lock);
-	live_section_add(l->open, b->tenant, at, lsn, wall_ns, &b->tables);
+	live_section_add(l->open, b->tenant, at, lsn, wall_ns, &b->tables, notes);
+	drop_notes_when_low(l);
 	if (found == NULL && l->o.sent != NULL)
 		atomic_fetch_add_explicit(l->o.sent, b->tables.n_spans, memory_order_relaxed);
 	n_claimed = found != NULL ? span_numbers_count(found->numbers, b->tables.n_spans)
@@ -123,6 +140,7 @@ struct pending {
 	struct section_log *log;
 	struct batch *batch;
 	struct arena arena;
+	struct early_note *notes;
 	uint64_t wall_ns;
 	uint8_t head[BATCH_RECORD_HEAD_MAX];
 };
@@ -140,7 +158,7 @@ static void appended(struct segment_append *a)
 	struct pending *p = a->owner;
 
 	if (a->err.kind == ERR_NONE)
-		add_to_open(p->log, p->batch, &a->position, a->lsn, p->wall_ns, NULL);
+		add_to_open(p->log, p->batch, &a->position, a->lsn, p->wall_ns, p->notes, NULL);
 	else
 		batch_settle(p->batch, VERDICT_RETRYABLE, DROP_REASON_MAX, &a->err);
 	pending_free(p);
@@ -157,6 +175,8 @@ static void append_record(struct section_log *l, struct batch *b)
 	p->append.done = appended;
 	p->append.owner = p;
 	batch_record_lay_out(b, p->wall_ns, &p->arena, p->head, &p->append);
+	/* Here the bytes are in the cache, and nobody else waits for it. */
+	p->notes = early_notes_of(b, &p->arena);
 	if (segment_log_append(l->log, &p->append, &err) == 0)
 		return;
 	batch_settle(b, err.retryable ? VERDICT_RETRYABLE : VERDICT_PERMANENT, DROP_TOO_LARGE,
@@ -234,6 +254,7 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 	struct rcbuf *copy;
 	struct otlp_result result;
 	struct batch_record r;
+	struct arena arena = ARENA_INIT;
 	struct batch *b;
 
 	if (batch_record_parse(rec->payload, &r, err) < 0)
@@ -244,7 +265,8 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 	b = batch_from_otlp(copy, r.tenant, NULL, &result, err);
 	if (b == NULL)
 		return -1;
-	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, &r);
+	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, early_notes_of(b, &arena), &r);
+	arena_fini(&arena);
 	batch_unref(b);
 	return 0;
 }

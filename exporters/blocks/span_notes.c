@@ -15,12 +15,11 @@ void span_notes_reserve(struct span_notes *s, size_t n)
 	s->cap = n;
 }
 
-void span_notes_add(struct span_notes *s, const uint8_t trace_id[16], const struct span_note *note)
+void span_notes_add(struct span_notes *s, uint64_t hi, uint64_t lo, const struct span_note *note)
 {
 	if (s->n == s->cap)
 		span_notes_reserve(s, MAX(s->cap + s->cap / 2, (size_t)1024));
-	s->keys[s->n] = (struct span_key){ load_be64(trace_id), load_be64(trace_id + 8),
-					   (uint32_t)s->n, note->len };
+	s->keys[s->n] = (struct span_key){ hi, lo, (uint32_t)s->n, note->len };
 	s->notes[s->n++] = *note;
 }
 

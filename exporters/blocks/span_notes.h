@@ -38,7 +38,8 @@ struct span_notes {
 
 /* Room for n spans in all. */
 void span_notes_reserve(struct span_notes *s, size_t n);
-void span_notes_add(struct span_notes *s, const uint8_t trace_id[16], const struct span_note *note);
+/* hi, lo: the trace id, big-endian. */
+void span_notes_add(struct span_notes *s, uint64_t hi, uint64_t lo, const struct span_note *note);
 void span_notes_sort(struct span_notes *s);
 /* End of the run of equal trace ids that starts at key i. */
 size_t span_notes_trace_end(const struct span_notes *s, size_t i);

@@ -179,7 +179,7 @@ static void index_record(struct pending *p)
 	bool is_first;
 
 	live_section_add(s, p->batch->tenant, &p->append.position, p->append.lsn, p->wall_ns,
-			 &p->batch->tables);
+			 &p->batch->tables, NULL);
 	rec = &s->records[s->n_records - 1];
 	rec->first = p->first;
 	rec->last = p->last;

@@ -313,7 +313,7 @@ static int next_request(void *arg, struct block_request *out, struct err *err)
 		return 0;
 	p = &in->parts->v[in->at++];
 	p->is_done = true;
-	*out = (struct block_request){ BYTES_EMPTY, NULL };
+	*out = (struct block_request){ .otlp = BYTES_EMPTY };
 	if (read_part(in, p, &r, err) < 0 || mask_part(in, p, &r, out, err) < 0)
 		return -1;
 	out->otlp = r.batch.otlp;

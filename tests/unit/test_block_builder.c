@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/str.h"
 #include "exporters/blocks/block_builder.h"
+#include "exporters/blocks/live_section.h"
 #include "tests/memory_backend.h"
 
 #define WALL (UINT64_C(1790000000) * NS_PER_S)
@@ -314,6 +315,7 @@ struct elsewhere {
 	struct buf one;          /* what `next` gave: gone at the next call */
 	const uint8_t *keep[64]; /* by request */
 	bool changes;            /* between the two readings */
+	const struct live_section *noted;
 };
 
 static int next_elsewhere(void *arg, struct block_request *r, struct err *err)
@@ -325,7 +327,7 @@ static int next_elsewhere(void *arg, struct block_request *r, struct err *err)
 	if (e->at == e->t->n)
 		return 0;
 	buf_add_bytes(&e->one, e->t->requests[e->at]);
-	*r = (struct block_request){ buf_bytes(&e->one), e->keep[e->at] };
+	*r = (struct block_request){ .otlp = buf_bytes(&e->one), .keep = e->keep[e->at] };
 	e->at++;
 	return 1;
 }
@@ -339,8 +341,9 @@ static int read_elsewhere(void *arg, uint32_t request, uint32_t off, uint32_t n,
 	(void)err;
 	assert_true(off <= from.n && n <= from.n - off);
 	memcpy(to, from.p + off, n);
-	if (e->changes && e->reads == 3)
-		((uint8_t *)to)[n / 2] ^= 4;
+	/* More bytes than there are between two spans. */
+	for (uint32_t i = 0; e->changes && e->reads == 3 && i < 8; i++)
+		((uint8_t *)to)[n / 2 + i] ^= 4;
 	e->reads++;
 	return 0;
 }
@@ -388,6 +391,17 @@ static void add_mixed(struct bench *t, size_t n, uint32_t padding)
 	free(spans);
 }
 
+static void add_runs(struct bench *t, size_t n)
+{
+	struct test_span *spans = xcalloc(n, sizeof(*spans));
+
+	for (size_t i = 0; i < n; i++)
+		spans[i] = plain_span(i / 8, i + 1);
+	for (size_t i = 0; i < 50; i++)
+		add_request(t, spans + i * (n / 50), n / 50);
+	free(spans);
+}
+
 /* The same block, whether the requests stay in memory or are read again, in any chunks. */
 static void test_read_twice(void **state)
 {
@@ -417,6 +431,134 @@ static void test_read_twice(void **state)
 	buf_fini(&have);
 	bench_fini(&t);
 }
+
+/* ---- requests whose notes were made when they came ---- */
+
+static struct batch *batch_of(struct bytes otlp)
+{
+	struct rcbuf *copy = rcbuf_new_forced(NULL, otlp.n);
+	struct otlp_result result;
+	struct batch *b;
+
+	memcpy(copy->p, otlp.p, otlp.n);
+	copy->n = otlp.n;
+	b = batch_from_otlp(copy, "acme", NULL, &result, NULL);
+	assert_non_null(b);
+	return b;
+}
+
+/* Pairs of requests are one batch, and one request of the input; of each third there are no notes.
+ */
+static void note_pairs(struct bench *t, struct live_section *s)
+{
+	struct segment_position at = { 1, 2, 3 };
+	size_t n = 0;
+
+	for (size_t i = 0; i + 1 < t->n; i += 2) {
+		struct batch *v[2] = { batch_of(t->requests[i]), batch_of(t->requests[i + 1]) };
+		struct batch *both = batch_concat(v, 2);
+		struct arena arena = ARENA_INIT;
+		struct early_note *notes = early_notes_of(both, &arena);
+
+		assert_non_null(notes);
+		live_section_add(s, "acme", &at, i, i, &both->tables, n % 3 ? notes : NULL);
+		arena_fini(&arena);
+		batch_unref(both);
+		buf_add_bytes(&t->bytes[i], t->requests[i + 1]);
+		t->requests[n++] = buf_bytes(&t->bytes[i]);
+	}
+	t->n = n;
+}
+
+static int next_noted(void *arg, struct block_request *r, struct err *err)
+{
+	struct elsewhere *e = arg;
+	const struct live_section *s = e->noted;
+	const struct live_record *rec = &s->records[e->at];
+
+	if (e->at == e->t->n || rec->notes == NULL)
+		return next_elsewhere(arg, r, err);
+	*r = (struct block_request){ .notes = rec->notes,
+				     .n_notes = rec->n_spans,
+				     .heads = &s->heads };
+	e->at++;
+	return 1;
+}
+
+/* The same block as from the bytes, and damage of a span is noticed. */
+static void build_noted(struct bench *t, bool changes, const struct buf *want)
+{
+	struct budget budget = BUDGET_INIT(1 << 30);
+	struct live_section *s = live_section_new(&budget);
+	struct elsewhere e = { .t = t, .noted = s, .changes = changes };
+	const struct block_input in = { next_noted, read_elsewhere, &e, 10 };
+	struct buf have = BUF_INIT;
+	struct err err = ERR_INIT;
+
+	note_pairs(t, s);
+	t->b.input = &in;
+	if (changes) {
+		assert_int_equal(block_build(&t->b, &t->meta, &err), -1);
+		assert_int_equal(err.kind, ERR_CORRUPT);
+	} else {
+		assert_int_equal(block_build(&t->b, &t->meta, NULL), 0);
+		data_of(t, &have);
+		assert_int_equal(have.n, want->n);
+		assert_memory_equal(have.p, want->p, want->n);
+	}
+	assert_true(budget.used >= (int64_t)live_section_memory(s));
+	live_section_drop_notes(s);
+	assert_null(s->records[1].notes);
+	live_section_free(s);
+	assert_int_equal(budget.used, 0);
+	buf_fini(&have);
+	buf_fini(&e.one);
+}
+
+static void test_from_notes(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct buf want = BUF_INIT;
+		struct bench t;
+
+		bench_init(&t);
+		/* Spans of a trace far apart, or side by side. */
+		if (i < 2)
+			add_mixed(&t, 4000, 900);
+		else
+			add_runs(&t, 4000);
+		assert_int_equal(build(&t, NULL), 0);
+		data_of(&t, &want);
+		build_noted(&t, i % 2, &want);
+		buf_fini(&want);
+		/* Each second request became part of the one before. */
+		t.n = COUNT_OF(t.bytes);
+		bench_fini(&t);
+	}
+}
+
+/* An edited batch is not stored as it came. */
+static void test_no_notes_of_edits(void **state)
+{
+	struct test_span spans[2] = { plain_span(1, 1), plain_span(2, 2) };
+	struct arena arena = ARENA_INIT;
+	struct batch *b;
+	struct bench t;
+
+	(void)state;
+	bench_init(&t);
+	add_request(&t, spans, 2);
+	b = batch_editable(batch_of(t.requests[0]));
+	assert_non_null(early_notes_of(b, &arena));
+	batch_set_trace_state(b, 1, bytes_str("ot=th:8"));
+	assert_null(early_notes_of(b, &arena));
+	batch_unref(b);
+	arena_fini(&arena);
+	bench_fini(&t);
+}
+
+/* ---- limits ---- */
 
 /* Memory is a chunk and 44 bytes a span, however large the requests are. */
 static void test_memory_does_not_follow_bytes(void **state)
@@ -534,6 +676,8 @@ int main(void)
 		cmocka_unit_test(test_damaged_and_empty),
 		cmocka_unit_test(test_failing_store),
 		cmocka_unit_test(test_read_twice),
+		cmocka_unit_test(test_from_notes),
+		cmocka_unit_test(test_no_notes_of_edits),
 		cmocka_unit_test(test_memory_does_not_follow_bytes),
 		cmocka_unit_test(test_changed_between_readings),
 		cmocka_unit_test(test_only_some_spans),

@@ -40,7 +40,7 @@ static void add_record(struct live_section *s, struct rng *rng, uint32_t record)
 		if (tr->n == 0 || tr->v[tr->n - 1] != record)
 			tr->v[tr->n++] = record;
 	}
-	live_section_add(s, names[tenant], &at, 100 + record * 3, 1000 + record, &t);
+	live_section_add(s, names[tenant], &at, 100 + record * 3, 1000 + record, &t, NULL);
 }
 
 static void test_finds_all(void **state)
@@ -89,9 +89,9 @@ static void test_empty_and_unknown(void **state)
 
 	(void)state;
 	assert_int_equal(live_section_find(s, "a", id, &cursor, &at), 0);
-	live_section_add(s, "a", &at, 1, 50, &t);
+	live_section_add(s, "a", &at, 1, 50, &t, NULL);
 	/* The wall clock steps back. */
-	live_section_add(s, "a", &at, 2, 20, &t);
+	live_section_add(s, "a", &at, 2, 20, &t, NULL);
 	assert_int_equal(s->first_wall_ns, 50);
 	assert_int_equal(s->min_wall_ns, 20);
 	assert_int_equal(s->max_wall_ns, 50);

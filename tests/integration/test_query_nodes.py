@@ -4,6 +4,7 @@ Builders are real ones (all-in-one with sections that stay open), killed, frozen
 for what no Spanmill would answer there is `liar`, a server that says what the test wants.
 """
 
+import os
 import signal
 import socket
 import threading
@@ -12,10 +13,11 @@ from concurrent import futures
 
 import pytest
 import requests
+import yaml
 
 import otlp
 import tempo
-from mill import free_port, merged, query_node, wait_for
+from mill import ROOT, merged, query_node, run, wait_for
 
 MISSING = "0123456789abcdef0123456789abcdef"
 OPEN = {"exporters": {"blocks": {"max_block_age": "10m", "flush_on_shutdown": False}}}
@@ -192,6 +194,38 @@ def test_a_name_without_an_address(make_mill, tmp_path):
     assert "dns+nobody.invalid:3200: no address" in partial(query, MISSING)
 
 
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        ({"builders": ["builder"]}, 'builders: "builder": no port behind the host'),
+        ({"builders": ["http://b:3200"]}, 'builders: "http://b:3200"'),
+        ({"queriers": ["dns+q:0"]}, 'queriers: "q:0"'),
+        ({"builder_timeout": "0s"}, "builder_timeout: must be from 1ms to 20s"),
+        ({"querier_timeout": "1m"}, "querier_timeout: must be from 1ms to 20s"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, keys, words):
+    config = query_node({"query": 1, "metrics": 2}, "data")
+    config["extensions"]["query"].update(keys)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    status, _, err = run("validate", "--config", str(path))
+    assert status == 1 and words in err and len(err.splitlines()) == 1, err
+
+
+def test_a_front_end_needs_no_store_but_others_do(tmp_path):
+    config = query_node({"query": 1, "metrics": 2}, "data")
+    del config["extensions"]["trace_store"]
+    config["service"]["extensions"] = ["query"]
+    path = tmp_path / "config.yaml"
+    for queriers, want in (["q:3200"], 0), ([], 1):
+        config["extensions"]["query"]["queriers"] = queriers
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        status, _, err = run("validate", "--config", str(path))
+        assert status == want, err
+    assert "trace_store" in err
+
+
 # ---- a front end
 
 
@@ -272,6 +306,28 @@ def test_a_trace_over_the_limit_is_422_through_a_front_end(make_mill):
         got, complete, message = tempo.get_partial(mill, tid, "v2 protobuf")
         assert not complete and "max size" in message
         assert 0 < len(list(otlp.spans_of(got))) < 200
+
+
+def test_the_sample_configuration(make_mill):
+    """configs/front-end.yaml on ports of our own."""
+    builder = make_builder(make_mill)
+    querier = node(make_mill, builder.data)
+
+    def config(ports):
+        with open(os.path.join(ROOT, "configs", "front-end.yaml"), encoding="utf-8") as f:
+            c = yaml.safe_load(f)
+        c["extensions"]["query"]["endpoint"] = f"127.0.0.1:{ports['query']}"
+        c["extensions"]["health_check"]["endpoint"] = f"127.0.0.1:{ports['health']}"
+        c["service"]["telemetry"] = {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}}
+        return c
+
+    front = make_mill(config, env={"QUERIERS": at(querier), "BUILDERS": at(builder)})
+    stored = send(builder)
+    requests.post(builder.url("query", "/flush"), timeout=10).raise_for_status()
+    live = send(builder)
+    for sent in stored, live:
+        otlp.assert_same(tempo.get(front, trace_id_of(sent)), sent)
+    assert tempo.get(front, MISSING) is None
 
 
 def test_a_front_end_has_nothing_of_its_own(make_mill):

@@ -13,10 +13,20 @@
 #include "blocks/compactor_private.h"
 #include "blocks/section.h"
 
-enum { SWEEP_S = 3600, LEASE_AGE_S = 3600 };
+enum {
+	SWEEP_S = 3600,
+	FIRST_SWEEP_S = 300, /* after the start: one that is restarted often sweeps, too */
+	LEASE_AGE_S = 3600,
+	COMMIT_SPARE_S = 24 * 3600, /* that commits outlive the blocks they name */
+};
 
 /* Sweepers wait twice as long as a commit may take (compact_chain.h). */
 _Static_assert(SWEEP_S >= 2 * COMPACT_COMMIT_MAX_S, "orphans are older than commits may be");
+
+static uint64_t sweep_every(const struct compactor *c)
+{
+	return c->o.sweep_every_ns ? c->o.sweep_every_ns : SWEEP_S * NS_PER_S;
+}
 
 struct compactor *compactor_new(const struct compactor_options *o)
 {
@@ -26,7 +36,7 @@ struct compactor *compactor_new(const struct compactor_options *o)
 	assert(o->rules.max_inputs <= COMPACT_INPUTS_MAX);
 	c->o = *o;
 	rng_uuid(c->owner);
-	c->swept_mono_ns = clock_mono_ns();
+	c->sweep_due_ns = clock_mono_ns() + MIN(sweep_every(c), FIRST_SWEEP_S * NS_PER_S);
 	return c;
 }
 
@@ -137,20 +147,23 @@ static int sweep(struct compactor *c, struct err *err)
 		log_info("blocks that nobody committed were deleted", "blocks", LOG_NUM(n));
 	if (ret == 0)
 		ret = compact_lease_sweep(c->o.backend, LEASE_AGE_S * NS_PER_S, err);
+	if (ret == 0 && c->o.longest_retention_ns > 0)
+		ret = section_sweep_aged(c->o.backend,
+					 c->o.longest_retention_ns + COMMIT_SPARE_S * NS_PER_S, &n,
+					 err);
 	return ret < 0 ? err_wrap(err, "sweeping") : 0;
 }
 
 int compactor_cycle(struct compactor *c, struct err *err)
 {
-	uint64_t every = c->o.sweep_every_ns ? c->o.sweep_every_ns : SWEEP_S * NS_PER_S;
 	int ret;
 
 	c->stats.outstanding = 0;
 	ret = list_tenants(c, err);
 	if (ret == 0)
 		ret = run_tenants(c, err);
-	if (ret == 0 && !c->stopping && clock_mono_ns() - c->swept_mono_ns >= every) {
-		c->swept_mono_ns = clock_mono_ns();
+	if (ret == 0 && !c->stopping && clock_mono_ns() >= c->sweep_due_ns) {
+		c->sweep_due_ns = clock_mono_ns() + sweep_every(c);
 		ret = sweep(c, err);
 	}
 	c->stats.cycles++;

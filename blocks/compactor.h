@@ -45,6 +45,8 @@ struct compactor_options {
 	void *arg;
 	uint32_t max_page_bytes; /* 0: 64 MiB */
 	size_t read_ahead_bytes; /* 0: 4 MiB */
+	/* No block of any tenant is kept longer: commits of sections that old go; 0: they stay. */
+	uint64_t longest_retention_ns;
 	uint64_t tenant_time_ns; /* so long on one tenant's merges, then the next; 0: 5 min */
 	uint64_t sweep_every_ns; /* 0: 1 h */
 	uint64_t orphan_age_ns;  /* 0: 1 h, and not less */

@@ -17,7 +17,7 @@ struct compactor {
 	struct map tenants; /* name -> struct compact_tenant */
 	char owner[COMPACT_ID];
 	_Atomic bool stopping;
-	uint64_t swept_mono_ns;
+	uint64_t sweep_due_ns; /* clock_mono_ns */
 };
 
 struct compact_tenant {

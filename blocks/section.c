@@ -627,6 +627,83 @@ int section_sweep_orphans(struct backend *be, uint64_t age_ns, size_t *n, struct
 	return ret;
 }
 
+/* ---- what nobody sweeps ---- */
+
+/* The newest commit of each source, and those that are old. */
+struct aged {
+	uint64_t before_ns;
+	struct map newest; /* folder -> struct commit_name *, owned */
+	char **old;        /* keys, owned */
+	size_t n, cap;
+};
+
+static int note_aged(void *arg, const struct backend_entry *e, struct err *err)
+{
+	struct aged *g = arg;
+	struct commit_name name = { .mtime_ns = e->mtime_ns }, *newest;
+	struct bytes folder = bytes_str(e->key);
+
+	(void)err;
+	if (e->is_prefix || !parse_name(e->key, &name))
+		return 0;
+	folder.n = (size_t)(strrchr(e->key, '/') - e->key);
+	newest = map_find(&g->newest, folder);
+	if (newest == NULL) {
+		newest = xmalloc(sizeof(*newest));
+		*newest = name;
+		map_set(&g->newest, folder, newest);
+	} else if (by_first(newest, &name) < 0) {
+		*newest = name;
+	}
+	if (name.mtime_ns < g->before_ns) {
+		g->old = xgrow(g->old, &g->cap, g->n + 1, sizeof(*g->old));
+		g->old[g->n++] = xstrdup(e->key);
+	}
+	return 0;
+}
+
+static bool is_newest(struct aged *g, const char *key)
+{
+	struct bytes folder = bytes_str(key);
+	struct commit_name name = { .first = 0 };
+	const struct commit_name *newest;
+
+	folder.n = (size_t)(strrchr(key, '/') - key);
+	newest = map_find(&g->newest, folder);
+	return !parse_name(key, &name) || newest == NULL || by_first(&name, newest) >= 0;
+}
+
+static void aged_fini(struct aged *g)
+{
+	struct bytes key;
+	void *value;
+	size_t pos = 0;
+
+	while (map_next(&g->newest, &pos, &key, &value))
+		free(value);
+	map_fini(&g->newest);
+	for (size_t i = 0; i < g->n; i++)
+		free(g->old[i]);
+	free(g->old);
+}
+
+int section_sweep_aged(struct backend *be, uint64_t age_ns, size_t *n, struct err *err)
+{
+	uint64_t now = clock_wall_ns();
+	struct aged g = { .before_ns = now > age_ns ? now - age_ns : 0 };
+	int ret = backend_list(be, COMMITS, BACKEND_RECURSIVE, note_aged, &g, err);
+
+	*n = 0;
+	for (size_t i = 0; ret == 0 && i < g.n; i++) {
+		if (is_newest(&g, g.old[i]))
+			continue;
+		ret = backend_delete(be, g.old[i], err);
+		*n += ret == 0;
+	}
+	aged_fini(&g);
+	return ret;
+}
+
 void section_commit_fini(struct section_commit *c)
 {
 	free(c->metas);

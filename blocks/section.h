@@ -89,6 +89,9 @@ int section_follow(struct backend *be, const char *source, uint64_t from, sectio
  * that a position in its middle is always known to be covered. */
 int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns,
 			  struct err *err);
+/* Delete commits of any source that are older than age_ns, but the newest of each: for sources that
+ * nobody sweeps any more. Their blocks should be past their retention. *n gets their number. */
+int section_sweep_aged(struct backend *be, uint64_t age_ns, size_t *n, struct err *err);
 /* Delete the blocks of attempts that crashed before their commit: folders of data, index and
  * bloom-N only, all older than age_ns, that no commit of any source and no compaction names. *n
  * gets their number. */

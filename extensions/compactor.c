@@ -155,6 +155,26 @@ static uint64_t retention_of(void *arg, const char *tenant)
 	return ns;
 }
 
+/* Of all tenants; 0: some are kept for ever. */
+static uint64_t longest_retention(const struct compactor_config *conf)
+{
+	uint64_t longest = (uint64_t)conf->block_retention_ns;
+	const struct conf_node *t = NULL;
+
+	if (longest == 0)
+		return 0;
+	if (conf->tenants != NULL && conf->tenants->kind == CONF_MAP)
+		t = conf->tenants->first;
+	for (; t != NULL; t = t->next) {
+		uint64_t ns = longest;
+
+		if (tenant_retention(t, &ns) && ns == 0)
+			return 0;
+		longest = MAX(longest, ns);
+	}
+	return longest;
+}
+
 /* ---- the thread ---- */
 
 static void visible(void *arg, const struct block_meta *m)
@@ -233,6 +253,7 @@ static struct compactor_options options_of(struct component *c)
 		.compacted_retention_ns = MAX((uint64_t)conf->compacted_block_retention_ns,
 					      POLLS_TO_KEEP * store_poll_ns(store)),
 		.retention_of = retention_of,
+		.longest_retention_ns = longest_retention(conf),
 		.visible = visible,
 		.arg = c,
 	};

@@ -3,8 +3,8 @@
  * bench_compact.c - what it takes to merge eight blocks of 100 MB on a local disk: time of one
  * core, and memory at its highest.
  *
- * Traces of about 2 KB that compress to a quarter; every tenth of a block is in all of them. The blocks are
- * written by a child, so that the peak is the merge's alone. SPEC: issue 4, item 6.
+ * Traces of about 2 KB that compress to a quarter; every tenth of a block is in all of them. The
+ * blocks are written by a child, so that the peak is the merge's alone. SPEC: issue 4, item 6.
  */
 #include "base/clock.h"
 #include "base/mem.h"

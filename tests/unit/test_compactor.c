@@ -748,6 +748,41 @@ static void orphans_are_swept_but_not_outputs(void **state)
 	backend_free(be);
 }
 
+/* Of sources that ended long ago only the newest commit stays. */
+static void old_commits_are_swept_but_the_newest(void **state)
+{
+	struct backend *be = memory_backend_new();
+	static const struct {
+		const char *source;
+		uint64_t first, hours;
+		bool stays;
+	} commits[] = {
+		{ "log-a", 1, 30, false },   { "log-a", 5, 29, true },  { "g/c/t/0", 1, 30, false },
+		{ "g/c/t/0", 7, 30, false }, { "g/c/t/0", 9, 1, true }, { "g/c/t/1", 3, 40, true },
+	};
+	size_t n;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(commits); i++) {
+		struct section_commit c = { .first = commits[i].first, .last = commits[i].first };
+
+		at_time(START_NS - commits[i].hours * HOUR_NS);
+		assert_int_equal(section_commit_put(be, commits[i].source, &c, NULL), 0);
+	}
+	at_time(START_NS);
+	assert_int_equal(section_sweep_aged(be, 24 * HOUR_NS, &n, NULL), 0);
+	assert_int_equal(n, 3);
+	for (size_t i = 0; i < COUNT_OF(commits); i++) {
+		struct section_commit c;
+		int got = section_commit_read(be, commits[i].source, commits[i].first, 0, &c, NULL);
+
+		assert_int_equal(got, commits[i].stays ? 0 : -1);
+		section_commit_fini(&c);
+	}
+	at_time(0);
+	backend_free(be);
+}
+
 /* ---- leases ---- */
 
 static void a_lease_is_one_s(void **state)
@@ -797,6 +832,7 @@ int main(void)
 		cmocka_unit_test(the_mark_goes_last),
 		cmocka_unit_test(a_late_commit_is_void),
 		cmocka_unit_test(orphans_are_swept_but_not_outputs),
+		cmocka_unit_test(old_commits_are_swept_but_the_newest),
 		cmocka_unit_test(a_lease_is_one_s),
 	};
 

@@ -31,7 +31,8 @@ enum { ROUNDS = 5, FEW_ROUNDS = 2, REQUESTS = 2500, WARM_UP = 512, MANY_CALLS = 
 #define TOPIC "spans"
 
 #define RECEIVER                                                                                   \
-	"receivers: {otlp: {protocols: {grpc: {endpoint: '127.0.0.1:%u'}}}}\n"                     \
+	"receivers: {otlp: {ack_timeout: 60s,"                                                     \
+	" protocols: {grpc: {endpoint: '127.0.0.1:%u'}}}}\n"                                       \
 	"service: {telemetry: {metrics: {address: '127.0.0.1:%u'}},"                               \
 	" pipelines: {traces: {receivers: [otlp],"
 

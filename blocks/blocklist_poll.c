@@ -29,6 +29,7 @@
 enum {
 	POLLS_TO_FORGET = 2,
 	META_THREADS = 16,
+	TENANTS_TO_FAIL = 3,
 	COMPACTED_EVERY = 8, /* of so many tries one asks for meta.compacted.json too */
 	PASSES_MAX = 3,      /* lists of one poll */
 	ID_SIZE = 37,
@@ -431,13 +432,30 @@ static int poll_tenant(struct blocklist *l, const char *tenant, struct err *err)
 
 /* ---- all tenants ---- */
 
+/* A poll of everything. One tenant that cannot be polled (a key that the store chokes on) does not
+ * keep the others from it; several mean that the store is away. */
+struct round {
+	struct blocklist *l;
+	unsigned n_failed;
+	struct err err; /* the first */
+};
+
 static int visit_tenant(void *arg, const struct backend_entry *e, struct err *err)
 {
-	struct blocklist *l = arg;
+	struct round *r = arg;
+	struct err local = ERR_INIT;
 
 	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
 		return 0;
-	return poll_tenant(l, e->key, err);
+	if (poll_tenant(r->l, e->key, &local) == 0)
+		return 0;
+	if (r->n_failed++ == 0)
+		r->err = local;
+	if (r->n_failed < TENANTS_TO_FAIL)
+		return 0;
+	if (err != NULL)
+		*err = local;
+	return -1;
 }
 
 /* Tenants that the listing did not show have nothing any more. */
@@ -465,10 +483,16 @@ static void end_round(struct blocklist *l)
 static int poll_all(struct blocklist *l, struct err *err)
 {
 	uint64_t begun_ns = clock_mono_ns();
+	struct round r = { .l = l };
 
 	l->rounds++;
-	if (backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, l, err) < 0)
+	if (backend_list(l->be, "", BACKEND_ONE_LEVEL, visit_tenant, &r, err) < 0)
 		return -1;
+	if (r.n_failed > 0) {
+		if (err != NULL)
+			*err = r.err;
+		return -1;
+	}
 	end_round(l);
 	l->begun_ns = begun_ns;
 	atomic_fetch_add(&l->n_polls, 1);

@@ -204,6 +204,30 @@ static void test_store_away(void **state)
 	faulty_set(f->be, (struct faulty_rule){ 0 });
 }
 
+/* One tenant that cannot be listed keeps its old list; the others go on. */
+static void test_one_tenant_fails(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = ERR_INIT;
+
+	publish(f, "a");
+	publish(f, "b");
+	publish(f, "c");
+	poll_ok(f);
+	publish(f, "a");
+	publish(f, "b");
+	publish(f, "c");
+	faulty_set(f->be, (struct faulty_rule){ .calls = FAULTY_LIST, .part = "b", .times = -1 });
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(blocklist_poll(f->list, &err), -1);
+	assert_int_equal(listed(f, "a"), 2);
+	assert_int_equal(listed(f, "b"), 1);
+	assert_int_equal(listed(f, "c"), 2);
+	faulty_set(f->be, (struct faulty_rule){ 0 });
+	poll_ok(f);
+	assert_int_equal(blocklist_count(f->list), 6);
+}
+
 static unsigned reads(struct fixture *f)
 {
 	return faulty_of(f->be)->calls[FAULTY_READ];
@@ -569,6 +593,8 @@ int main(void)
 		TEST(test_metas_are_read_once),  TEST(test_gone_is_told_last),
 		TEST(test_snapshots_are_sorted), TEST(test_threads),
 		TEST(test_poll_since),
+		TEST(test_one_tenant_fails),
+		FAR(test_one_tenant_fails),
 		FAR(test_own_block_at_once),
 		FAR(test_damaged_metas),
 		FAR(test_store_away),

@@ -19,6 +19,7 @@ struct budget {
 	_Atomic int64_t peak;  /* highest `used` seen */
 	_Atomic uint64_t refusals;
 	_Atomic uint64_t refused_ns; /* clock_mono_ns of the last one */
+	_Atomic uint64_t refused_spans; /* of requests that were read before there was no room */
 	_Atomic int64_t connections; /* what open connections could come to hold */
 };
 

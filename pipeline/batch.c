@@ -121,11 +121,11 @@ static int charge_index(const struct rcbuf *request, const struct sizes *s, stru
 			err, ERR_TOO_LARGE,
 			"request: %zu bytes and an index of %zu over the memory limit of %lld",
 			request->charged, n, (long long)budget->limit);
-	if (!budget_charge(budget, n))
-		return err_set(err, ERR_EXHAUSTED,
-			       "memory budget: no room for the index of %u spans",
-			       s->tables.n_spans);
-	return 0;
+	if (budget_charge(budget, n))
+		return 0;
+	atomic_fetch_add_explicit(&budget->refused_spans, s->tables.n_spans, memory_order_relaxed);
+	return err_set(err, ERR_EXHAUSTED, "memory budget: no room for the index of %u spans",
+		       s->tables.n_spans);
 }
 
 struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct budget *budget,

@@ -338,7 +338,8 @@ static const struct option queue_batch_table[] = {
 const struct option queue_option_table[] = {
 	OPT_UINT(C, "num_consumers", num_consumers, "10", 1, 1000, "Requests sent at a time."),
 	OPT_UINT(C, "queue_size", queue_size, "1000", 1, INT64_C(1) << 50,
-		 "Most that waits, counted by sizer."),
+		 "Most that waits, counted by sizer; with storage the disk, unless this is set."),
+	OPT_PRESENT(C, "queue_size", has_queue_size),
 	OPT_ENUM(C, "sizer", sizer, queue_sizers, "requests", "What queue_size counts."),
 	OPT_BOOL(C, "block_on_overflow", block_on_overflow, "false",
 		 "Wait for room instead of refusing, until ack_timeout or the client's deadline."),

@@ -163,6 +163,7 @@ struct queue_options {
 	bool enabled;
 	uint64_t num_consumers;
 	uint64_t queue_size; /* in units of sizer */
+	bool has_queue_size; /* it was said; a queue on disk is bounded by the disk else */
 	int sizer;           /* enum queue_sizer */
 	bool block_on_overflow;
 	bool wait_for_result; /* our memory queue always waits */

@@ -18,7 +18,7 @@
  * LIMITS: queue_size in requests, items or bytes; over it consume answers "try again". With
  * block_on_overflow the queue takes what comes and the budget bounds it: the caller waits for its
  * answer, not for room (consume never blocks), and is told to come back at its deadline. With
- * storage the disk, or queue_size when sizer is bytes; in memory are then at most num_consumers + 2
+ * storage the disk, or queue_size where it is set; in memory are then at most num_consumers + 2
  * requests of 512 KiB or one record, and what waits for room on the disk.
  * SPEC: the Collector's exporterhelper: sending_queue, retry_on_failure, timeout.
  */

@@ -25,6 +25,7 @@
 enum { JOIN_SPANS = 4096, COUNT_STEP = 256, FEED_AHEAD = 2, SWEEP_MS = 50 };
 #define JOIN_BYTES (512 * KIB)
 #define BUDGET_LOW (4 * MIB)
+#define INDEX_MIN (64 * KIB) /* what an index takes besides its spans, mostly less */
 
 static const char *id_of(const struct sending_queue *q)
 {
@@ -89,6 +90,7 @@ static void run_settled(struct origin *o)
 		l->keeps = true;
 	} else {
 		l->held -= run->n_claimed;
+		l->size -= MIN(run->size, l->size);
 		unlink_run(l, run);
 		free(run);
 	}
@@ -154,6 +156,9 @@ static struct batch *decode(struct sending_queue *q, struct err *err)
 	struct otlp_result result = { 0 };
 	struct batch *b;
 
+	/* Not to be counted as refused. */
+	if (budget_left(budget) < INDEX_MIN + j->n_spans * sizeof(struct span_ref))
+		budget = NULL;
 	b = batch_from_otlp(rcbuf_ref(j->bytes), j->tenant, budget, &result, err);
 	if (b == NULL && (err->kind == ERR_EXHAUSTED || err->kind == ERR_TOO_LARGE))
 		b = batch_from_otlp(rcbuf_ref(j->bytes), j->tenant, NULL, &result, err);
@@ -180,6 +185,7 @@ static bool open_run(struct sending_queue *q, struct batch *b)
 	uint32_t n = b != NULL ? b->tables.n_spans : 0, n_claimed, n_lost;
 	struct run *run = n > 0 ? xcalloc(1, sizeof(*run)) : NULL;
 	uint64_t n_spans = l->joining.n_spans;
+	uint64_t size = q->o.queue->sizer == QUEUE_SIZER_ITEMS ? n_spans : l->joining.n_records;
 
 	pthread_mutex_lock(&q->lock);
 	n_claimed = take_claims(l);
@@ -189,8 +195,11 @@ static bool open_run(struct sending_queue *q, struct batch *b)
 		run->q = q;
 		run->lsn = l->joining.records[0].lsn;
 		run->n_claimed = n_claimed - n_lost;
+		run->size = size;
 		origin_init_held(&run->origin, n, run_settled);
 		link_run(l, run);
+	} else {
+		l->size -= MIN(size, l->size);
 	}
 	pthread_mutex_unlock(&q->lock);
 	if (n_lost > 0)

@@ -44,17 +44,71 @@ struct append {
 	struct sending_queue *q;
 	struct batch *b;
 	struct arena arena;
+	bool is_in, is_durable; /* counted in the queue's size; for good */
 	uint8_t head[BATCH_RECORD_HEAD_MAX];
 };
+
+uint64_t sending_queue_record_size(const struct sending_queue *q, uint32_t n_spans)
+{
+	return q->o.queue->sizer == QUEUE_SIZER_ITEMS ? n_spans : 1;
+}
+
+static bool is_bounded(const struct queue_options *o)
+{
+	return o->has_queue_size && o->sizer != QUEUE_SIZER_BYTES;
+}
+
+/* Take a place in the queue. One record larger than the whole queue passes when it is alone. */
+static int enter_locked(struct append *ap, struct err *err)
+{
+	const struct queue_options *o = ap->q->o.queue;
+	struct sending_queue_log *l = ap->q->log;
+	uint64_t size = sending_queue_record_size(ap->q, ap->b->tables.n_spans);
+
+	if (is_bounded(o) && l->size > 0 && l->size + size > o->queue_size)
+		return err_set(err, ERR_EXHAUSTED, "sending queue is full: %llu of %llu %s",
+			       (unsigned long long)l->size, (unsigned long long)o->queue_size,
+			       o->sizer == QUEUE_SIZER_ITEMS ? "items" : "requests");
+	l->size += size;
+	ap->is_in = true;
+	return 0;
+}
+
+static void leave_locked(struct append *ap)
+{
+	if (ap->is_in)
+		ap->q->log->size -= sending_queue_record_size(ap->q, ap->b->tables.n_spans);
+	ap->is_in = false;
+}
+
+static int try_append(struct append *ap, struct err *err)
+{
+	struct sending_queue *q = ap->q;
+	int ret = 0;
+
+	pthread_mutex_lock(&q->lock);
+	if (!ap->is_in)
+		ret = enter_locked(ap, err);
+	pthread_mutex_unlock(&q->lock);
+	if (ret == 0 && segment_log_append(q->log->log, &ap->a, err) < 0) {
+		pthread_mutex_lock(&q->lock);
+		leave_locked(ap);
+		pthread_mutex_unlock(&q->lock);
+		ret = -1;
+	}
+	return ret;
+}
 
 static void append_free(struct append *ap)
 {
 	struct sending_queue_log *l = ap->q->log;
 
-	batch_unref(ap->b);
 	pthread_mutex_lock(&ap->q->lock);
 	l->n_appending--;
+	if (!ap->is_durable)
+		leave_locked(ap);
 	pthread_mutex_unlock(&ap->q->lock);
+	batch_unref(ap->b);
 	arena_fini(&ap->arena);
 	free(ap);
 }
@@ -189,7 +243,7 @@ void sending_queue_retry_parked(struct sending_queue *q)
 
 	drop_withdrawn(q);
 	while ((ap = take_parked(q)) != NULL) {
-		if (segment_log_append(q->log->log, &ap->a, &err) == 0)
+		if (try_append(ap, &err) == 0)
 			continue;
 		if (err.kind == ERR_EXHAUSTED) {
 			put_back(ap);
@@ -218,6 +272,7 @@ static void appended(struct segment_append *a)
 		note_claims(&l->claims, a->lsn, n_claimed);
 	l->held += n_claimed;
 	l->known_to = a->lsn + 1;
+	ap->is_durable = true;
 	pthread_cond_signal(&l->wake);
 	pthread_mutex_unlock(&q->lock);
 	append_free(ap);
@@ -235,7 +290,7 @@ void sending_queue_log_append(struct sending_queue *q, struct batch *b)
 	pthread_mutex_lock(&q->lock);
 	q->log->n_appending++;
 	pthread_mutex_unlock(&q->lock);
-	if (segment_log_append(q->log->log, &ap->a, &err) < 0)
+	if (try_append(ap, &err) < 0)
 		park_or_refuse(ap, &err);
 }
 
@@ -254,6 +309,7 @@ void sending_queue_found(struct sending_queue *q, uint64_t lsn, const struct bat
 	if (n != br->n_spans)
 		note_claims(&l->found_claims, lsn, n);
 	l->held += n;
+	l->size += q->o.queue->sizer == QUEUE_SIZER_ITEMS ? br->n_spans : 0;
 	l->counted_to = lsn + 1;
 	pthread_mutex_unlock(&q->lock);
 }
@@ -280,8 +336,13 @@ bool sending_queue_has_more(const struct sending_queue_log *l)
 
 void sending_queue_write_off(struct sending_queue_log *l)
 {
-	if (l->held == 0 || l->oldest != NULL || sending_queue_has_more(l) ||
-	    l->counted_to < l->found_to || l->keeps)
+	if (l->oldest != NULL || sending_queue_has_more(l) || l->counted_to < l->found_to ||
+	    l->keeps)
+		return;
+	/* Records lost to damage were never read, so that nobody took them off. */
+	if (l->n_appending == 0)
+		l->size = 0;
+	if (l->held == 0)
 		return;
 	ledger_held_dropped(l->held, DROP_CORRUPT);
 	l->held = 0;
@@ -297,7 +358,15 @@ void sending_queue_note_disk(struct sending_queue *q)
 	struct component_counters *count = q->o.component->count;
 	struct segment_log_stats s;
 	struct statvfs fs;
+	uint64_t size;
 
+	if (is_bounded(q->o.queue)) {
+		pthread_mutex_lock(&q->lock);
+		size = q->log->size;
+		pthread_mutex_unlock(&q->lock);
+		atomic_store(&count->queue_size, (int64_t)size);
+		return;
+	}
 	segment_log_stats(q->log->log, &s);
 	atomic_store(&count->queue_size, s.records_held > 0 ? (int64_t)s.bytes_on_disk : 0);
 	if (s.max_bytes > 0)
@@ -381,7 +450,8 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 	l->parked_tail = &l->parked;
 	l->dir = log_dir(storage->directory, id_of(q));
 	options.dir = l->dir;
-	options.max_bytes = o->sizer == QUEUE_SIZER_BYTES ? MAX(o->queue_size, MIB) : 0;
+	options.max_bytes =
+		o->has_queue_size && o->sizer == QUEUE_SIZER_BYTES ? MAX(o->queue_size, MIB) : 0;
 	options.budget = component_budget(q->o.component);
 	l->log = segment_log_open(&options, &found, err);
 	if (l->log == NULL) {
@@ -392,6 +462,7 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 	q->log = l;
 	l->fed_to = l->freed_to = l->counted_to = found.first_lsn;
 	l->known_to = l->found_to = found.next_lsn;
+	l->size = o->sizer == QUEUE_SIZER_ITEMS ? 0 : found.records;
 	l->reader = segment_reader_new(l->log, found.first_lsn);
 	l->counts = true;
 	span_numbers_begin();

@@ -19,6 +19,7 @@ struct run {
 	struct run *next, *prev; /* by LSN */
 	uint64_t lsn;            /* of the first */
 	uint32_t n_claimed;      /* spans the ledger counts here */
+	uint64_t size;           /* of its records */
 };
 
 /* Records first..last of which the ledger counts n_claimed spans each, not all they have. */
@@ -59,6 +60,7 @@ struct sending_queue_log {
 	uint64_t found_to, counted_to; /* below: there at start; of those in the ledger */
 	uint64_t held;                 /* spans the ledger counts here */
 	uint64_t n_appending;
+	uint64_t size; /* of records there or on their way there, where sizer is not bytes */
 	struct run *oldest, *newest;          /* open */
 	struct claims claims, found_claims;   /* of what was there at start, in any case below */
 	bool keeps;                           /* some are given up until the next start */
@@ -74,6 +76,8 @@ struct sending_queue_log {
 	uint64_t pause_until_ns; /* after a failed read */
 };
 
+/* What a record of n_spans counts against queue_size: spans or 1. */
+uint64_t sending_queue_record_size(const struct sending_queue *q, uint32_t n_spans);
 /* Spans of a record of n_spans that the ledger counts here. Called in LSN order, with the lock. */
 uint32_t sending_queue_take_claim(struct sending_queue_log *l, uint64_t lsn, uint32_t n_spans);
 /* A record that was there at start goes into the books, unless it did before. The feeder. */

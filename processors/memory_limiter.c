@@ -102,12 +102,18 @@ static void memory_limiter_consume(struct component *c, struct batch *b)
 
 static void memory_limiter_metrics(struct component *c, struct buf *out)
 {
-	static const char name[] = "otelcol_processor_memory_limiter_accepted_spans";
+	static const char accepted[] = "otelcol_processor_memory_limiter_accepted_spans";
+	static const char refused[] = "otelcol_processor_memory_limiter_refused_spans";
 
-	/* What is refused is refused before its spans are known: spanmill_memory_refusals. */
-	telemetry_head(out, name, "counter", "Spans that found room.");
-	telemetry_sample(out, name, (double)atomic_load(&c->count->incoming), "processor", c->id,
-			 "pipeline", c->pipeline, NULL);
+	telemetry_head(out, accepted, "counter", "Spans that found room.");
+	telemetry_sample(out, accepted, (double)atomic_load(&c->count->incoming), "processor",
+			 c->id, "pipeline", c->pipeline, NULL);
+	telemetry_head(out, refused, "counter",
+		       "Spans of the process that found none once their request was read. Most are "
+		       "refused before their number is known: spanmill_memory_refusals.");
+	telemetry_sample(out, refused,
+			 (double)atomic_load(&component_budget(c)->refused_spans), "processor",
+			 c->id, "pipeline", c->pipeline, NULL);
 }
 
 const struct component_type processor_memory_limiter = {

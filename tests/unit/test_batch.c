@@ -539,6 +539,7 @@ static void the_budget_is_paid_back(void **state)
 	assert_true(atomic_load(&budget.used) <= budget.limit);
 	if (err.kind != ERR_NONE)
 		assert_true(err.kind == ERR_EXHAUSTED && err.retryable);
+	assert_int_equal(budget.refused_spans, err.kind != ERR_NONE ? 224 : 0);
 	/* Deriving is accounted but never refused. */
 	b = batch_concat(v, n);
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)

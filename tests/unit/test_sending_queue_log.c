@@ -217,6 +217,7 @@ static void full_log_refuses_and_recovers(void **state)
 	bed->behave = hop_hold;
 	bed->queue.sizer = QUEUE_SIZER_BYTES;
 	bed->queue.queue_size = 2 * MIB;
+	bed->queue.has_queue_size = true;
 	bed_start(bed);
 	for (uint32_t i = 0; i < 1000; i++) {
 		client_send(bed, &clients[i], i * 4, 4, 2000, "t");
@@ -243,6 +244,53 @@ static void full_log_refuses_and_recovers(void **state)
 	bed_free(bed);
 }
 
+/* queue_size counts what sizer says: of what is on disk too, through a restart. */
+static void queue_size_is_in_its_unit(void **state)
+{
+	static const struct {
+		int sizer;
+		uint64_t size, n_taken; /* of requests of 3 spans */
+	} cases[] = {
+		{ QUEUE_SIZER_REQUESTS, 40, 40 },
+		{ QUEUE_SIZER_ITEMS, 100, 33 },
+		{ QUEUE_SIZER_ITEMS, 2, 1 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct bed *bed = log_bed_new("unit");
+		uint64_t n_refused = 0, in_unit;
+
+		bed->behave = hop_hold;
+		bed->queue.sizer = cases[i].sizer;
+		bed->queue.queue_size = cases[i].size;
+		bed->queue.has_queue_size = true;
+		bed_start(bed);
+		send_many(bed, 100, 3, 10);
+		WAIT_FOR(all_settled(clients, 100));
+		for (uint32_t k = 0; k < 100; k++)
+			n_refused += clients[k].outcome.retryable;
+		assert_int_equal(100 - n_refused, cases[i].n_taken);
+		in_unit = cases[i].n_taken * (cases[i].sizer == QUEUE_SIZER_ITEMS ? 3 : 1);
+		WAIT_FOR(bed->counters[0].queue_size == (int64_t)in_unit);
+		assert_int_equal(bed->counters[0].queue_capacity, cases[i].size);
+		bed_restart(bed);
+		WAIT_FOR(ledger.held == (int64_t)cases[i].n_taken * 3);
+		WAIT_FOR(bed->counters[0].queue_size == (int64_t)in_unit);
+		client_send(bed, &clients[0], 300, 3, 10, "t");
+		WAIT_FOR(clients[0].settled);
+		assert_true(clients[0].outcome.retryable);
+		hop_change(bed, hop_ok);
+		hop_release(bed);
+		WAIT_FOR(ledger.held == 0);
+		WAIT_FOR(bed->counters[0].queue_size == 0);
+		client_send(bed, &clients[0], 300, 3, 10, "t");
+		WAIT_FOR(clients[0].settled);
+		assert_false(clients[0].outcome.retryable);
+		bed_free(bed);
+	}
+}
+
 /* block_on_overflow: what comes to a full log waits for room; who was told to come back is out. */
 static void full_log_can_be_waited_for(void **state)
 {
@@ -253,6 +301,7 @@ static void full_log_can_be_waited_for(void **state)
 	bed->behave = hop_hold;
 	bed->queue.sizer = QUEUE_SIZER_BYTES;
 	bed->queue.queue_size = 2 * MIB;
+	bed->queue.has_queue_size = true;
 	bed->queue.block_on_overflow = true;
 	bed_start(bed);
 	for (uint32_t i = 0; i < 1000; i++)
@@ -492,6 +541,7 @@ int main(void)
 		cmocka_unit_test(elapsed_time_drops_and_counts),
 		cmocka_unit_test(full_log_refuses_and_recovers),
 		cmocka_unit_test(full_log_can_be_waited_for),
+		cmocka_unit_test(queue_size_is_in_its_unit),
 		cmocka_unit_test(damaged_records_are_counted),
 		cmocka_unit_test(damaged_records_found_at_start),
 		cmocka_unit_test(two_logs_count_each_span_once),

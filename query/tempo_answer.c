@@ -17,7 +17,7 @@ static int damaged(const char *what, struct err *err)
 static int check_span(struct bytes span, const uint8_t id[ID], struct err *err)
 {
 	char hex[2 * ID + 1];
-	struct pb_field f;
+	struct pb_field f = { 0 };
 	int got;
 
 	while ((got = pb_next(&span, &f)) > 0) {
@@ -33,7 +33,7 @@ static int check_span(struct bytes span, const uint8_t id[ID], struct err *err)
 /* TracesData -> 1 resource_spans -> 2 scope_spans -> 2 spans: `path` says which field leads on. */
 static int check_level(struct bytes in, const uint8_t *path, const uint8_t id[ID], struct err *err)
 {
-	struct pb_field f;
+	struct pb_field f = { 0 };
 	int got;
 
 	if (path[0] == 0)
@@ -47,7 +47,7 @@ static int check_level(struct bytes in, const uint8_t *path, const uint8_t id[ID
 
 static int read_metrics(struct bytes in, struct tempo_answer *a, struct err *err)
 {
-	struct pb_field f;
+	struct pb_field f = { 0 };
 	int got;
 
 	while ((got = pb_next(&in, &f)) > 0)
@@ -89,7 +89,7 @@ int tempo_answer_parse(struct bytes body, const uint8_t id[ID], struct tempo_ans
 {
 	static const uint8_t path[] = { 1, 2, 2, 0 };
 	bool has_trace = false;
-	struct pb_field f;
+	struct pb_field f = { 0 };
 	int got;
 
 	*a = (struct tempo_answer){ .is_partial = false };

@@ -43,7 +43,7 @@ class Sampler(threading.Thread):
     def __init__(self, mill):
         super().__init__(daemon=True)
         self.mill, self.over = mill, threading.Event()
-        self.rows = []  # (when, rss, accepted, sent, held)
+        self.rows = []  # (when, rss, accepted, sent, held, bytes on disk)
         self.latencies = []  # (when, seconds)
         self.failed = []
 
@@ -61,12 +61,13 @@ class Sampler(threading.Thread):
 
     def look(self):
         got = {n: 0.0 for n in ("receiver_accepted_spans", "exporter_sent_spans")}
-        held = 0
+        held = disk = 0
         for name, _, value in self.mill.metrics():
             held = value if name == "spanmill_held_spans" else held
+            disk = value if name == "otelcol_exporter_queue_size" else disk
             for n in got:
                 got[n] += value if name in (f"otelcol_{n}", f"otelcol_{n}_total") else 0
-        self.rows.append((time.monotonic(), self.mill.proc_status("VmRSS"), *got.values(), held))
+        self.rows.append((time.monotonic(), self.mill.proc_status("VmRSS"), *got.values(), held, disk))
 
     def between(self, start, end):
         return [r for r in self.rows if start <= r[0] <= end]
@@ -109,6 +110,7 @@ def test_broker_away_under_load(make_kafka, make_mill, tmp_path):
         gone = time.monotonic()
         kafka.brokers[0].kill()
         time.sleep(AWAY)
+        coming = time.monotonic()
         kafka.brokers[0].start()
         wait_for("the first span after that", lambda: sent_again(sampler, gone), 60)
         back = time.monotonic()
@@ -119,7 +121,7 @@ def test_broker_away_under_load(make_kafka, make_mill, tmp_path):
         sampler.over.set()
         sampler.join(20)
         wait_for("the rest", lambda: mill.metric("spanmill_held_spans") == 0, 30)
-        judge(sampler, gen, gone, back, drained)
+        judge(sampler, gen, gone, coming, back, drained)
         lost = gen.acked_spans() - produced(kafka, topic)
         assert not lost, f"{len(lost)} acknowledged spans are not in the topic"
     finally:
@@ -133,14 +135,15 @@ def sent_again(sampler, gone):
     return before and sampler.rows[-1][3] > before[-1][3]
 
 
-def judge(sampler, gen, gone, back, drained):
+def judge(sampler, gen, gone, coming, back, drained):
     live = sampler.rate(2, sampler.rows[0][0], gone)
-    away = sampler.between(gone + 1, back)
+    away = sampler.between(gone + 1, coming)
     backlog = max(r[4] for r in sampler.rows)
     fast = backlog / (drained - back) + live
     during = sampler.rate(2, back, drained)
+    disk = max(r[5] for r in sampler.rows) / backlog
     print(
-        f"live {live * SPAN_BYTES / MB:.1f} MB/s; away {back - gone:.0f} s: taken "
+        f"{disk:.0f} bytes of disk a span; live {live * SPAN_BYTES / MB:.1f} MB/s; away {back - gone:.0f} s: taken "
         f"{sampler.rate(2, gone, back) * SPAN_BYTES / MB:.1f} MB/s, RSS {away[-1][1] / MB:.1f} MB, "
         f"spread {spread(away):.1f} MB; backlog {backlog * SPAN_BYTES / MB:.0f} MB drained in "
         f"{drained - back:.1f} s: {fast * SPAN_BYTES / MB:.1f} MB/s, {fast / live:.1f} times live; "
@@ -149,6 +152,8 @@ def judge(sampler, gen, gone, back, drained):
         f"{sampler.slow(0, gone) * 1e3:.0f} ms before, {sampler.slow(gone, back) * 1e3:.0f} ms away, "
         f"{sampler.slow(back, drained + 1) * 1e3:.0f} ms while draining"
     )
+    some = sampler.rows[:: max(1, len(sampler.rows) // 40)]
+    print("RSS", " ".join(f"{r[1] / MB:.1f}" for r in some))
     assert not sampler.failed, sampler.failed[:3]
     assert gen.report["failed"] == gen.report["rejected"] == 0, gen.report
     assert sampler.rate(2, gone, back) > 0.9 * live, "spans were not taken as before"

@@ -1,6 +1,7 @@
 """The code blocks of docs/HACKING.md are true: its example component is added to a copy of the tree,
 built, listed, documented and put through the contract test; its example test runs there."""
 
+import glob
 import os
 import re
 import shutil
@@ -107,3 +108,26 @@ def test_the_test_of_the_docs_runs(tree):
         cwd=tree, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def log_messages():
+    """(file, the sentence up to its colon) of every warning and error of the sources."""
+    text = r'(?:"(?:[^"\\]|\\.)*"\s*)+'
+    call = re.compile(rf"log_(?:warn|error)\(\s*({text}|[^\",]*\?\s*{text}:\s*{text})")
+    for folder in FOLDERS[:12]:
+        for path in glob.glob(os.path.join(ROOT, folder, "**", "*.c"), recursive=True):
+            with open(path, encoding="utf-8") as f:
+                for found in call.finditer(f.read()):
+                    for literal in re.findall(text, found[1]):
+                        sentence = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literal))
+                        yield os.path.relpath(path, ROOT), re.split("[:;,]", sentence)[0]
+
+
+def test_every_message_is_in_operations():
+    """docs/operations.md says of every warning and error what to do."""
+    with open(os.path.join(ROOT, "docs", "operations.md"), encoding="utf-8") as f:
+        page = " ".join(f.read().split())
+    messages = set(log_messages())
+    assert len(messages) > 60
+    missing = sorted(f"{path}: {text}" for path, text in messages if text not in page)
+    assert not missing, "docs/operations.md does not have:\n" + "\n".join(missing)

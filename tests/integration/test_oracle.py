@@ -95,11 +95,33 @@ def kill_builder_for_good(bed, rng):
 
 def freeze_builder(bed, rng):
     """It wakes up after its partitions have moved and believes to own them still."""
-    frozen(rng.choice(bed.builders), SESSION + rng.uniform(0.5, 3))
+    frozen(rng.choice(bed.builders), SESSION + rng.uniform(0.5, 5))
+
+
+def freeze_builder_at_step(bed, rng):
+    """In the middle of writing a section; what it asked of the store arrives at once, or only after
+    others have its partitions."""
+    builder = rng.choice(bed.builders)
+    step = rng.choice(("/data", "/index", "/_spanmill/commits/", "/meta.json"))
+    late = rng.choice((None, SESSION + 5))
+    is_frozen = threading.Event()
+
+    def behave(request):
+        if request.method != "PUT" or step not in request.path or is_frozen.is_set():
+            return None
+        is_frozen.set()
+        builder.process.send_signal(signal.SIGSTOP)
+        return late
+
+    bed.proxies[builder.name].behave = behave
+    is_frozen.wait(4)
+    # long enough for the others to have its partitions, and a section of them committed
+    frozen(builder, SESSION + rng.uniform(3, 6))
+    bed.proxies[builder.name].behave = None
 
 
 def freeze_builder_shortly(bed, rng):
-    frozen(rng.choice(bed.builders), rng.uniform(0.2, SESSION - 1))
+    frozen(rng.choice(bed.builders), rng.uniform(0.2, SESSION - 0.5))
 
 
 def restart_builder(bed, rng):
@@ -175,6 +197,13 @@ def freeze_broker(bed, rng):
     time.sleep(rng.uniform(4, 8))
 
 
+def grow_topic(bed, rng):
+    """Traces whose parts come before and after lie in two partitions."""
+    bed.n_partitions += 1
+    bed.kafka.grow_topic(bed.topic, bed.n_partitions)
+    time.sleep(rng.uniform(2, 4))
+
+
 def kill_compactor(bed, rng):
     time.sleep(rng.uniform(0, 2))
     kill(rng.choice(bed.compactors))
@@ -195,15 +224,15 @@ def freeze_querier(bed, rng):
 FAULTS = {
     "agents": (kill_agent, kill_agent, kill_agent_in_replay, freeze_agent, restart_agent),
     "builders": (
-        kill_builder, kill_builder, kill_builder_for_good, freeze_builder, freeze_builder,
-        freeze_builder_shortly, restart_builder, third_builder, third_builder,
+        kill_builder, kill_builder, kill_builder_for_good, freeze_builder, freeze_builder_at_step,
+        freeze_builder_at_step, freeze_builder_at_step, freeze_builder_shortly, restart_builder, third_builder, third_builder,
     ),
     "store": (
         store_slows_down, store_is_away, store_loses_answers, store_loses_commits,
         store_commits_late, store_halves_answers, store_is_slow,
     ),
     "query": (kill_query_node, freeze_querier),
-    "broker": (kill_broker, kill_broker, freeze_broker),
+    "broker": (kill_broker, kill_broker, freeze_broker, grow_topic),
     "compactors": (kill_compactor, kill_compactor, freeze_compactor),
 }  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_sample_configuration_runs(tmp_path, path, request):
     with open(path, encoding="utf-8") as f:
         tree = yaml.safe_load(f)
     env = dict(os.environ)
-    if tree["extensions"].get("trace_store", {}).get("backend") == "s3":
+    if "s3" in tree["extensions"].get("trace_store", {}).get("backend", ""):
         env.update(bucket_of(request.getfixturevalue("seaweed")))
     with open(tmp_path / "own.yaml", "w", encoding="utf-8") as f:
         metrics = move(tree)
@@ -108,6 +108,7 @@ def bucket_of(server):
     return {
         "S3_ENDPOINT": server.endpoint.split("//")[1],
         "S3_BUCKET": server.create_bucket(),
+        "S3_INSECURE": "true",
         "AWS_ACCESS_KEY_ID": s3_servers.ACCESS,
         "AWS_SECRET_ACCESS_KEY": s3_servers.SECRET,
     }

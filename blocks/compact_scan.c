@@ -82,14 +82,14 @@ int compact_scan(struct backend *be, const char *tenant, struct compact_scan *s,
 	return ret;
 }
 
+static int compare_id(const void *id, const void *seen)
+{
+	return strcmp(id, ((const struct compact_seen *)seen)->id);
+}
+
 struct compact_seen *compact_scan_find(const struct compact_scan *s, const char *id)
 {
-	struct compact_seen key;
-
-	if (s->n == 0)
-		return NULL;
-	snprintf(key.id, sizeof(key.id), "%s", id);
-	return bsearch(&key, s->v, s->n, sizeof(*s->v), by_id);
+	return s->n > 0 ? bsearch(id, s->v, s->n, sizeof(*s->v), compare_id) : NULL;
 }
 
 void compact_scan_fini(struct compact_scan *s)

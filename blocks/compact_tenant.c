@@ -55,14 +55,14 @@ static void sort(struct tenant_index_metas *m)
 		qsort(m->v, m->n, sizeof(*m->v), by_id);
 }
 
+static int compare_id(const void *id, const void *meta)
+{
+	return strcmp(id, ((const struct block_meta *)meta)->id);
+}
+
 static struct block_meta *find(const struct tenant_index_metas *m, const char *id)
 {
-	struct block_meta key;
-
-	if (m->n == 0)
-		return NULL;
-	memcpy(key.id, id, COMPACT_ID);
-	return bsearch(&key, m->v, m->n, sizeof(*m->v), by_id);
+	return m->n > 0 ? bsearch(id, m->v, m->n, sizeof(*m->v), compare_id) : NULL;
 }
 
 /* The one in the store saves a thousand requests at the start. What is wrong with it costs them. */

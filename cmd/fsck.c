@@ -3,7 +3,7 @@
  * fsck.c - `spanmill fsck`: looks at the logs and blocks of a data folder and changes nothing.
  *
  *   fsck [PATH]         PATH/_spanmill/log/X (logs) and PATH/TENANT/UUID (blocks); ./data
- *   fsck queue DIR      the logs of a file_storage folder, or one log
+ *   fsck queue DIR      the logs of a file_storage folder, or one log; says what waits in each
  *   fsck block DIR      one block: DIR is PATH/TENANT/UUID
  *
  * A line per problem on stdout, a summary last. A torn tail is what a crash leaves and no problem;
@@ -11,11 +11,13 @@
  * is named and counted.
  * Exit status 0 clean, 1 usage, 3 problems or something that could not be read.
  */
+#include "base/clock.h"
 #include "blocks/backend_local.h"
 #include "blocks/block_check.h"
 #include "cmd/commands.h"
 #include "cmd/flags.h"
 #include "cmd/terminal.h"
+#include "pipeline/batch_record.h"
 #include "pipeline/segment_check.h"
 
 #include <dirent.h>
@@ -31,6 +33,10 @@ enum { EXIT_CLEAN = 0, EXIT_USAGE = 1, EXIT_PROBLEMS = 3, LINE_MAX_WIDTH = 2000 
 struct fsck {
 	const char *what; /* of the log or block at hand, for the lines */
 	uint64_t blocks, traces, orphans, logs, records, problems;
+	bool tells_waiting; /* of a queue's logs */
+	struct {
+		uint64_t records, spans, bytes, oldest_ns;
+	} waiting; /* in the log at hand */
 };
 
 /* Names and messages may quote what a damaged file says: as it may be shown. */
@@ -66,6 +72,41 @@ static void segment_line(void *arg, const struct segment_check_line *l)
 	problem(f, l->name, text);
 }
 
+static void waiting_record(void *arg, uint64_t lsn, struct bytes payload)
+{
+	struct fsck *f = arg;
+	struct batch_record r;
+
+	(void)lsn;
+	if (batch_record_parse(payload, &r, NULL) < 0)
+		return;
+	f->waiting.records++;
+	f->waiting.spans += r.n_spans;
+	f->waiting.bytes += payload.n;
+	if (f->waiting.oldest_ns == 0 || r.wall_ns < f->waiting.oldest_ns)
+		f->waiting.oldest_ns = r.wall_ns;
+}
+
+/* What an exporter has still to send; a damaged record is skipped when it starts. */
+static void waiting_line(const struct fsck *f, uint64_t n_lost)
+{
+	uint64_t now = clock_wall_ns();
+	uint64_t age_s = now > f->waiting.oldest_ns ? (now - f->waiting.oldest_ns) / NS_PER_S : 0;
+	char text[200];
+	int n = snprintf(text, sizeof(text), "%llu records of %llu spans, %llu bytes",
+			 (unsigned long long)f->waiting.records,
+			 (unsigned long long)f->waiting.spans, (unsigned long long)f->waiting.bytes);
+
+	if (f->waiting.records > 0)
+		n += snprintf(text + n, sizeof(text) - (size_t)n, ", the oldest of %llu s ago",
+			      (unsigned long long)age_s);
+	if (n_lost > 0)
+		snprintf(text + n, sizeof(text) - (size_t)n,
+			 "; %llu records lost, which the next start skips",
+			 (unsigned long long)n_lost);
+	line(f, "waiting", text);
+}
+
 static void check_log(struct fsck *f, const char *dir)
 {
 	struct segment_check_report report;
@@ -73,10 +114,14 @@ static void check_log(struct fsck *f, const char *dir)
 
 	f->what = dir;
 	f->logs++;
-	if (segment_check(dir, segment_line, f, &report, &err) < 0)
+	memset(&f->waiting, 0, sizeof(f->waiting));
+	if (segment_check(dir, segment_line, waiting_record, f, &report, &err) < 0) {
 		problem(f, "log", err.msg);
-	else
+	} else {
 		f->records += report.records;
+		if (f->tells_waiting)
+			waiting_line(f, report.lost);
+	}
 	if (report.id_damaged)
 		problem(f, "id", "damaged: the log's id is taken from its segments");
 }
@@ -276,8 +321,9 @@ int cmd_fsck(int argc, char **argv)
 		.name = "fsck",
 		.usage = "[PATH] | queue DIR | block DIR",
 		.about = "Looks at the logs and blocks of a data folder (./data), at the logs of\n"
-			 "a file_storage folder, or at one block, and changes nothing. Whoever\n"
-			 "owns a log must be stopped. Exit status 0 clean, 3 problems found.",
+			 "a file_storage folder (and tells what waits in them), or at one block,\n"
+			 "and changes nothing: a start repairs a log by itself. Whoever owns a\n"
+			 "log must be stopped. Exit status 0 clean, 3 problems found.",
 	};
 	struct fsck f = { .what = "" };
 	const char *words[2];
@@ -292,6 +338,7 @@ int cmd_fsck(int argc, char **argv)
 		break;
 	}
 	if (n == 2 && strcmp(words[0], "queue") == 0) {
+		f.tells_waiting = true;
 		if (is_log(words[1]))
 			check_log(&f, words[1]);
 		else

@@ -23,6 +23,8 @@ struct check {
 	struct segment_dir dir;
 	struct segment_numbers numbers;
 	struct segment_check_report *out;
+	segment_check_record *record; /* may be NULL */
+	void *arg;
 	uint64_t end;		/* of the segment before */
 };
 
@@ -75,6 +77,8 @@ static void scan_file(struct check *c, int fd, uint64_t number, uint64_t want, u
 			continue;
 		}
 		l->records++;
+		if (c->record != NULL && rec.lsn >= c->dir.low_water)
+			c->record(c->arg, rec.lsn, rec.payload);
 		l->end = s.want;
 		l->lost = lost;
 		l->first_lost = first_lost;
@@ -164,9 +168,10 @@ static void settle_id(struct check *c)
 }
 
 int segment_check(const char *dir, void (*line)(void *arg, const struct segment_check_line *l),
-		  void *arg, struct segment_check_report *out, struct err *err)
+		  segment_check_record *record, void *arg, struct segment_check_report *out,
+		  struct err *err)
 {
-	struct check c = { .out = out };
+	struct check c = { .out = out, .record = record, .arg = arg };
 	char name[SEGMENT_NAME_SIZE];
 	int ret = -1;
 

@@ -39,9 +39,13 @@ struct segment_check_report {
 };
 
 const char *segment_check_verdict_name(enum segment_check_verdict v);
+/* Called for each good record that is not freed, in order; the payload is valid during the call. */
+typedef void segment_check_record(void *arg, uint64_t lsn, struct bytes payload);
+
 /* 0 and *out also when there is damage. -1: no such folder, or in use by a live process (kind
- * EXISTS). `line` (may be NULL) is called once per segment, in order. */
+ * EXISTS). `line` (may be NULL) is called once per segment, in order, `record` may be NULL too. */
 int segment_check(const char *dir, void (*line)(void *arg, const struct segment_check_line *l),
-		  void *arg, struct segment_check_report *out, struct err *err);
+		  segment_check_record *record, void *arg, struct segment_check_report *out,
+		  struct err *err);
 
 #endif

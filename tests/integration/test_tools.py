@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import random
+import re
 import subprocess
 import time
 
@@ -11,8 +12,9 @@ import pytest
 import requests
 
 import otlp
+import segments
 import tempo
-from mill import BINARY, run
+from mill import BINARY, forwarder, run, wait_for
 
 PORT_OF = {"otlp-grpc": "grpc", "otlp-http": "http", "otlp-http-json": "http", "zipkin": "zipkin"}
 
@@ -225,10 +227,9 @@ def test_fsck_clean_and_changes_nothing(data):
     )
     assert done.returncode == 0, done.stdout
     status, out, _ = run("fsck", "queue", os.path.join(data, "_spanmill", "log"))
-    assert (status, out) == (
-        0,
-        "0 blocks, 0 traces, 0 orphans, 1 logs, 1 log records, 0 problems\n",
-    )
+    assert status == 0
+    assert out.splitlines()[0].endswith("/log/blocks: waiting: 0 records of 0 spans, 0 bytes")
+    assert out.splitlines()[1] == "0 blocks, 0 traces, 0 orphans, 1 logs, 1 log records, 0 problems"
 
 
 @pytest.mark.parametrize(
@@ -296,3 +297,29 @@ def test_fsck_beside_a_running_process(make_mill):
     assert status == 3
     assert f"in use by process {mill.process.pid}" in out
     assert "1 blocks, 1 traces, 0 orphans, 1 logs, 0 log records, 1 problems" in out
+
+
+def test_fsck_queue_tells_what_waits(make_mill, tmp_path):
+    """An exporter that could not send: how much, of when; damage is told, counted, and skipped by the
+    next start."""
+    queue = str(tmp_path / "queue")
+    mill = make_mill(lambda ports: forwarder(ports, "127.0.0.1:1", None, queue))
+    for n in (3, 4, 5):
+        otlp.send_grpc(mill, otlp.request(n_spans=n))
+    assert mill.stop()["held"] == 12
+    status, out, _ = run("fsck", "queue", queue)
+    assert status == 0
+    assert re.search(r"/otlp: waiting: 3 records of 12 spans, \d+ bytes, the oldest of \d+ s ago\n", out), out
+    assert out.endswith("0 blocks, 0 traces, 0 orphans, 1 logs, 3 log records, 0 problems\n")
+    assert run("fsck", "queue", os.path.join(queue, "otlp"))[1] == out
+    (path,) = glob.glob(os.path.join(queue, "otlp", "*.segment"))
+    second = segments.records(path)[1]
+    with open(path, "r+b") as f:
+        f.seek(second.end - 20)
+        f.write(b"damage")
+    status, out, _ = run("fsck", "queue", queue)
+    assert status == 3
+    assert "waiting: 2 records of 8 spans" in out and "1 records lost, which the next start skips" in out
+    mill.start()
+    wait_for("what was found", lambda: mill.metric("spanmill_held_spans") == 8)
+    assert mill.stop()["held"] == 8

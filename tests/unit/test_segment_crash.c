@@ -192,8 +192,10 @@ static void crash_round(struct segment_log_options *o, struct ledger *l, uint64_
 	for (size_t i = 1; i < l->n_keys; i++)
 		assert_true(l->keys[i] != l->keys[i - 1]);
 	if (round % 5 == 4) {
+		uint64_t low = found.next_lsn - rng_below(rng, 50) % found.next_lsn;
+
 		/* On a busy machine fewer than that may have come since the last time. */
-		l->low = MAX(l->low, found.next_lsn - rng_below(rng, 50) % found.next_lsn);
+		l->low = MAX(l->low, low);
 		segment_log_free_to(log, l->low);
 	}
 	segment_log_close(log);

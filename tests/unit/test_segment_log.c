@@ -547,10 +547,10 @@ static void fsck_counts_without_touching(void **state)
 	int lines = 0, fd;
 
 	(void)state;
-	assert_int_equal(segment_check(o.dir, NULL, NULL, &rep, &err), -1);
+	assert_int_equal(segment_check(o.dir, NULL, NULL, NULL, &rep, &err), -1);
 	assert_int_equal(err.kind, ERR_EXISTS);	/* an owner is alive */
 	segment_log_close(log);
-	assert_int_equal(segment_check(o.dir, check_line, &lines, &rep, &err), 0);
+	assert_int_equal(segment_check(o.dir, check_line, NULL, &lines, &rep, &err), 0);
 	assert_int_equal(rep.records, 300);
 	assert_int_equal(rep.lost + rep.torn_bytes + rep.unreadable, 0);
 	assert_int_equal(lines, rep.segments);
@@ -559,11 +559,11 @@ static void fsck_counts_without_touching(void **state)
 	assert_int_equal(pwrite(fd, "xxxx", 4, it[0].a.position.offset + 200), 4);
 	close(fd);
 	for (int i = 0; i < 2; i++) {
-		assert_int_equal(segment_check(o.dir, NULL, NULL, &rep, &err), 0);
+		assert_int_equal(segment_check(o.dir, NULL, NULL, NULL, &rep, &err), 0);
 		assert_int_equal(rep.records + rep.lost, 300);
 		assert_true(rep.lost == 1 || rep.lost == 2);
 	}
-	assert_int_equal(segment_check("/nonexistent/log", NULL, NULL, &rep, &err), -1);
+	assert_int_equal(segment_check("/nonexistent/log", NULL, NULL, NULL, &rep, &err), -1);
 	items_free(it, 300);
 }
 

@@ -16,7 +16,10 @@
 
 enum { REFUSE_S = 3600, TENANT_TIME_S = 300 };
 
-enum job_end { JOB_DONE, JOB_SKIPPED, JOB_STOPPED };
+/* The part of the budget that a merge may take: it is not there to keep spans out. */
+enum { BUDGET_SHARE = 4 };
+
+enum job_end { JOB_DONE, JOB_SKIPPED, JOB_STOPPED, JOB_TOO_MUCH };
 
 struct job {
 	struct compact_tenant *t;
@@ -99,10 +102,8 @@ static int after_failure(struct job *j, const struct compact_merge *m, const str
 
 	if (t->c->stopping)
 		return JOB_STOPPED;
-	if (why->kind == ERR_EXHAUSTED) {
-		t->c->stats.postponed++;
-		return JOB_SKIPPED;
-	}
+	if (why->kind == ERR_EXHAUSTED)
+		return JOB_TOO_MUCH;
 	if (why->retryable || why->kind == ERR_IO) {
 		if (err != NULL)
 			*err = *why;
@@ -171,6 +172,9 @@ static int merge_and_commit(struct job *j, struct err *err)
 	struct err why = ERR_INIT;
 	int got;
 
+	if (c->o.budget != NULL &&
+	    (int64_t)compact_merge_memory(&m) > c->o.budget->limit / BUDGET_SHARE)
+		return JOB_TOO_MUCH;
 	if (compact_merge(&m, &why) < 0)
 		return after_failure(j, &m, &why, err);
 	got = compact_chain_commit(&j->t->chain, j->ids, j->n, &m.output, 1, err);
@@ -183,6 +187,19 @@ static int merge_and_commit(struct job *j, struct err *err)
 		 m.output.id, "traces", LOG_NUM(m.output.objects), "bytes", LOG_NUM(m.output.size),
 		 "level", LOG_NUM(m.output.compaction_level));
 	return note_committed(j, &m.output, err) < 0 ? -1 : JOB_DONE;
+}
+
+/* With all inputs, or with as few as there is memory for. */
+static int merge_some(struct job *j, struct err *err)
+{
+	int ret = merge_and_commit(j, err);
+
+	for (; ret == JOB_TOO_MUCH && j->n > 2; ret = merge_and_commit(j, err))
+		j->n = MAX(j->n / 2, (size_t)2);
+	if (ret != JOB_TOO_MUCH)
+		return ret;
+	j->t->c->stats.postponed++;
+	return JOB_SKIPPED;
 }
 
 /* enum job_end, or -1. */
@@ -198,7 +215,7 @@ static int run_job(struct compact_tenant *t, const struct compact_job *plan, str
 	if (got == 1) {
 		got = read_inputs(j, plan, err);
 		if (got == 1)
-			ret = merge_and_commit(j, err);
+			ret = merge_some(j, err);
 		compact_lease_release(&j->lease);
 	}
 	free(j);

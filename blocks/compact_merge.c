@@ -32,7 +32,7 @@ struct merge {
 	uint64_t n;
 };
 
-static size_t memory_of(const struct compact_merge *m)
+size_t compact_merge_memory(const struct compact_merge *m)
 {
 	size_t ahead = m->read_ahead_bytes ? m->read_ahead_bytes : READ_AHEAD;
 	uint64_t objects = 0;
@@ -191,7 +191,7 @@ static int run(struct merge *g, struct err *err)
 int compact_merge(struct compact_merge *m, struct err *err)
 {
 	struct merge *g = xcalloc(1, sizeof(*g));
-	size_t charged = memory_of(m);
+	size_t charged = compact_merge_memory(m);
 	int ret = -1;
 
 	assert(m->n_inputs > 0 && m->n_inputs <= INPUTS_MAX);

@@ -36,6 +36,8 @@ struct compact_merge {
 	uint64_t n_joined, n_duplicates, n_conflicting, n_whole;
 };
 
+/* What a merge of these inputs charges. */
+size_t compact_merge_memory(const struct compact_merge *m);
 /* Write the output and fill m->output. On error nothing of it is left. NOT_FOUND, CORRUPT, ... with
  * bad_input; TOO_LARGE: a joined trace is larger than a page may be; EXHAUSTED: no memory for it
  * now. */

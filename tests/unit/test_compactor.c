@@ -594,6 +594,41 @@ static void blocks_are_merged_deleted_and_listed(void **state)
 	backend_free(be);
 }
 
+/* A quarter of the budget holds two inputs, or none. */
+static void little_memory_means_small_merges(void **state)
+{
+	static const struct {
+		int64_t budget_mib;
+		size_t live;
+		unsigned merges, postponed;
+	} cases[] = { { 512, 1, 1, 0 }, { 40, 1, 3, 0 }, { 16, 4, 0, 1 } };
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct budget budget = BUDGET_INIT(cases[i].budget_mib << 20);
+		struct backend *be = memory_backend_new();
+		struct compactor_options o = plain_options(be);
+		struct compactor *c;
+
+		at_time(START_NS);
+		for (unsigned k = 0; k < 4; k++) {
+			struct spans set = spans_from(10 * k, 10);
+
+			add_block(be, &set, START_NS - 2 * HOUR_NS, NULL);
+		}
+		o.budget = &budget;
+		c = compactor_new(&o);
+		cycle(c);
+		assert_int_equal(take_census(be).live, cases[i].live);
+		assert_int_equal(compactor_stats(c)->compactions, cases[i].merges);
+		assert_int_equal(compactor_stats(c)->postponed, cases[i].postponed);
+		compactor_free(c);
+		assert_int_equal(budget.used, 0);
+		at_time(0);
+		backend_free(be);
+	}
+}
+
 /* What late followers of sections leave. */
 static void late_names_are_put_right(void **state)
 {
@@ -828,6 +863,7 @@ int main(void)
 		cmocka_unit_test(retention_is_exact_and_by_ingest_time),
 		cmocka_unit_test(a_lying_index_deletes_nothing),
 		cmocka_unit_test(blocks_are_merged_deleted_and_listed),
+		cmocka_unit_test(little_memory_means_small_merges),
 		cmocka_unit_test(late_names_are_put_right),
 		cmocka_unit_test(the_mark_goes_last),
 		cmocka_unit_test(a_late_commit_is_void),

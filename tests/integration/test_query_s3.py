@@ -1,12 +1,16 @@
 """Query nodes over a real bucket: what they find, and how many requests that takes."""
 
 import os
+import signal
 import subprocess
+import uuid
 
 import pytest
 import requests
+import yaml
 
 import otlp
+import s3_servers
 import tempo
 from mill import ROOT, SANITIZED, merged, query_node, wait_for
 
@@ -63,6 +67,62 @@ def test_live_and_stored_spans_through_a_bucket(make_mill, seaweed):
     got, complete, _ = tempo.get_partial(fresh, trace_id_of(sent))
     otlp.assert_same(got, sent)
     assert not complete
+
+
+def sample(name, ports, **overlay):
+    """A configuration of configs/ on ports of our own."""
+    with open(os.path.join(ROOT, "configs", name), encoding="utf-8") as f:
+        config = merged(yaml.safe_load(f), overlay)
+    config["extensions"]["query"]["endpoint"] = f"127.0.0.1:{ports['query']}"
+    config["extensions"]["health_check"] = {"endpoint": f"127.0.0.1:{ports['health']}"}
+    config["service"]["telemetry"] = {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}}
+    return config
+
+
+def test_from_kafka_to_a_query_node(make_mill, seaweed, kafka):
+    """configs/block-builder.yaml and configs/query.yaml over a real broker and bucket: a span is found
+    a moment after it was sent, long before it is a block; a builder that is frozen or dead is named;
+    one that came back reads again what was in no block."""
+    bucket, topic = seaweed.create_bucket(), kafka.create_topic()
+    store = {
+        "STORE_BACKEND": "s3",
+        "S3_ENDPOINT": seaweed.endpoint,
+        "S3_BUCKET": bucket,
+        "S3_ACCESS_KEY": s3_servers.ACCESS,
+        "S3_SECRET_KEY": s3_servers.SECRET,
+    }
+    age = {"blocks": {"max_block_age": "10m", "flush_on_shutdown": False}}
+    session = {"kafka": {"session_timeout": "6s", "heartbeat_interval": "500ms"}}
+    builder = make_mill(
+        lambda ports: sample("block-builder.yaml", ports, exporters=age, receivers=session),
+        env={
+            **store,
+            "KAFKA_BROKER": kafka.addresses[0],
+            "KAFKA_GROUP": f"g-{uuid.uuid4().hex[:8]}",
+            "KAFKA_TOPIC": topic,
+        },
+    )
+    at = f"127.0.0.1:{builder.ports['query']}"
+    query = make_mill(lambda ports: sample("query.yaml", ports), env={**store, "BUILDERS": at})
+    sent = otlp.request(n_spans=3)
+    kafka.produce(topic, [{"value": sent.SerializeToString()}])
+    tid = trace_id_of(sent)
+    got = wait_for("the live span", lambda: tempo.get(query, tid), 30)
+    otlp.assert_same(got, sent)
+    assert not [k for k in seaweed.keys(bucket) if k.endswith("meta.json")]
+
+    builder.process.send_signal(signal.SIGSTOP)
+    _, complete, message = tempo.get_partial(query, tid, "v2 json")
+    builder.process.send_signal(signal.SIGCONT)
+    assert not complete and f"builder {at}: " in message
+    builder.kill()
+    _, complete, message = tempo.get_partial(query, tid, "v2 json")
+    assert not complete and f"builder {at}: " in message
+    builder.start()
+    wait_for("what was in no block", lambda: tempo.get_partial(query, tid, "v2 json")[0], 60)
+    flush(builder)
+    otlp.assert_same(tempo.get(query, tid), sent)
+    assert [k for k in seaweed.keys(bucket) if k.endswith("meta.json")]
 
 
 def test_a_poll_of_known_blocks_is_one_list(make_mill, seaweed):

@@ -201,7 +201,7 @@ def say(folder, ports, parts, endpoint):
     flags = "" if ports is PORTS else f" --endpoint {at['agent']['grpc']}"
     get = "" if ports is PORTS else f" --endpoint http://{at['query']['query']}"
     print(
-        f"""Ready: agent and gateway -> Kafka -> block builder -> bucket -> query. Stop it with ctrl-c.
+        f"""Ready: agent and gateway -> Kafka -> block builder -> bucket (and compactor) -> query. Stop it with ctrl-c.
   send    agent    OTLP gRPC {at["agent"]["grpc"]}   OTLP HTTP http://{at["agent"]["http"]}/v1/traces
           gateway  OTLP gRPC {at["gateway"]["grpc"]}   OTLP HTTP http://{at["gateway"]["http"]}/v1/traces
                    Zipkin http://{at["gateway"]["zipkin"]}/api/v2/spans

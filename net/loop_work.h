@@ -2,8 +2,8 @@
  *
  * loop_work.h - blocking work off the loop: run on a pool thread, be told on the loop.
  *
- * The pool is libuv's (16 threads, see cmd/main.c; made on first use). A job cannot be cancelled: who started it
- * waits for `done` before its loop stops.
+ * The pool is libuv's (16 threads, see cmd/main.c; made on first use). A job cannot be cancelled:
+ * who started it waits for `done` before its loop stops.
  */
 #ifndef NET_LOOP_WORK_H
 #define NET_LOOP_WORK_H

@@ -604,6 +604,7 @@ int block_build(struct block_build *b, struct block_meta *meta, struct err *err)
 	chunk = MIN(MAX(chunk, (uint64_t)BLOCK_BUILD_CHUNK_MIN), (uint64_t)BLOCK_BUILD_CHUNK_MAX);
 	block_gather_init(&s.gather, s.input, &s.notes, (size_t)chunk);
 	ret = run(&s, meta, err);
+	b->is_changed = s.gather.is_changed;
 	free_state(&s);
 	return ret;
 }

@@ -84,6 +84,7 @@ struct block_build {
 	uint64_t n_traces; /* 0: there is no block, and *meta is not filled */
 	uint64_t n_spans;  /* found in the requests, duplicates too */
 	uint64_t n_duplicates, n_conflicting;
+	bool is_changed; /* it failed because `read` gave other bytes than there had been */
 };
 
 /* Build and write data, index, blooms; no meta.json. *meta is complete. On error nothing is left

@@ -197,7 +197,8 @@ static int place(struct block_gather *g, size_t k, const uint8_t *p, struct err 
 	const struct span_note *note = note_in_order(g, k);
 	uint8_t *to = g->chunk + g->at[(uint32_t)g->order[k]];
 
-	if (block_gather_check(p, note->len) != note->check)
+	g->is_changed |= block_gather_check(p, note->len) != note->check;
+	if (g->is_changed)
 		return err_set(err, ERR_CORRUPT, "request %u: bytes at %u changed since they came",
 			       note->request, note->off);
 	if (p != to)

@@ -26,6 +26,7 @@ struct block_gather {
 	const struct block_input *input;
 	const struct span_notes *notes;
 	size_t chunk_bytes;
+	bool is_changed;    /* a span's bytes were not what they had been */
 	bool has_long_runs; /* the order of ids is one of few reads already */
 	size_t from, to;    /* keys whose spans are in the chunk */
 	uint8_t *chunk;     /* heads and spans */

@@ -4,6 +4,7 @@
  */
 #include "exporters/blocks/early_notes.h"
 
+#include "base/mem.h"
 #include "exporters/blocks/block_gather.h"
 
 /* Which of the requests the last span was in, and how many bytes of the record lie before it. */
@@ -48,4 +49,59 @@ struct early_note *early_notes_of(const struct batch *b, struct arena *arena)
 		};
 	}
 	return notes;
+}
+
+/* ---- of a section ---- */
+
+struct section_notes *section_notes_new(struct budget *budget)
+{
+	struct section_notes *n = xcalloc(1, sizeof(*n));
+
+	n->refs = 1;
+	n->budget = budget;
+	head_table_init(&n->heads);
+	return n;
+}
+
+struct section_notes *section_notes_ref(struct section_notes *n)
+{
+	atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+	return n;
+}
+
+void section_notes_unref(struct section_notes *n)
+{
+	if (n == NULL || atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	arena_fini(&n->arena);
+	head_table_fini(&n->heads);
+	budget_release(n->budget, n->charged);
+	free(n);
+}
+
+static void charge_growth(struct section_notes *n)
+{
+	size_t now = n->arena.bytes + head_table_memory(&n->heads);
+
+	if (now > n->charged)
+		budget_force(n->budget, now - n->charged);
+	n->charged = now;
+}
+
+/* Spans of a scope come together, so the table is asked once for each. */
+const struct early_note *section_notes_add(struct section_notes *n, const struct span_tables *t,
+					   const struct early_note *notes)
+{
+	struct early_note *kept = arena_alloc(&n->arena, t->n_spans * sizeof(*kept));
+	uint32_t last = UINT32_MAX, number = 0;
+
+	for (uint32_t i = 0; i < t->n_spans; i++) {
+		if (notes[i].scope != last)
+			number = head_table_add(&n->heads, t, notes[i].scope);
+		last = notes[i].scope;
+		kept[i] = notes[i];
+		kept[i].scope = number;
+	}
+	charge_growth(n);
+	return kept;
 }

@@ -9,11 +9,12 @@
  * Only for batches whose record is the received requests, one after the other. One that was edited
  * or filtered is put together anew: the builder reads it twice.
  *
- * OWNERSHIP: plain data. THREADS: any. LIMITS: 32 bytes a span.
+ * OWNERSHIP: notes are plain data. THREADS: any; a section's by its owner's lock. LIMITS: 32 bytes a span.
  */
 #ifndef EXPORTERS_BLOCKS_EARLY_NOTES_H
 #define EXPORTERS_BLOCKS_EARLY_NOTES_H
 
+#include "exporters/blocks/head_table.h"
 #include "pipeline/batch.h"
 
 struct early_note {
@@ -25,5 +26,23 @@ struct early_note {
 
 /* One note per span, in their order, from `arena`. NULL: the batch is not stored as it came. */
 struct early_note *early_notes_of(const struct batch *b, struct arena *arena);
+
+/* Those of a section, and the heads they name. Charged (forced) to the budget until the last user
+ * is gone: a section may give them up while a builder reads them. Nothing is added then. */
+struct section_notes {
+	_Atomic unsigned refs;
+	struct arena arena;
+	struct head_table heads;
+	struct budget *budget;
+	size_t charged;
+};
+
+struct section_notes *section_notes_new(struct budget *budget);
+struct section_notes *section_notes_ref(struct section_notes *n);
+/* NULL is fine. */
+void section_notes_unref(struct section_notes *n);
+/* A copy of a batch's notes, naming scopes by their number in the heads. */
+const struct early_note *section_notes_add(struct section_notes *n, const struct span_tables *t,
+					   const struct early_note *notes);
 
 #endif

@@ -23,18 +23,12 @@ struct live_section *live_section_new(struct budget *budget)
 
 void live_section_drop_notes(struct live_section *s)
 {
-	size_t now;
-
-	if (!s->has_heads)
+	if (s->notes == NULL)
 		return;
 	for (size_t i = 0; i < s->n_records; i++)
 		s->records[i].notes = NULL;
-	arena_fini(&s->notes);
-	head_table_fini(&s->heads);
-	s->has_heads = false;
-	now = live_section_memory(s);
-	budget_release(s->budget, s->charged - now);
-	s->charged = now;
+	section_notes_unref(s->notes);
+	s->notes = NULL;
 }
 
 void live_section_forget(struct live_section *s)
@@ -176,28 +170,14 @@ static bool has_room_for_notes(const struct live_section *s)
 	return b == NULL || budget_left(s->budget) >= (size_t)MAX(b->limit, 0) / NOTES_ROOM;
 }
 
-/* A copy of the notes that stays, naming scopes by their number in the section's heads. Spans of a
- * scope come together, so the table is asked once for each. */
 static const struct early_note *keep_notes(struct live_section *s, const struct span_tables *t,
 					   const struct early_note *notes)
 {
-	uint32_t last = UINT32_MAX, number = 0;
-	struct early_note *kept;
-
 	if (notes == NULL || t->n_spans == 0 || !has_room_for_notes(s))
 		return NULL;
-	if (!s->has_heads)
-		head_table_init(&s->heads);
-	s->has_heads = true;
-	kept = arena_alloc(&s->notes, t->n_spans * sizeof(*kept));
-	for (uint32_t i = 0; i < t->n_spans; i++) {
-		if (notes[i].scope != last)
-			number = head_table_add(&s->heads, t, notes[i].scope);
-		last = notes[i].scope;
-		kept[i] = notes[i];
-		kept[i].scope = number;
-	}
-	return kept;
+	if (s->notes == NULL)
+		s->notes = section_notes_new(s->budget);
+	return section_notes_add(s->notes, t, notes);
 }
 
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
@@ -254,6 +234,5 @@ int live_section_find(const struct live_section *s, const char *tenant, const ui
 size_t live_section_memory(const struct live_section *s)
 {
 	return s->cap_records * sizeof(*s->records) + s->cap_traces * sizeof(*s->traces) +
-	       s->cap_links * sizeof(*s->links) + s->notes.bytes +
-	       (s->has_heads ? head_table_memory(&s->heads) : 0);
+	       s->cap_links * sizeof(*s->links);
 }

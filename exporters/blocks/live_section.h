@@ -21,7 +21,6 @@
 
 #include "base/budget.h"
 #include "exporters/blocks/early_notes.h"
-#include "exporters/blocks/head_table.h"
 #include "pipeline/batch.h"
 #include "pipeline/segment_log.h"
 
@@ -33,6 +32,7 @@ struct live_record {
 	uint64_t first, last; /* offsets of its spans, when it is of a stream; else 0 */
 	uint32_t tenant;      /* index into tenants */
 	uint32_t n_spans;
+	uint32_t head;                  /* bytes before its OTLP, when it is of a stream */
 	const struct early_note *notes; /* one a span, in `notes`; NULL: none are kept */
 };
 
@@ -64,9 +64,7 @@ struct live_section {
 	uint32_t largest_trace;      /* spans of the trace that has most */
 	struct live_link *links;
 	size_t n_links, cap_links;
-	struct arena notes;
-	struct head_table heads; /* that notes name */
-	bool has_heads;
+	struct section_notes *notes;             /* NULL: none */
 	uint64_t heads_seen[LIVE_SECTION_HEADS]; /* hashes; each slot has the last one */
 	uint64_t seed;                           /* senders choose ids, and must not choose slots */
 	struct budget *budget;

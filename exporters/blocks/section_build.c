@@ -126,7 +126,7 @@ static int give_notes(struct requests *in, const struct live_record *rec, struct
 {
 	out->notes = rec->notes;
 	out->n_notes = rec->n_spans;
-	out->heads = &in->a->s->heads;
+	out->heads = &in->a->s->notes->heads;
 	in->used_notes = true;
 	return 1;
 }

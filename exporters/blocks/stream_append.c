@@ -22,6 +22,7 @@
 enum {
 	NOTES_SHARE = 2,    /* as in section_streams.c */
 	TENANTS_MAX = 1000, /* a section's commit record is read back whole */
+	LOW_NOTES = 4,      /* when less than one part in so many is left, notes go */
 	LOW_BUDGET = 8,     /* when less than one part in so many is left, the largest is cut */
 	LARGE = 1 << 20,    /* bytes of index: less is not worth a section */
 	/* Of the OTLP in one record; its runs take as much again at the very worst. */
@@ -79,6 +80,7 @@ struct pending {
 	struct batch *batch;
 	struct arena arena;
 	struct buf head;
+	struct early_note *notes;
 	uint64_t wall_ns, first, last; /* offsets */
 };
 
@@ -169,6 +171,17 @@ static struct stream *largest_when_low(struct section_streams *m)
 	return largest;
 }
 
+/* Notes only save work; what a builder reads now stays until it has. */
+static void drop_notes_when_low(struct section_streams *m)
+{
+	if (m->o.budget == NULL ||
+	    budget_left(m->o.budget) > (size_t)(m->o.budget->limit / LOW_NOTES))
+		return;
+	for (struct stream *st = m->streams; st != NULL; st = st->next)
+		for (struct live_section *s = st->chunks.first; s != NULL; s = s->next)
+			live_section_drop_notes(s);
+}
+
 static void index_record(struct pending *p)
 {
 	struct stream *st = p->stream;
@@ -179,10 +192,12 @@ static void index_record(struct pending *p)
 	bool is_first;
 
 	live_section_add(s, p->batch->tenant, &p->append.position, p->append.lsn, p->wall_ns,
-			 &p->batch->tables, NULL);
+			 &p->batch->tables, p->notes);
+	drop_notes_when_low(m);
 	rec = &s->records[s->n_records - 1];
 	rec->first = p->first;
 	rec->last = p->last;
+	rec->head = (uint32_t)p->head.n;
 	is_first = s->n_records == 1;
 	/* A cut may give the chunk up and free it. */
 	if (st->is_last || st->wants_cut || is_full(m, s))
@@ -251,6 +266,7 @@ static void append_record(struct stream *st, unsigned generation, struct batch *
 	p->append.done = appended;
 	p->append.owner = p;
 	fill_pieces(p);
+	p->notes = early_notes_of(b, &p->arena);
 	if (segment_log_append(m->scratch, &p->append, &err) == 0)
 		return;
 	batch_settle(b, err.retryable ? VERDICT_RETRYABLE : VERDICT_PERMANENT, DROP_TOO_LARGE,

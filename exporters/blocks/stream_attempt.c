@@ -200,8 +200,11 @@ struct part {
 	uint64_t wall_min_ns, wall_max_ns;
 	uint32_t n_spans;
 	char *tenant;
-	bool is_whole; /* all its spans are in the section */
-	bool is_done;  /* of a tenant that was built */
+	struct section_notes *keeper;   /* of the notes */
+	const struct early_note *notes; /* one a span; NULL: none, or not all spans are wanted */
+	uint32_t head;                  /* bytes before its OTLP */
+	bool is_whole;                  /* all its spans are in the section */
+	bool is_done;                   /* of a tenant that was built */
 };
 
 struct parts {
@@ -211,8 +214,10 @@ struct parts {
 
 static void parts_fini(struct parts *p)
 {
-	for (size_t i = 0; i < p->n; i++)
+	for (size_t i = 0; i < p->n; i++) {
+		section_notes_unref(p->v[i].keeper);
 		free(p->v[i].tenant);
+	}
 	free(p->v);
 }
 
@@ -222,6 +227,8 @@ static void add_parts(struct parts *p, const struct live_section *s, uint64_t fi
 
 	for (size_t i = 0; i < s->n_records && first < s->end_offset; i++) {
 		const struct live_record *rec = &s->records[i];
+		bool is_whole = rec->first >= first && rec->last <= end;
+		bool is_noted = is_whole && rec->notes != NULL;
 
 		if (rec->last < first || rec->first > end)
 			continue;
@@ -234,7 +241,10 @@ static void add_parts(struct parts *p, const struct live_section *s, uint64_t fi
 			.wall_max_ns = s->max_wall_ns,
 			.n_spans = rec->n_spans,
 			.tenant = xstrdup(s->tenants[rec->tenant]),
-			.is_whole = rec->first >= first && rec->last <= end,
+			.keeper = is_noted ? section_notes_ref(s->notes) : NULL,
+			.notes = is_noted ? rec->notes : NULL,
+			.head = rec->head,
+			.is_whole = is_whole,
 		};
 	}
 }
@@ -262,6 +272,7 @@ struct requests {
 	struct buf payload, mask;
 	struct segment_slices slices;
 	bool *is_broken;
+	bool used_notes;
 };
 
 static int broken(struct requests *in, struct err *err)
@@ -301,10 +312,34 @@ static int mask_part(struct requests *in, const struct part *p, const struct str
 	return 0;
 }
 
+static int take_part(struct requests *in, const struct part *p, struct block_request *out,
+		     struct err *err)
+{
+	struct stream_record r;
+	uint32_t head = p->head;
+
+	if (p->notes != NULL) {
+		out->notes = p->notes;
+		out->n_notes = p->n_spans;
+		out->heads = &p->keeper->heads;
+		in->n_spans += p->n_spans;
+		in->used_notes = true;
+	} else {
+		if (read_part(in, p, &r, err) < 0 || mask_part(in, p, &r, out, err) < 0)
+			return -1;
+		out->otlp = r.batch.otlp;
+		head = (uint32_t)(r.batch.otlp.p - in->payload.p);
+	}
+	in->part = xgrow(in->part, &in->cap, in->n + 1, sizeof(*in->part));
+	in->head = xgrow(in->head, &in->cap_head, in->n + 1, sizeof(*in->head));
+	in->head[in->n] = head;
+	in->part[in->n++] = (uint32_t)(p - in->parts->v);
+	return 1;
+}
+
 static int next_request(void *arg, struct block_request *out, struct err *err)
 {
 	struct requests *in = arg;
-	struct stream_record r;
 	struct part *p;
 
 	while (in->at < in->parts->n && strcmp(in->parts->v[in->at].tenant, in->tenant) != 0)
@@ -314,14 +349,7 @@ static int next_request(void *arg, struct block_request *out, struct err *err)
 	p = &in->parts->v[in->at++];
 	p->is_done = true;
 	*out = (struct block_request){ .otlp = BYTES_EMPTY };
-	if (read_part(in, p, &r, err) < 0 || mask_part(in, p, &r, out, err) < 0)
-		return -1;
-	out->otlp = r.batch.otlp;
-	in->part = xgrow(in->part, &in->cap, in->n + 1, sizeof(*in->part));
-	in->head = xgrow(in->head, &in->cap_head, in->n + 1, sizeof(*in->head));
-	in->head[in->n] = (uint32_t)(r.batch.otlp.p - in->payload.p);
-	in->part[in->n++] = (uint32_t)(p - in->parts->v);
-	return 1;
+	return take_part(in, p, out, err);
 }
 
 static int read_request(void *arg, uint32_t request, uint32_t off, uint32_t n, void *to,
@@ -370,6 +398,9 @@ static int build_tenant(struct stream *st, struct parts *parts, const char *tena
 	a->commit.metas =
 		xrealloc(a->commit.metas, (a->commit.n_metas + 1) * sizeof(*a->commit.metas));
 	ret = block_build(&b, &a->commit.metas[a->commit.n_metas], err);
+	/* Spans that were checked in memory are others now: the records are no use any more. */
+	if (b.is_changed && in.used_notes)
+		*is_broken = true;
 	/* A request that was indexed when it came cannot fail now, unless it is another one. */
 	if (ret == 0 && b.n_spans != in.n_spans) {
 		*is_broken = true;

@@ -287,6 +287,7 @@ void *stream_build_thread(void *arg)
 {
 	struct section_streams *m = arg;
 
+	pthread_setname_np(pthread_self(), "builder");
 	pthread_mutex_lock(&m->lock);
 	while (!m->stopping) {
 		uint64_t now_ns, due;

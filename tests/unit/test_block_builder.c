@@ -480,7 +480,7 @@ static int next_noted(void *arg, struct block_request *r, struct err *err)
 		return next_elsewhere(arg, r, err);
 	*r = (struct block_request){ .notes = rec->notes,
 				     .n_notes = rec->n_spans,
-				     .heads = &s->heads };
+				     .heads = &s->notes->heads };
 	e->at++;
 	return 1;
 }
@@ -500,6 +500,7 @@ static void build_noted(struct bench *t, bool changes, const struct buf *want)
 	if (changes) {
 		assert_int_equal(block_build(&t->b, &t->meta, &err), -1);
 		assert_int_equal(err.kind, ERR_CORRUPT);
+		assert_true(t->b.is_changed);
 	} else {
 		assert_int_equal(block_build(&t->b, &t->meta, NULL), 0);
 		data_of(t, &have);

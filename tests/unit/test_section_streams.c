@@ -18,6 +18,7 @@
 #include "tests/faulty_backend.h"
 #include "tests/memory_backend.h"
 
+#include <ftw.h>
 #include <errno.h>
 
 enum {
@@ -867,6 +868,59 @@ static void test_store_fails_for_a_while(void **state)
 	live_close(&l);
 }
 
+static int damage_spans(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	FILE *f;
+
+	(void)st;
+	(void)ftw;
+	if (type != FTW_F || strstr(path, ".segment") == NULL)
+		return 0;
+	f = fopen(path, "r+b");
+	assert_non_null(f);
+	fseek(f, 1000, SEEK_SET);
+	for (int i = 0; i < 100; i++)
+		fputc('U', f);
+	fclose(f);
+	return 0;
+}
+
+/* It waits for spans that nobody reads again here, and ends with their source. */
+static void *flush_main(void *arg)
+{
+	struct live *l = arg;
+
+	store_flush(l->store, NULL);
+	return NULL;
+}
+
+/* Spans that changed in the scratch come into no block: what was read is given up, to be read
+ * again, and not tried for ever. */
+static void test_damaged_scratch(void **state)
+{
+	struct section_streams_stats s = { .given_up = 0 };
+	pthread_t flusher;
+	struct live l;
+
+	(void)state;
+	live_open(&l, 0, true);
+	send_records(&l, 0, 1, 40);
+	section_streams_settle_appends(l.streams);
+	nftw(l.scratch, damage_spans, 4, FTW_PHYS);
+	assert_int_equal(pthread_create(&flusher, NULL, flush_main, &l), 0);
+	for (int i = 0; i < 5000 && s.given_up == 0; i++) {
+		usleep(2000);
+		section_streams_stats(l.streams, &s);
+	}
+	assert_int_equal(s.given_up, 1);
+	assert_int_equal(s.s.sections, 0);
+	assert_int_equal(committable(&l, 0), 0);
+	for (unsigned p = 0; p < PARTITIONS; p++)
+		source_close(l.sources[p]);
+	pthread_join(flusher, NULL);
+	live_close(&l);
+}
+
 /* At the end of a source what is open is published, or, when that is not wanted, refused. */
 static void test_end_of_a_source(void **state)
 {
@@ -953,6 +1007,7 @@ int main(void)
 		cmocka_unit_test(test_owners_against_the_model),
 		cmocka_unit_test(test_found_live_then_flushed),
 		cmocka_unit_test(test_store_fails_for_a_while),
+		cmocka_unit_test(test_damaged_scratch),
 		cmocka_unit_test(test_end_of_a_source),
 		cmocka_unit_test(test_threads),
 	};

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench_kafka_blocks.c - CPU per span from a Kafka topic to blocks in a bucket, over zstd level 1
+ * alone on the same pages; memory and size of the blocks.
+ *
+ *   gen --gRPC--> spanmill (otlp -> kafka) --> broker, 4 partitions        before the measurement
+ *   spanmill (kafka -> blocks, scratch on disk) --> SeaweedFS              what is measured
+ *   reference: ZSTD_compressCCtx, level 1, of every page of the blocks     here
+ *
+ * The topic is full when the builder starts, so that it reads as fast as it can (issue 4 asks for
+ * 10 MB/s): this is the harder case for memory. The blocks are cut by POST /flush, one a partition;
+ * each must be of 64 MB or more. CPU is that of all threads of the one process, from its start to
+ * the answer of the flush. Once, not best of 5: it takes long enough to be steady, and a minute.
+ * Beside it what the builder's thread took, and the rest: fetch, index, scratch log, upload.
+ *
+ * Checked: every span is accepted and delivered, every trace is in a block, once or, when it came
+ * across a cut, more often. Without a broker or an S3 server there is no figure, and it says so.
+ * SPEC: issue 4, "It must show", `make bench`.
+ */
+#include "base/clock.h"
+#include "blocks/backend_s3.h"
+#include "blocks/block.h"
+#include "blocks/block_reader.h"
+#include "tests/bench/broker.h"
+#include "tests/bench/bucket.h"
+#include "tests/bench/report.h"
+
+#include <time.h>
+#include <zstd.h>
+
+enum {
+	PARTITIONS = 4,
+	SPANS_PER_TRACE = 10,
+	N_TRACES = 280000,
+	N_SPANS = N_TRACES * SPANS_PER_TRACE,
+	SPAN_BYTES = 434,
+	REQUEST_SPANS = 224,
+	REPEATS = 2, /* of each page's compression; the faster counts */
+	LIMIT_MIB = 208,
+	WAIT_S = 120,
+};
+#define TARGET_RATIO 3.0
+#define TARGET_NS 3500
+#define TARGET_BLOCK_MB 64
+#define TARGET_RSS_MB 256
+#define TENANT "single-tenant"
+#define TOPIC "spans"
+
+static const char fill_config[] =
+	"receivers: {otlp: {ack_timeout: 300s, protocols: {grpc: {endpoint: '127.0.0.1:%u'}}}}\n"
+	"exporters: {kafka: {brokers: ['%s'], traces: {topic: " TOPIC "}}}\n"
+	"service: {telemetry: {metrics: {level: none}},"
+	" pipelines: {traces: {receivers: [otlp], exporters: [kafka]}}}\n";
+
+static const char build_config[] =
+	"receivers: {kafka: {brokers: ['%s'], group_id: bench, traces: {topics: [" TOPIC "]}}}\n"
+	"processors: {memory_limiter: {check_interval: 1s, limit_mib: %d}}\n"
+	"exporters: {blocks: {max_block_bytes: 1GiB, max_block_age: 1h}}\n"
+	"extensions: {trace_store: {backend: s3, local: {path: '%s/data'}, s3: {endpoint: '%s',"
+	" bucket: '%s', access_key: '%s', secret_key: '%s', insecure: true}},"
+	" query: {endpoint: '127.0.0.1:%u'}}\n"
+	"service: {telemetry: {metrics: {address: '127.0.0.1:%u'}},"
+	" extensions: [trace_store, query], pipelines: {traces: {receivers: [kafka],"
+	" processors: [memory_limiter], exporters: [blocks]}}}\n";
+
+static struct broker broker;
+static struct bucket bucket;
+static char folder[64];
+
+struct figures {
+	double process_ns, builder_ns, zstd_ns; /* per span */
+	double peak_mb, seconds, block_mb, least_block_mb;
+	size_t n_blocks, n_pages;
+	uint64_t n_traces, zstd_bytes;
+};
+
+static void must(int rc, const struct err *err)
+{
+	if (rc >= 0)
+		return;
+	report_progress("%s", "");
+	fprintf(stderr, "bench_kafka_blocks: %s\n", err->msg);
+	exit(2);
+}
+
+/* ---- filling the topic ---- */
+
+static void fill_topic(void)
+{
+	uint16_t port = child_free_port();
+	struct child mill = { 0 }, gen = { .cpu = CHILD_LOAD_CPU };
+	struct child_balance b;
+	char text[800];
+	char *argv[] = { "/bin/sh", "-c", text, NULL };
+
+	report_progress("%s", "filling the topic");
+	snprintf(text, sizeof(text), fill_config, port, broker.address);
+	child_start(&mill, folder, "fill", "run", text);
+	child_wait_listening(&mill, (uint16_t[]){ port, 0 });
+	snprintf(text, sizeof(text),
+		 "exec '%s' gen --endpoint 127.0.0.1:%u --traces %d --spans-per-trace %d "
+		 "--span-bytes %d --batch %d --connections 2 --concurrency 32 --deadline 120s "
+		 "--quiet",
+		 child_binary(), port, N_TRACES, SPANS_PER_TRACE, SPAN_BYTES, REQUEST_SPANS);
+	child_start_argv(&gen, folder, "gen", argv);
+	if (child_wait(&gen) != 0)
+		child_die(&gen, "gen: not every span was acknowledged");
+	child_stop(&mill, &b);
+	if (b.delivered == N_SPANS)
+		return;
+	fprintf(stderr, "%d spans for the topic, %llu delivered\n", N_SPANS, b.delivered);
+	exit(2);
+}
+
+/* ---- the builder ---- */
+
+/* One request to a port of ours; the answer, cut to what fits. */
+static void ask(uint16_t port, const char *request, char *answer, size_t size)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons(port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	size_t n = 0;
+	ssize_t k = 1;
+
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ||
+	    write(fd, request, strlen(request)) != (ssize_t)strlen(request)) {
+		perror("bench_kafka_blocks: asking the builder");
+		exit(2);
+	}
+	while (k > 0 && n < size - 1) {
+		k = read(fd, answer + n, size - 1 - n);
+		n += k > 0 ? (size_t)k : 0;
+	}
+	answer[n] = '\0';
+	close(fd);
+}
+
+static double metric(const char *page, const char *name)
+{
+	const char *at = strstr(page, name);
+
+	at = at != NULL ? strchr(at + 1, ' ') : NULL;
+	return at != NULL ? strtod(at, NULL) : 0;
+}
+
+/* What was read and indexed: in blocks (only then a span is accepted) or on the way there. */
+static double spans_read(uint16_t metrics)
+{
+	static char page[256 * 1024];
+
+	ask(metrics, "GET /metrics HTTP/1.0\r\n\r\n", page, sizeof(page));
+	return metric(page, "\nspanmill_accepted_spans") +
+	       metric(page, "\nspanmill_blocks_live_spans");
+}
+
+static void wait_until_read(const struct child *c, uint16_t metrics)
+{
+	uint64_t until = clock_mono_ns() + WAIT_S * NS_PER_S;
+	double n = 0;
+
+	while ((n = spans_read(metrics)) < N_SPANS) {
+		report_progress("reading the topic: %.1f of %.1f million spans", n / 1e6,
+				N_SPANS / 1e6);
+		if (clock_mono_ns() > until)
+			child_die(c, "the topic was not read in time");
+		usleep(200 * 1000);
+	}
+}
+
+static void flush(uint16_t query)
+{
+	char answer[512];
+
+	report_progress("%s", "building blocks");
+	ask(query,
+	    "POST /flush HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+	    answer, sizeof(answer));
+	if (strncmp(answer, "HTTP/1.1 200", 12) == 0)
+		return;
+	fprintf(stderr, "POST /flush: %s\n", answer);
+	exit(2);
+}
+
+static void build_blocks(struct figures *f)
+{
+	uint16_t query = child_free_port(), metrics = child_free_port();
+	struct child c = { 0 };
+	struct child_balance b;
+	char text[2000];
+
+	snprintf(text, sizeof(text), build_config, broker.address, LIMIT_MIB, folder,
+		 bucket.endpoint, bucket.name, bucket.access_key, bucket.secret_key, query,
+		 metrics);
+	child_start(&c, folder, "builder", "run", text);
+	child_wait_listening(&c, (uint16_t[]){ query, metrics, 0 });
+	f->seconds = -(double)clock_mono_ns() / NS_PER_S;
+	wait_until_read(&c, metrics);
+	flush(query);
+	f->seconds += (double)clock_mono_ns() / NS_PER_S;
+	f->process_ns = child_cpu_ns(&c) / N_SPANS;
+	f->builder_ns = child_named_cpu_ns(&c, "builder") / N_SPANS;
+	f->peak_mb = child_status_kib(&c, "VmHWM:") * 1024 / 1e6;
+	child_stop(&c, &b);
+	if (b.accepted == N_SPANS && b.delivered == N_SPANS)
+		return;
+	fprintf(stderr, "%d spans in the topic, %llu accepted, %llu in blocks\n", N_SPANS,
+		b.accepted, b.delivered);
+	exit(2);
+}
+
+/* ---- the reference ---- */
+
+static double thread_cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void compress_page(struct figures *f, struct bytes page)
+{
+	static ZSTD_CCtx *z;
+	static struct buf out;
+	size_t room = ZSTD_compressBound(page.n), n = 0;
+	double best = 0;
+
+	if (z == NULL)
+		z = ZSTD_createCCtx();
+	buf_reset(&out);
+	buf_reserve(&out, room);
+	for (int i = 0; i < REPEATS; i++) {
+		double start = thread_cpu_ns();
+
+		n = ZSTD_compressCCtx(z, out.p, room, page.p, page.n, 1);
+		report_keep_best(&best, thread_cpu_ns() - start);
+	}
+	f->zstd_bytes += n;
+	f->zstd_ns += best / N_SPANS;
+	f->n_pages++;
+}
+
+static void read_block(struct figures *f, struct backend *be, const struct block_meta *meta)
+{
+	struct err err = ERR_INIT;
+	struct block_reader *r = block_reader_new(be, meta, NULL, &err);
+	uint32_t n_pages = block_index_pages(meta->records, meta->index_page_size);
+	struct buf index = BUF_INIT;
+	struct bytes page;
+
+	must(r == NULL ? -1 : 0, &err);
+	for (uint32_t p = 0; p < n_pages; p++) {
+		uint32_t n = block_index_on_page(meta->records, meta->index_page_size, p);
+
+		buf_reset(&index);
+		must(block_reader_read_index_page(r, p, &index, &err), &err);
+		for (uint32_t i = 0; i < n; i++) {
+			struct block_index_record rec;
+
+			block_index_page_record(buf_bytes(&index), i, &rec);
+			must(block_reader_page(r, &rec, &page, &err), &err);
+			compress_page(f, page);
+		}
+	}
+	buf_fini(&index);
+	block_reader_free(r);
+}
+
+/* Where a listing finds the backend and the figures. */
+struct reading {
+	struct backend *be;
+	struct figures *f;
+};
+
+static int read_entry(void *arg, const struct backend_entry *e, struct err *err)
+{
+	const struct reading *in = arg;
+	struct figures *f = in->f;
+	struct block_meta meta;
+	const char *id = strrchr(e->key, '/');
+
+	if (!e->is_prefix || id == NULL)
+		return 0;
+	if (block_read_meta(in->be, TENANT, id + 1, "meta.json", &meta, err) < 0)
+		return -1;
+	report_progress("compressing block %zu", f->n_blocks + 1);
+	read_block(f, in->be, &meta);
+	f->n_blocks++;
+	f->n_traces += meta.objects;
+	f->block_mb += (double)meta.size / 1e6;
+	report_keep_best(&f->least_block_mb, (double)meta.size / 1e6);
+	return 0;
+}
+
+static void read_blocks(struct figures *f)
+{
+	struct backend_s3_options o = {
+		.client = { .endpoint = bucket.endpoint,
+			    .bucket = bucket.name,
+			    .credentials = { .access_key = bucket.access_key,
+					     .secret_key = bucket.secret_key } },
+	};
+	struct err err = ERR_INIT;
+	struct reading in = { backend_s3_open(&o, &err), f };
+
+	must(in.be == NULL ? -1 : 0, &err);
+	must(backend_list(in.be, TENANT, BACKEND_ONE_LEVEL, read_entry, &in, &err), &err);
+	backend_free(in.be);
+	if (f->n_traces >= N_TRACES)
+		return;
+	fprintf(stderr, "%d traces sent, %llu in blocks\n", N_TRACES,
+		(unsigned long long)f->n_traces);
+	exit(2);
+}
+
+/* ---- all ---- */
+
+static bool report(const struct figures *f)
+{
+	bool ok;
+
+	report_progress("%s", "");
+	printf("shape: %d traces of %d spans of about %d bytes in %d partitions, read in %.1f s "
+	       "(%.0f MB/s); %zu blocks of %.0f MB, %zu pages; packed %.0f bytes a span, zstd "
+	       "alone %.0f\n",
+	       N_TRACES, SPANS_PER_TRACE, SPAN_BYTES, PARTITIONS, f->seconds,
+	       (double)N_SPANS * SPAN_BYTES / f->seconds / 1e6, f->n_blocks,
+	       f->block_mb / (double)f->n_blocks, f->n_pages, f->block_mb * 1e6 / N_SPANS,
+	       (double)f->zstd_bytes / N_SPANS);
+	ok = report_ratio("Kafka -> S3 blocks, all threads", f->process_ns, "ns/span",
+			  "zstd level 1, same pages", f->zstd_ns, AT_MOST, TARGET_RATIO);
+	ok &= report_limit("  the same", f->process_ns, "ns/span", "Tempo 2.10 v2: 17600", AT_MOST,
+			   TARGET_NS);
+	report_value("  of this: the builder's thread", f->builder_ns, "ns/span");
+	report_value("  fetch, index, scratch log, upload", f->process_ns - f->builder_ns,
+		     "ns/span");
+	ok &= report_limit("  least block", f->least_block_mb, "MB", "", AT_LEAST, TARGET_BLOCK_MB);
+	ok &= report_limit("  peak resident", f->peak_mb, "MB", "Tempo 2.10 v2: 610", AT_MOST,
+			   TARGET_RSS_MB);
+	return ok;
+}
+
+static bool start_servers(void)
+{
+	char topics[40];
+
+	snprintf(topics, sizeof(topics), TOPIC "=%d", PARTITIONS);
+	if (!broker_start(&broker, folder, topics)) {
+		printf("bench_kafka_blocks: no broker (tests/tools/install-kafka), so no "
+		       "figures\n");
+		return false;
+	}
+	if (bucket_start(&bucket, folder))
+		return true;
+	printf("bench_kafka_blocks: no S3 server (SeaweedFS), so no figures\n");
+	return false;
+}
+
+int main(void)
+{
+	struct figures f = { 0 };
+	bool ok = true;
+
+	child_folder(folder, sizeof(folder));
+	child_pin(CHILD_LOAD_CPU);
+	if (start_servers()) {
+		fill_topic();
+		build_blocks(&f);
+		child_pin(CHILD_SERVER_CPU);
+		read_blocks(&f);
+		ok = report(&f);
+	}
+	if (bucket.pid > 0)
+		bucket_stop(&bucket);
+	broker_stop(&broker);
+	child_folder_remove(folder);
+	return !ok;
+}

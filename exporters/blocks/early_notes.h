@@ -9,7 +9,8 @@
  * Only for batches whose record is the received requests, one after the other. One that was edited
  * or filtered is put together anew: the builder reads it twice.
  *
- * OWNERSHIP: notes are plain data. THREADS: any; a section's by its owner's lock. LIMITS: 32 bytes a span.
+ * OWNERSHIP: notes are plain data. THREADS: any; a section's by its owner's lock.
+ * LIMITS: 32 bytes a span.
  */
 #ifndef EXPORTERS_BLOCKS_EARLY_NOTES_H
 #define EXPORTERS_BLOCKS_EARLY_NOTES_H

@@ -36,7 +36,7 @@ enum {
 	SPAN_BYTES = 434,
 	REQUEST_SPANS = 224,
 	REPEATS = 2, /* of each page's compression; the faster counts */
-	LIMIT_MIB = 208,
+	LIMIT_MIB = 300,
 	WAIT_S = 120,
 };
 #define TARGET_RATIO 3.0

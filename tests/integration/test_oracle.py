@@ -130,14 +130,16 @@ def restart_builder(bed, rng):
     builder.start(ready=False)
 
 
-def third_builder(bed, rng):
-    """One more joins, takes its share, and leaves in order or by kill -9."""
-    bed.spare.start(ready=False)
-    time.sleep(rng.uniform(2, 5))
+def leave_and_join(bed, rng):
+    """One leaves, in order or by kill -9, the others take its share; it comes back and takes some."""
+    builder = rng.choice(bed.builders)
     if rng.random() < 0.5:
-        bed.spare.kill()
+        builder.kill()
     else:
-        bed.stop_one(bed.spare)
+        bed.stop_one(builder)
+    time.sleep(rng.uniform(2, 5))
+    builder.start(ready=False)
+    time.sleep(rng.uniform(1, 3))
 
 
 def misbehave(bed, rng, behave, low=1.5, high=4):
@@ -225,7 +227,7 @@ FAULTS = {
     "agents": (kill_agent, kill_agent, kill_agent_in_replay, freeze_agent, restart_agent),
     "builders": (
         kill_builder, kill_builder, kill_builder_for_good, freeze_builder, freeze_builder_at_step,
-        freeze_builder_at_step, freeze_builder_at_step, freeze_builder_shortly, restart_builder, third_builder, third_builder,
+        freeze_builder_at_step, freeze_builder_at_step, freeze_builder_shortly, restart_builder, leave_and_join, leave_and_join,
     ),
     "store": (
         store_slows_down, store_is_away, store_loses_answers, store_loses_commits,

@@ -95,7 +95,8 @@ static void waiting_line(const struct fsck *f, uint64_t n_lost)
 	char text[200];
 	int n = snprintf(text, sizeof(text), "%llu records of %llu spans, %llu bytes",
 			 (unsigned long long)f->waiting.records,
-			 (unsigned long long)f->waiting.spans, (unsigned long long)f->waiting.bytes);
+			 (unsigned long long)f->waiting.spans,
+			 (unsigned long long)f->waiting.bytes);
 
 	if (f->waiting.records > 0)
 		n += snprintf(text + n, sizeof(text) - (size_t)n, ", the oldest of %llu s ago",

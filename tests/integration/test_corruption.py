@@ -1,5 +1,5 @@
 """Bytes damaged at rest: a flip, a cut or a stretch of zeros anywhere in the logs, the commit records,
-the blocks and the small files beside them. The process starts, nothing crashes or hangs, what was not
+the blocks and the small files beside them, on disk and in a bucket. The process starts, nothing crashes or hangs, what was not
 touched is returned, and what was is counted: exactly, where a log record was hit.
 
 The seed is printed; SPANMILL_CORRUPT_SEED repeats the choices, SPANMILL_CORRUPT_EPISODES makes it
@@ -11,6 +11,7 @@ import shutil
 import pytest
 import requests
 
+import otlp
 import segments
 from faults import Oracle, seeded
 from mill import run, wait_for
@@ -190,3 +191,73 @@ def test_damage_at_rest(tmp_path, shape, age):
         raise
     finally:
         oracle.close()
+
+
+# -- in a bucket
+
+
+class Bucket:
+    """Every object of a bucket as it was, also as files, and a process that is asked for the traces."""
+
+    look_up = Oracle.look_up
+
+    def __init__(self, mill, server, bucket, copy):
+        self.mill, self.server, self.bucket = mill, server, bucket
+        self.files = {}
+        for key in server.keys(bucket):
+            self.files[key] = os.path.join(copy, key)
+            os.makedirs(os.path.dirname(self.files[key]), exist_ok=True)
+            with open(self.files[key], "wb") as f:
+                f.write(server.read(bucket, key))
+
+    def put(self, key, path):
+        with open(path, "rb") as f:
+            self.server.client.put_object(Bucket=self.bucket, Key=key, Body=f.read())
+
+    def restore(self):
+        """As it was: what was damaged, set aside, built again."""
+        now = set(self.server.keys(self.bucket))
+        for key in now - set(self.files):
+            self.server.client.delete_object(Bucket=self.bucket, Key=key)
+        for key, path in self.files.items():
+            if key not in now or self.server.read(self.bucket, key) != open(path, "rb").read():
+                self.put(key, path)
+
+
+def bucket_episode(bucket, rng, acked, kind, scratch):
+    """Damage one object of this kind, start, ask for everything; the number of spans lost."""
+    key = rng.choice([k for k in bucket.files if kind in k.rsplit("/", 1)[-1] or kind in k.split("/")])
+    shutil.copy(bucket.files[key], scratch)
+    what, at, end = damage(rng, scratch)
+    may_lose, _ = cost(bucket.files[key], at, end)
+    bucket.put(key, scratch)
+    bucket.mill.start()
+    lost = set().union(*acked.values()) - found_by_query(bucket, acked, f"{key}: {what}")
+    assert lost <= may_lose, f"{key}: {what}: {len(lost - may_lose)} spans lost that were not touched"
+    bucket.mill.stop(timeout=40)
+    bucket.restore()
+    return len(lost)
+
+
+@pytest.mark.timeout(0 if EPISODES > 50 else 240)
+def test_damage_in_a_bucket(make_mill, seaweed, tmp_path):
+    rng = seeded("SPANMILL_CORRUPT_SEED")
+    name = seaweed.create_bucket()
+    overlay = seaweed.overlay(name)
+    overlay.setdefault("exporters", {})["blocks"] = {"max_block_age": "1h", "max_block_traces": 10}
+    mill = make_mill(overlay=overlay)
+    acked = {}
+    for _ in range(60):
+        request = otlp.request(n_spans=4)
+        otlp.send_grpc(mill, request)
+        spans = list(otlp.spans_of(request))
+        acked[None, spans[0].trace_id] = {s.span_id for s in spans}
+    mill.stop()
+    bucket = Bucket(mill, seaweed, name, str(tmp_path / "pristine"))
+    n_lost = 0
+    kinds = ["data", "index", "bloom", "meta.json", "commits"]
+    for i in range(max(len(kinds), EPISODES // 2)):
+        n_lost += bucket_episode(bucket, rng, acked, kinds[i % 5], str(tmp_path / "object"))
+    print(f"{i + 1} damages, {n_lost} spans lost by them")
+    mill.start()
+    assert found_by_query(bucket, acked, "all as it was") == set().union(*acked.values())

@@ -257,8 +257,11 @@ static const char *id_of(const struct link *k)
 static size_t first_that_counts(struct compact_chain *c, const struct links *l, size_t from)
 {
 	for (size_t i = l->n - 1; i > from; i--)
-		if (!is_predecessor(&l->v[i], id_of(&l->v[i - 1])))
+		if (!is_predecessor(&l->v[i], id_of(&l->v[i - 1]))) {
+			/* The record that belongs below was swept before we read it. */
+			c->missed = true;
 			return i;
+		}
 	/* What we followed as the last was no part of the chain, or something is missing. */
 	if (c->last != 0 &&
 	    (l->v[from].number != c->last + 1 || !is_predecessor(&l->v[from], c->last_id)))

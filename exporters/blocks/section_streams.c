@@ -167,6 +167,7 @@ void stream_give_up(struct stream *st, uint64_t claimed, const struct err *why)
 	st->generation++;
 	st->has_open = false;
 	st->wants_cut = false;
+	st->has_given_up = true;
 	if (claimed == st->sink.released) {
 		drop_windows(st);
 		st->is_void = st->attempt.window != NULL;
@@ -177,6 +178,7 @@ void stream_give_up(struct stream *st, uint64_t claimed, const struct err *why)
 		s->end_offset = MIN(s->end_offset, claimed);
 	source_give_up(&st->sink, claimed, why);
 	pthread_cond_signal(&st->m->wake);
+	pthread_cond_broadcast(&st->m->progress);
 }
 
 /* ---- what the source calls ---- */
@@ -327,6 +329,15 @@ static bool is_behind(const struct section_streams *m)
 	return false;
 }
 
+/* Lock held: what a flush waits for of a stream comes from its source again, or never. */
+static bool gave_up(const struct section_streams *m)
+{
+	for (const struct stream *st = m->streams; st != NULL; st = st->next)
+		if (st->has_given_up && st->sink.released < st->flush_goal)
+			return true;
+	return false;
+}
+
 static int flush_live(struct live_source *live, struct err *err)
 {
 	struct section_streams *m = CONTAINER_OF(live, struct section_streams, live);
@@ -340,10 +351,14 @@ static int flush_live(struct live_source *live, struct err *err)
 		stream_cut(st, clock_mono_ns());
 		st->wants_cut = false;
 		st->flush_goal = st->sink.claimed;
+		st->has_given_up = false;
 	}
 	while (ret == 0 && is_behind(m)) {
 		if (m->stopping)
 			ret = err_set(err, ERR_UNAVAILABLE, "flush: stopping");
+		else if (gave_up(m))
+			ret = err_set(err, ERR_UNAVAILABLE,
+				      "flush: records were given up, they are read again");
 		else if (m->stats.s.last_error[0] != '\0')
 			ret = err_set(err, ERR_UNAVAILABLE, "flush: %s", m->stats.s.last_error);
 		else

@@ -55,6 +55,7 @@ struct stream {
 	struct stream_window *first, *last; /* to be built */
 	uint64_t cut_mono_ns;
 	uint64_t flush_goal; /* a flush waits for `released` to get there */
+	bool has_given_up;   /* since the flush began: it would wait for what is to be read again */
 	/* the builder's */
 	struct stream_attempt attempt;
 	bool is_busy;

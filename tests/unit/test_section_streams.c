@@ -18,8 +18,8 @@
 #include "tests/faulty_backend.h"
 #include "tests/memory_backend.h"
 
-#include <ftw.h>
 #include <errno.h>
+#include <ftw.h>
 
 enum {
 	PARTITIONS = 2,
@@ -868,59 +868,6 @@ static void test_store_fails_for_a_while(void **state)
 	live_close(&l);
 }
 
-static int damage_spans(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	FILE *f;
-
-	(void)st;
-	(void)ftw;
-	if (type != FTW_F || strstr(path, ".segment") == NULL)
-		return 0;
-	f = fopen(path, "r+b");
-	assert_non_null(f);
-	fseek(f, 1000, SEEK_SET);
-	for (int i = 0; i < 100; i++)
-		fputc('U', f);
-	fclose(f);
-	return 0;
-}
-
-/* It waits for spans that nobody reads again here, and ends with their source. */
-static void *flush_main(void *arg)
-{
-	struct live *l = arg;
-
-	store_flush(l->store, NULL);
-	return NULL;
-}
-
-/* Spans that changed in the scratch come into no block: what was read is given up, to be read
- * again, and not tried for ever. */
-static void test_damaged_scratch(void **state)
-{
-	struct section_streams_stats s = { .given_up = 0 };
-	pthread_t flusher;
-	struct live l;
-
-	(void)state;
-	live_open(&l, 0, true);
-	send_records(&l, 0, 1, 40);
-	section_streams_settle_appends(l.streams);
-	nftw(l.scratch, damage_spans, 4, FTW_PHYS);
-	assert_int_equal(pthread_create(&flusher, NULL, flush_main, &l), 0);
-	for (int i = 0; i < 5000 && s.given_up == 0; i++) {
-		usleep(2000);
-		section_streams_stats(l.streams, &s);
-	}
-	assert_int_equal(s.given_up, 1);
-	assert_int_equal(s.s.sections, 0);
-	assert_int_equal(committable(&l, 0), 0);
-	for (unsigned p = 0; p < PARTITIONS; p++)
-		source_close(l.sources[p]);
-	pthread_join(flusher, NULL);
-	live_close(&l);
-}
-
 /* At the end of a source what is open is published, or, when that is not wanted, refused. */
 static void test_end_of_a_source(void **state)
 {
@@ -944,6 +891,86 @@ static void test_end_of_a_source(void **state)
 		assert_int_equal(s.has_refused, !flush);
 		live_close(&l);
 	}
+}
+
+/* ---- damage of the scratch ---- */
+
+static struct rng damage_rng;
+
+static int damage_file(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	uint8_t bytes[64] = { 0 };
+	off_t at;
+	int fd;
+
+	(void)ftw;
+	if (type != FTW_F || strstr(path, ".segment") == NULL || st->st_size == 0)
+		return 0;
+	/* Where records are, mostly. */
+	at = (off_t)rng_below(&damage_rng, MIN((uint64_t)st->st_size, UINT64_C(6000)));
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	switch (rng_below(&damage_rng, 3)) {
+	case 0: /* a bit */
+		assert_int_equal(pread(fd, bytes, 1, at) >= 0, 1);
+		bytes[0] ^= (uint8_t)(1 << rng_below(&damage_rng, 8));
+		assert_int_equal(pwrite(fd, bytes, 1, at), 1);
+		break;
+	case 1: /* zeros */
+		assert_int_equal(pwrite(fd, bytes, sizeof(bytes), at), sizeof(bytes));
+		break;
+	default:
+		assert_int_equal(ftruncate(fd, at), 0);
+	}
+	close(fd);
+	return 0;
+}
+
+/* Damage anywhere in the scratch while records wait in it: what is committed is in blocks, once, and
+ * the rest is refused, to be read from its source again. Nothing is lost in silence. */
+static void test_damaged_scratch(void **state)
+{
+	unsigned n_whole = 0, n_refused = 0;
+	uint64_t seed = 0;
+
+	(void)state;
+	rng_kernel(&seed, 4);
+	if (getenv("SECTION_SEED") != NULL)
+		seed = strtoull(getenv("SECTION_SEED"), NULL, 10);
+	print_message("damage seed %llu\n", (unsigned long long)seed);
+	rng_seed(&damage_rng, seed);
+	for (int round = 0; round < 40; round++) {
+		struct source_progress s = { .committable = 0 };
+		struct live l;
+
+		live_open(&l, 0, true);
+		for (uint64_t first = 1; first <= 40; first += 4)
+			send_records(&l, 0, first, 4);
+		send_records(&l, 1, 1001, 40);
+		section_streams_settle_appends(l.streams);
+		nftw(l.scratch, damage_file, 8, FTW_PHYS);
+		for (int i = 0; i < 5000; i++) {
+			store_flush(l.store, NULL);
+			source_poll(l.sources[0], &s);
+			if (s.n_under_way == 0)
+				break;
+			usleep(2000);
+		}
+		if (s.n_under_way != 0 || (s.committable != 41) != s.has_refused)
+			fail_msg("round %d: under way %llu, committable %llu, refused %d", round,
+				 (unsigned long long)s.n_under_way,
+				 (unsigned long long)s.committable, s.has_refused);
+		for (uint64_t span = 1; span <= 40; span++)
+			if (times_found(&l, span) != (span < s.committable))
+				fail_msg("round %d: span %llu of %llu committed: found %zu times",
+					 round, (unsigned long long)span,
+					 (unsigned long long)s.committable, times_found(&l, span));
+		n_whole += s.committable == 41;
+		n_refused += s.has_refused;
+		live_close(&l);
+	}
+	print_message("%u whole, %u read again\n", n_whole, n_refused);
+	assert_true(n_refused > 5);
 }
 
 enum { FEED = 6000, PER_RANGE = 30 };
@@ -1007,8 +1034,8 @@ int main(void)
 		cmocka_unit_test(test_owners_against_the_model),
 		cmocka_unit_test(test_found_live_then_flushed),
 		cmocka_unit_test(test_store_fails_for_a_while),
-		cmocka_unit_test(test_damaged_scratch),
 		cmocka_unit_test(test_end_of_a_source),
+		cmocka_unit_test(test_damaged_scratch),
 		cmocka_unit_test(test_threads),
 	};
 

@@ -329,10 +329,11 @@ static int is_ours(struct compact_chain *c, const struct compact_record *own, bo
 	return ret;
 }
 
-/* Put it under its number: 1 ours, 0 the number is taken, -1 it cannot be told. */
+/* Put it under its number: 1 ours, 0 somebody else's and never ours, 2 not ours, or not any more
+ * (it may have been, finished and swept since), -1 it cannot be told. */
 static int put_record(struct compact_chain *c, const struct compact_record *r, struct err *err)
 {
-	bool is_there = true;
+	bool is_there = true, is_doubtful = false;
 
 	for (int i = 0; i < COMMIT_ERRORS; i++) {
 		struct err local = ERR_INIT;
@@ -340,11 +341,14 @@ static int put_record(struct compact_chain *c, const struct compact_record *r, s
 
 		if (compact_record_put(c->be, c->tenant, r, &local) == 0)
 			return 1;
+		is_doubtful |= local.kind != ERR_EXISTS;
 		ours = is_ours(c, r, &is_there, err);
 		if (ours != 0)
 			return ours;
-		if (is_there || local.kind == ERR_EXISTS)
-			return 0;
+		if (is_there)
+			return is_doubtful ? 2 : 0;
+		if (local.kind == ERR_EXISTS)
+			return 2;
 		/* Not there, or not yet: the same again. */
 		if (err != NULL)
 			*err = local;
@@ -371,7 +375,7 @@ static int settle(struct compact_chain *c, const struct compact_record *r, struc
 	c->own_id = NULL;
 	if (ret < 0 && !c->own_counts)
 		return -1;
-	return c->own_counts ? COMPACT_COMMITTED : COMPACT_LOST;
+	return c->own_counts ? COMPACT_COMMITTED : COMPACT_UNTOLD;
 }
 
 static int commit(struct compact_chain *c, struct compact_record *r, struct err *err)
@@ -384,8 +388,10 @@ static int commit(struct compact_chain *c, struct compact_record *r, struct err 
 		put = put_record(c, r, err);
 		if (put < 0)
 			return -1;
-		if (put > 0)
+		if (put == 1)
 			return settle(c, r, err);
+		if (put == 2)
+			return COMPACT_UNTOLD;
 		/* Nothing of ours stands anywhere: when this fails it is a loss, no doubt. */
 		if (compact_chain_follow(c, err) < 0)
 			return COMPACT_LOST;

@@ -60,10 +60,17 @@ int compact_chain_follow(struct compact_chain *c, struct err *err);
 void compact_chain_begin(struct compact_chain *c);
 bool compact_chain_is_used(const struct compact_chain *c, const char *block);
 
-enum compact_commit { COMPACT_LOST, COMPACT_COMMITTED };
+enum compact_commit {
+	COMPACT_LOST,      /* an input is used already: delete the outputs */
+	COMPACT_COMMITTED, /* the outputs are live, the inputs marked, or will be by who follows */
+	/* Our record was put, and does not count: it was swept since, finished by others, or stands
+	 * in the place of a swept one, or is void. The outputs may be live: they must stay. Those
+	 * that are not are swept as orphans. */
+	COMPACT_UNTOLD,
+};
 
-/* Steps 2 to 4. COMPACT_LOST: an input is used already; delete the outputs. -1: it cannot be told,
- * the outputs must stay: who follows next finishes them, or a sweeper finds them. */
+/* Steps 2 to 4. -1: it cannot be told, the outputs must stay: who follows next finishes them, or a
+ * sweeper finds them. */
 int compact_chain_commit(struct compact_chain *c, char (*inputs)[COMPACT_ID], size_t n_inputs,
 			 struct block_meta *outputs, size_t n_outputs, struct err *err);
 /* Delete finished records older than age_ns, but the newest. */

@@ -182,6 +182,10 @@ static int merge_and_commit(struct job *j, struct err *err)
 		return -1;
 	if (got == COMPACT_LOST)
 		return discard(j, &m.output);
+	if (got == COMPACT_UNTOLD) {
+		c->stats.lost++;
+		return JOB_SKIPPED;
+	}
 	count(j, &m);
 	log_info("blocks merged", "tenant", j->t->name, "inputs", LOG_NUM(j->n), "block",
 		 m.output.id, "traces", LOG_NUM(m.output.objects), "bytes", LOG_NUM(m.output.size),

@@ -712,7 +712,7 @@ static void commit_late(struct backend *be, uint64_t wait_ns, bool is_swept, siz
 	compact_chain_init(&chain, be, TENANT);
 	got = compact_chain_commit(&chain, inputs, 2, &output, 1, NULL);
 	*live = take_census(be).live;
-	assert_int_equal(got, *live == 1 ? COMPACT_COMMITTED : COMPACT_LOST);
+	assert_int_equal(got, *live == 1 ? COMPACT_COMMITTED : COMPACT_UNTOLD);
 	/* Others see the same. */
 	compact_chain_fini(&chain);
 	compact_chain_init(&chain, be, TENANT);

@@ -926,8 +926,8 @@ static int damage_file(const char *path, const struct stat *st, int type, struct
 	return 0;
 }
 
-/* Damage anywhere in the scratch while records wait in it: what is committed is in blocks, once, and
- * the rest is refused, to be read from its source again. Nothing is lost in silence. */
+/* Damage anywhere in the scratch while records wait in it: what is committed is in blocks, once,
+ * and the rest is refused, to be read from its source again. Nothing is lost in silence. */
 static void test_damaged_scratch(void **state)
 {
 	unsigned n_whole = 0, n_refused = 0;

@@ -17,7 +17,7 @@
 
 #include <pthread.h>
 
-enum { N_PROCS = 3, STEPS = 2500, RUNS = 12 };
+enum { N_PROCS = 3, STEPS = 2500, RUNS = 20 };
 
 #define START_NS (UINT64_C(1790000000) * NS_PER_S)
 

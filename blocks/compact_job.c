@@ -183,8 +183,9 @@ static int merge_and_commit(struct job *j, struct err *err)
 	if (got == COMPACT_LOST)
 		return discard(j, &m.output);
 	if (got == COMPACT_UNTOLD) {
+		/* Which blocks are used cannot be told from this scan any more. */
 		c->stats.lost++;
-		return JOB_SKIPPED;
+		return JOB_STOPPED;
 	}
 	count(j, &m);
 	log_info("blocks merged", "tenant", j->t->name, "inputs", LOG_NUM(j->n), "block",

@@ -10,7 +10,7 @@
 #include "base/rng.h"
 #include "blocks/block.h"
 
-enum { COMMIT_TRIES = 16, COMMIT_ERRORS = 3 };
+enum { COMMIT_TRIES = 16, COMMIT_ERRORS = 3, FOLLOW_TRIES = 8 };
 
 void compact_chain_init(struct compact_chain *c, struct backend *be, const char *tenant)
 {
@@ -269,30 +269,50 @@ static size_t first_that_counts(struct compact_chain *c, const struct links *l, 
 	return from;
 }
 
+/* Is the newest of the list still the newest? Only then it was never swept, and what was read under
+ * its number is what it was: the others are told by the ids they name. 1, 0, -1. */
+static int is_current(struct compact_chain *c, const struct links *l, struct err *err)
+{
+	struct links now;
+	int ret;
+
+	if (list_links(c, &now, err) < 0)
+		return -1;
+	ret = now.n > 0 && now.v[now.n - 1].number == l->v[l->n - 1].number;
+	links_fini(&now);
+	return ret;
+}
+
+/* 1: what is new was finished, 0: see is_current, -1. */
 static int follow_links(struct compact_chain *c, struct links *l, struct err *err)
 {
 	size_t from = run_begin(l);
+	int ret;
 
 	while (from < l->n && l->v[from].number <= c->last)
 		from++;
 	if (from == l->n)
-		return 0;
+		return 1;
 	for (size_t i = from; i < l->n; i++)
 		if (read_link(c, &l->v[i], err) < 0)
 			return -1;
+	ret = is_current(c, l, err);
+	if (ret <= 0)
+		return ret;
 	for (size_t i = first_that_counts(c, l, from); i < l->n; i++) {
 		if (l->v[i].is_read && finish(c, &l->v[i].record, l->v[i].mtime_ns, err) < 0)
 			return -1;
 		c->last = l->v[i].number;
 		memcpy(c->last_id, id_of(&l->v[i]), strlen(id_of(&l->v[i])) + 1);
 	}
-	return 0;
+	return 1;
 }
 
-int compact_chain_follow(struct compact_chain *c, struct err *err)
+/* One list and what is new in it. 1: done, 0: the list grew old meanwhile, -1. */
+static int follow_once(struct compact_chain *c, struct err *err)
 {
 	struct links l;
-	int ret = 0;
+	int ret;
 
 	if (list_links(c, &l, err) < 0)
 		return -1;
@@ -302,10 +322,21 @@ int compact_chain_follow(struct compact_chain *c, struct err *err)
 		c->last = 0;
 		c->last_id[0] = '\0';
 	}
-	if (l.n > 0)
-		ret = follow_links(c, &l, err);
+	ret = l.n > 0 ? follow_links(c, &l, err) : 1;
 	links_fini(&l);
 	return ret;
+}
+
+int compact_chain_follow(struct compact_chain *c, struct err *err)
+{
+	for (int i = 0; i < FOLLOW_TRIES; i++) {
+		int ret = follow_once(c, err);
+
+		if (ret != 0)
+			return ret < 0 ? -1 : 0;
+	}
+	return err_set(err, ERR_UNAVAILABLE, "the records of tenant %.60s change all the time",
+		       c->tenant);
 }
 
 /* ---- committing ---- */

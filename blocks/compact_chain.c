@@ -129,6 +129,10 @@ static int finish(struct compact_chain *c, const struct compact_record *r, uint6
 {
 	struct look looks[COMPACT_RECORD_MAX];
 
+	/* Of a void one, too: its outputs may be gone because they were compacted and deleted since,
+	 * and a list of blocks made before still has its inputs. */
+	for (size_t i = 0; i < r->n_inputs; i++)
+		map_set(&c->used, bytes_str(r->inputs[i]), c);
 	for (size_t i = 0; i < r->n_outputs; i++) {
 		if (look_at(c, &r->outputs[i], &looks[i], err) < 0)
 			return -1;
@@ -137,8 +141,6 @@ static int finish(struct compact_chain *c, const struct compact_record *r, uint6
 			return 0;
 		}
 	}
-	for (size_t i = 0; i < r->n_inputs; i++)
-		map_set(&c->used, bytes_str(r->inputs[i]), c);
 	if (c->own_id != NULL && strcmp(r->id, c->own_id) == 0)
 		c->own_counts = true;
 	for (size_t i = 0; i < r->n_outputs; i++)

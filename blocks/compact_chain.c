@@ -129,8 +129,8 @@ static int finish(struct compact_chain *c, const struct compact_record *r, uint6
 {
 	struct look looks[COMPACT_RECORD_MAX];
 
-	/* Of a void one, too: its outputs may be gone because they were compacted and deleted since,
-	 * and a list of blocks made before still has its inputs. */
+	/* Of a void one, too: its outputs may be gone because they were compacted and deleted
+	 * since, and a list of blocks made before still has its inputs. */
 	for (size_t i = 0; i < r->n_inputs; i++)
 		map_set(&c->used, bytes_str(r->inputs[i]), c);
 	for (size_t i = 0; i < r->n_outputs; i++) {

@@ -51,9 +51,9 @@ static void linger_end(struct http_linger *l)
 		all->first = l->next;
 	if (l->next != NULL)
 		l->next->prev = l->prev;
-	uv_poll_stop(&l->poll);
-	close(l->fd);
+	/* Before another thread may get the number: uv_close asks epoll about it. */
 	uv_close((uv_handle_t *)&l->poll, linger_closed);
+	close(l->fd);
 	uv_close((uv_handle_t *)&l->timer, linger_closed);
 }
 

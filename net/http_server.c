@@ -550,13 +550,11 @@ void http_server_free(struct http_server *s)
 	answer_held(s);
 	flush(s);
 	assert(s->n_held == 0); /* libmicrohttpd aborts on suspended connections */
-	uv_poll_stop(&s->poll); /* before its descriptor closes */
-	uv_poll_stop(&s->watch_poll);
+	uv_close((uv_handle_t *)&s->poll, server_closed); /* before its descriptor closes */
+	uv_close((uv_handle_t *)&s->watch_poll, server_closed);
 	MHD_stop_daemon(s->daemon);
 	close(s->watch_fd);
 	http_linger_stop_all(&s->lingers);
-	uv_close((uv_handle_t *)&s->poll, server_closed);
-	uv_close((uv_handle_t *)&s->watch_poll, server_closed);
 	uv_close((uv_handle_t *)&s->timer, server_closed);
 	uv_close((uv_handle_t *)&s->prepare, server_closed);
 }

@@ -240,12 +240,12 @@ void stream_close(struct stream *s, void (*closed)(struct stream *s))
 	assert(!s->closing);
 	s->closing = true;
 	s->closed = closed;
-	uv_poll_stop(&s->poll);
+	/* Before another thread may get the number: uv_close asks epoll about it. */
+	uv_close((uv_handle_t *)&s->poll, poll_closed);
 	if (s->tls != NULL)
 		tls_conn_free(s->tls);
 	s->tls = NULL;
 	close(s->fd);
 	s->fd = -1;
 	buf_fini(&s->pending);
-	uv_close((uv_handle_t *)&s->poll, poll_closed);
 }

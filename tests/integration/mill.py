@@ -5,6 +5,7 @@ Nothing here sleeps for a time and hopes: every wait polls for a condition with 
 what it waited for.
 """
 
+import collections
 import contextlib
 import fcntl
 import os
@@ -47,16 +48,23 @@ def wait_for(what, condition, timeout=10.0, step=0.01):
         time.sleep(step)
 
 
+GIVEN = collections.deque(maxlen=5000)  # ports that are or were in use, or will soon be
+
+
 def free_port():
-    """A port nobody listens on, below the range the kernel hands to outgoing connections."""
+    """A port nobody listens on or was given lately, below the range the kernel hands to outgoing
+    connections."""
     for _ in range(200):
         port = random.SystemRandom().randrange(15000, 32000)
+        if port in GIVEN:
+            continue
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
-                return port
             except OSError:
                 continue
+        GIVEN.append(port)
+        return port
     raise AssertionError("no free port")
 
 

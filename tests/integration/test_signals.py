@@ -58,7 +58,12 @@ def test_sighup_storm_with_load(make_mill):
 def test_reading_a_configuration_without_end_can_be_stopped(tmp_path, sig):
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
-    process = subprocess.Popen([BINARY, "--config", fifo], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [BINARY, "--config", fifo],
+        stderr=subprocess.DEVNULL,
+        # a shell starts what runs in the background with this one ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         with open(fifo, "w", encoding="ascii"):  # it waits for text
             process.send_signal(signal.SIGHUP)

@@ -581,7 +581,7 @@ int store_find_in(struct store *s, const struct store_scope *scope, const char *
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err)
 {
-	const struct store_scope all = STORE_SCOPE_ALL;
+	const struct store_scope all = store_scope_all();
 
 	return store_find_in(s, &all, tenant, id, piece, arg, result, err);
 }

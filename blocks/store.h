@@ -100,28 +100,16 @@ struct store_scope {
  * others are still asked: the answer is then incomplete. -1 only when `piece` returned -1. */
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err);
+
 /* All of a store: live data and all blocks. */
-#define STORE_SCOPE_ALL                                                                            \
-	{                                                                                          \
-		.live = true, .blocks = true, .last = {                                            \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff,                                                                      \
-			0xff                                                                       \
-		}                                                                                  \
-	}
+static inline struct store_scope store_scope_all(void)
+{
+	struct store_scope all = { .live = true, .blocks = true };
+
+	memset(all.last, 0xff, sizeof(all.last));
+	return all;
+}
+
 /* The same in a part of the store. */
 int store_find_in(struct store *s, const struct store_scope *scope, const char *tenant,
 		  const uint8_t id[16], store_piece_fn *piece, void *arg,

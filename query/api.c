@@ -339,7 +339,7 @@ static void serve_trace(struct query_api *api, struct http_request *req, enum fo
 	l->api = api;
 	l->form = form;
 	l->req = http_request_ref(req);
-	l->request.scope = (struct store_scope)STORE_SCOPE_ALL;
+	l->request.scope = store_scope_all();
 	l->request.is_internal = is_internal;
 	trace_by_id_init(&l->trace, api->max_trace_bytes, &api->memory);
 	l->trace.keep_what_fits = form == FORM_V2;

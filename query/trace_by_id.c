@@ -84,7 +84,7 @@ int trace_by_id_find_in(struct store *s, const struct store_scope *scope, const 
 int trace_by_id_find(struct store *s, const char *tenant, const uint8_t id[16],
 		     struct trace_by_id *t, struct err *err)
 {
-	const struct store_scope all = STORE_SCOPE_ALL;
+	const struct store_scope all = store_scope_all();
 
 	return trace_by_id_find_in(s, &all, tenant, id, t, NULL, err);
 }

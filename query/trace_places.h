@@ -29,7 +29,7 @@ struct trace_request {
 	uint8_t id[16];
 	char tenants[TRACE_TENANTS][TRACE_TENANT_SIZE];
 	size_t n_tenants;
-	struct store_scope scope; /* STORE_SCOPE_ALL, or what another node wants of us */
+	struct store_scope scope; /* store_scope_all, or what another node wants of us */
 	bool is_internal;         /* it comes from a front end or a query node: no queriers */
 	bool is_leaf;             /* from one that asks the builders itself */
 };

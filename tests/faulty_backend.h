@@ -34,6 +34,7 @@ struct faulty_rule {
 
 struct faulty_backend {
 	struct backend be;
+	struct backend_ops ops;
 	struct backend *inner;	/* owned */
 	pthread_mutex_t lock;
 	struct faulty_rule rule;
@@ -211,7 +212,7 @@ static inline void faulty_free(struct backend *be)
 /* Takes inner; is_remote is what backend_is_remote says. Free with backend_free. */
 static inline struct backend *faulty_backend_new_at(struct backend *inner, bool is_remote)
 {
-	static const struct backend_ops local_ops = {
+	static const struct backend_ops ops = {
 		.put = faulty_put,
 		.writer_open = faulty_writer_open,
 		.writer_append = faulty_writer_append,
@@ -225,26 +226,12 @@ static inline struct backend *faulty_backend_new_at(struct backend *inner, bool 
 		.remove = faulty_remove,
 		.rename = faulty_rename,
 		.free = faulty_free,
-	};
-	static const struct backend_ops remote_ops = {
-		.put = faulty_put,
-		.writer_open = faulty_writer_open,
-		.writer_append = faulty_writer_append,
-		.writer_finish = faulty_writer_finish,
-		.writer_abort = faulty_writer_abort,
-		.read = faulty_read,
-		.read_changed = faulty_read_changed,
-		.read_range = faulty_read_range,
-		.size = faulty_size,
-		.list = faulty_list,
-		.remove = faulty_remove,
-		.rename = faulty_rename,
-		.free = faulty_free,
-		.is_remote = true,
 	};
 	struct faulty_backend *f = xcalloc(1, sizeof(*f));
 
-	f->be.ops = is_remote ? &remote_ops : &local_ops;
+	f->ops = ops;
+	f->ops.is_remote = is_remote;
+	f->be.ops = &f->ops;
 	f->inner = inner;
 	pthread_mutex_init(&f->lock, NULL);
 	return &f->be;

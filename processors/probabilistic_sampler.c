@@ -7,8 +7,10 @@
  * of stages. At 100 % no th is touched.
  *   proportional  T = threshold(ratio * probability of what arrives), never below what arrives
  *   equalizing    T = max(threshold(ratio), T of what arrives)
+ *   hash_seed     R and T from a hash of the trace id (wire/hash_sampling.h), both written
  * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else kept, its
- * th erased. `sampling.priority` (0 drops, above keeps, below says nothing) goes before everything.
+ * th erased. With hash_seed a span that brings an rv or th of its own is such a contradiction, as in
+ * the Collector, but kept it stays as it is. `sampling.priority` (0 drops, above keeps, below says nothing) goes before everything.
  * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option
  * names.
  */
@@ -17,6 +19,7 @@
 #include "pipeline/component.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/telemetry.h"
+#include "wire/hash_sampling.h"
 #include "wire/pb.h"
 #include "wire/tracestate.h"
 
@@ -34,6 +37,7 @@ struct sampler_config {
 struct sampler_state {
 	double ratio;
 	uint64_t th;       /* of the ratio alone */
+	bool is_hashed;    /* mode hash_seed */
 	uint8_t field[32]; /* a trace_state field that says so, for spans without one */
 	size_t field_len;
 	_Atomic uint64_t kept, dropped, inconsistent;
@@ -55,7 +59,7 @@ static const struct option sampler_options[] = {
 	OPT_DOUBLE(C, "sampling_percentage", percentage, "0", 0, 1e9,
 		   "Share of traces kept, in percent; 100 and above keep all."),
 	OPT_UINT(C, "hash_seed", hash_seed, "0", 0, UINT32_MAX,
-		 "Seed of the Collector's hash_seed mode."),
+		 "Seed of the hash_seed mode: every node of a fleet must have the same one."),
 	OPT_PRESENT(C, "hash_seed", has_hash_seed),
 	OPT_BOOL(C, "fail_closed", fail_closed, "true",
 		 "Drop spans whose sampling information contradicts itself."),
@@ -73,12 +77,11 @@ static void sampler_validate(void *config, const struct conf_node *node, struct 
 {
 	struct sampler_config *c = config;
 
+	(void)node;
+	(void)errs;
+	(void)path;
 	if (c->mode == MODE_UNSET && c->has_hash_seed)
 		c->mode = MODE_HASH_SEED;
-	if (c->mode == MODE_HASH_SEED)
-		conf_error_at(errs, node, path, c->has_hash_seed ? "hash_seed" : "mode",
-			      "use mode: proportional without hash_seed",
-			      "the hash_seed mode is not in Spanmill yet");
 }
 
 static int sampler_start(struct component *c, struct err *err)
@@ -90,7 +93,9 @@ static int sampler_start(struct component *c, struct err *err)
 
 	(void)err;
 	st->ratio = MIN(conf->percentage / 100.0, 1.0);
-	st->th = tracestate_threshold(st->ratio, (int)conf->precision);
+	st->is_hashed = conf->mode == MODE_HASH_SEED;
+	st->th = st->is_hashed ? hash_sampling_threshold(conf->percentage)
+			       : tracestate_threshold(st->ratio, (int)conf->precision);
 	if (st->th >= TRACESTATE_W56)
 		return 0; /* nothing passes, so nothing is written */
 	tracestate_format_th(st->th, th);
@@ -132,6 +137,32 @@ static bool priority_of(const struct span_ref *sp, double *out)
 
 enum decision { DROP, KEEP, KEEP_WITH_TH };
 
+/* An rv or th of its own. */
+static bool has_sampling(const struct span_ref *sp)
+{
+	struct tracestate_ot ot;
+
+	if (sp->state_len == 0)
+		return false;
+	tracestate_read(span_trace_state(sp), &ot);
+	return ot.has_rv || ot.th != TH_UNKNOWN;
+}
+
+static enum decision decide_by_hash(const struct sampler_config *conf, struct sampler_state *st,
+				    const struct span_ref *sp, uint64_t *th)
+{
+	if (st->th >= TRACESTATE_W56)
+		return DROP;
+	if (has_sampling(sp)) {
+		atomic_fetch_add_explicit(&st->inconsistent, 1, memory_order_relaxed);
+		return conf->fail_closed ? DROP : KEEP;
+	}
+	*th = st->th;
+	return hash_sampling_randomness((uint32_t)conf->hash_seed, sp->trace_id) >= *th
+		       ? KEEP_WITH_TH
+		       : DROP;
+}
+
 /* The decision for one span; *th gets the threshold it passed (TH_UNKNOWN: erase it). */
 static enum decision decide(const struct sampler_config *conf, struct sampler_state *st,
 			    const struct span_ref *sp, uint64_t *th)
@@ -141,6 +172,8 @@ static enum decision decide(const struct sampler_config *conf, struct sampler_st
 	/* Kept for a reason of its own: the probability is not ours to change. */
 	if (priority_of(sp, &priority) && priority >= 0)
 		return priority > 0 ? KEEP : DROP;
+	if (st->is_hashed)
+		return decide_by_hash(conf, st, sp, th);
 	if (sp->th != TH_UNKNOWN && sp->r < sp->th) {
 		atomic_fetch_add_explicit(&st->inconsistent, 1, memory_order_relaxed);
 		*th = TH_UNKNOWN;
@@ -180,6 +213,19 @@ static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct samp
 	buf_fini(&state);
 }
 
+/* rv and th by hash, of a span that had neither. */
+static void write_th_rv(struct batch *b, uint32_t i, uint64_t th, uint32_t seed)
+{
+	struct span_ref *sp = &b->tables.spans[i];
+	uint64_t rv = hash_sampling_randomness(seed, sp->trace_id);
+	struct buf state = BUF_INIT;
+
+	/* No room for them: the span is kept without, as any that cannot say its probability. */
+	if (tracestate_write_th_rv(span_trace_state(sp), th, rv, &state) == 0)
+		batch_set_trace_state(b, i, buf_bytes(&state));
+	buf_fini(&state);
+}
+
 /* In ths: leave it as it is. */
 #define TH_SAME (TH_UNKNOWN - 1)
 
@@ -203,21 +249,24 @@ static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *
 	return n_new;
 }
 
-static struct batch *rewrite(struct sampler_state *st, struct batch *b, const uint64_t *ths)
+static struct batch *rewrite(struct component *c, struct batch *b, const uint64_t *ths)
 {
+	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
+	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
 	const uint8_t *field;
 
 	b = batch_editable(b);
 	field = arena_dup(&b->arena, st->field, st->field_len);
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)
-		if (ths[i] != TH_SAME)
+		if (ths[i] != TH_SAME && st->is_hashed)
+			write_th_rv(b, i, ths[i], (uint32_t)conf->hash_seed);
+		else if (ths[i] != TH_SAME)
 			write_th(b, i, ths[i], st, field);
 	return b;
 }
 
 static void sampler_consume(struct component *c, struct batch *b)
 {
-	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
 	uint32_t n = b->tables.n_spans, n_new;
 	uint64_t *ths = xmalloc(n * (sizeof(*ths) + 1));
 	uint8_t *keep = (uint8_t *)(ths + n);
@@ -225,7 +274,7 @@ static void sampler_consume(struct component *c, struct batch *b)
 	n_new = decide_all(c, b, keep, ths);
 	b = batch_filter(b, keep, DROP_SAMPLED);
 	if (b != NULL)
-		component_emit(c, n_new > 0 ? rewrite(st, b, ths) : b);
+		component_emit(c, n_new > 0 ? rewrite(c, b, ths) : b);
 	free(ths);
 }
 
@@ -233,13 +282,13 @@ static void sampler_metrics(struct component *c, struct buf *out)
 {
 	static const char name[] = "otelcol_processor_probabilistic_sampler_count_traces_sampled";
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+	const char *policy = st->is_hashed ? "trace_id_hash" : "trace_id_w3c";
 
 	telemetry_head(out, name, "counter", "Spans decided, by policy and decision.");
 	telemetry_sample(out, name, (double)atomic_load(&st->kept), "processor", c->id, "pipeline",
-			 c->pipeline, "policy", "trace_id_w3c", "sampled", "true", NULL);
+			 c->pipeline, "policy", policy, "sampled", "true", NULL);
 	telemetry_sample(out, name, (double)atomic_load(&st->dropped), "processor", c->id,
-			 "pipeline", c->pipeline, "policy", "trace_id_w3c", "sampled", "false",
-			 NULL);
+			 "pipeline", c->pipeline, "policy", policy, "sampled", "false", NULL);
 }
 
 const struct component_type processor_probabilistic_sampler = {

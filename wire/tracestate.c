@@ -4,6 +4,7 @@
  */
 #include "wire/tracestate.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -110,13 +111,20 @@ void tracestate_read(struct bytes tracestate, struct tracestate_ot *out)
 	}
 }
 
-/* Sub-keys that a rewritten `ot` leaves out: the old th, and a broken rv, which would make all of
- * it count as absent. */
-static bool is_left_out(struct bytes part)
+/* What a rewritten `ot` should say; rv TH_UNKNOWN: as it was. */
+struct ot_change {
+	uint64_t th, rv;
+};
+
+/* Sub-keys that a rewritten `ot` leaves out: those that change, and a broken rv, which would make
+ * all of it count as absent. */
+static bool is_left_out(struct bytes part, const struct ot_change *to)
 {
 	struct tracestate_ot ot = { .malformed = false };
 
 	if (part.n == 0 || (part.n >= 3 && memcmp(part.p, "th:", 3) == 0))
+		return true;
+	if (to->rv != TH_UNKNOWN && part.n >= 3 && memcmp(part.p, "rv:", 3) == 0)
 		return true;
 	read_subkey(part, &ot);
 	return ot.malformed;
@@ -124,7 +132,7 @@ static bool is_left_out(struct bytes part)
 
 /* Append "ot=th:...;others" as its value should become, nothing when that is empty. Returns its
  * length without "ot=". */
-static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
+static size_t add_ot(struct bytes old, const struct ot_change *to, struct buf *out)
 {
 	size_t start = out->n, value;
 	struct bytes part;
@@ -132,14 +140,16 @@ static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
 
 	buf_add_str(out, "ot=");
 	value = out->n;
-	if (th < TRACESTATE_W56) {
-		tracestate_format_th(th, text);
+	if (to->th < TRACESTATE_W56) {
+		tracestate_format_th(to->th, text);
 		buf_add_str(out, "th:");
 		buf_add_str(out, text);
 	}
+	if (to->rv != TH_UNKNOWN)
+		buf_printf(out, "%srv:%014" PRIx64, out->n > value ? ";" : "", to->rv);
 	while (next_part(&old, ';', &part)) {
 		part = trim(part);
-		if (is_left_out(part))
+		if (is_left_out(part, to))
 			continue;
 		if (out->n > value)
 			buf_add_char(out, ';');
@@ -150,14 +160,14 @@ static size_t add_ot(struct bytes old, uint64_t th, struct buf *out)
 	return out->n > start ? out->n - value : 0;
 }
 
-int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out)
+static int write_ot(struct bytes tracestate, const struct ot_change *to, struct buf *out)
 {
 	struct bytes member, value = BYTES_EMPTY;
 	size_t start = out->n, n_ot;
 	unsigned room = MEMBERS_MAX;
 	bool had_ot = find_ot(tracestate, &value);
 
-	n_ot = add_ot(value, th, out);
+	n_ot = add_ot(value, to, out);
 	if (!had_ot && n_ot > 0)
 		room--;
 	while (next_part(&tracestate, ',', &member)) {
@@ -175,6 +185,17 @@ int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out)
 		return 0;
 	out->n = start;
 	return -1;
+}
+
+int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out)
+{
+	return write_ot(tracestate, &(struct ot_change){ th, TH_UNKNOWN }, out);
+}
+
+int tracestate_write_th_rv(struct bytes tracestate, uint64_t th, uint64_t rv, struct buf *out)
+{
+	assert(rv < TRACESTATE_W56);
+	return write_ot(tracestate, &(struct ot_change){ th, rv }, out);
 }
 
 uint64_t tracestate_randomness(const uint8_t trace_id[16])

@@ -34,6 +34,8 @@ void tracestate_read(struct bytes tracestate, struct tracestate_ot *out);
  * `ot` that is new to a full list of 32 members pushes the last one out (W3C 3.3.1.5). -1 when `ot`
  * would pass 256 characters or out its cap: nothing is appended. */
 int tracestate_write_th(struct bytes tracestate, uint64_t th, struct buf *out);
+/* The same with rv replaced as well, behind th. rv < TRACESTATE_W56. */
+int tracestate_write_th_rv(struct bytes tracestate, uint64_t th, uint64_t rv, struct buf *out);
 /* The low 56 bits of a trace id. */
 uint64_t tracestate_randomness(const uint8_t trace_id[16]);
 /* Threshold of a probability, to `precision` significant hex digits (1-14; 4 is the

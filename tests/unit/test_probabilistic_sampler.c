@@ -3,6 +3,7 @@
  * test_probabilistic_sampler.c - the processor: the specification's vectors, what th becomes in
  * each mode, sampling.priority, and a chi-square test over a million ids.
  */
+#include "base/str.h"
 #include "tests/unit/processor_fixture.h"
 #include "wire/tracestate.h"
 
@@ -206,6 +207,50 @@ static void priority_of_an_edited_span(void **state)
 	fx_stop();
 }
 
+/* The Collector's rule, reckoned apart from ours: seed, share, id -> what is written, or NULL. */
+static void hash_of_the_collector(void **state)
+{
+	static const struct {
+		const char *yaml, *id, *in, *out;
+	} cases[] = {
+		{ "{sampling_percentage: 50, mode: hash_seed}", "5b8efff798038103d269b633813fc60c",
+		  NULL, "ot=th:8;rv:a480091545d6df" },
+		{ "{sampling_percentage: 50, hash_seed: 22}", "5b8efff798038103d269b633813fc60c",
+		  "a=1,ot=x:y", "ot=th:8;rv:ccd828a32a4cc9;x:y,a=1" },
+		{ "{sampling_percentage: 10, hash_seed: 22}", "00000000000000000000000000000001",
+		  NULL, NULL },
+		{ "{sampling_percentage: 99, hash_seed: 4294967295}",
+		  "ffffffffffffffffffffffffffffffff", NULL, "ot=th:029;rv:54781488236ae1" },
+		{ "{sampling_percentage: 100, hash_seed: 22}", "5b8efff798038103d269b633813fc60c",
+		  NULL, "ot=th:0;rv:ccd828a32a4cc9" },
+		{ "{sampling_percentage: 33.3, hash_seed: 7}", "0af7651916cd43dd8448eb211c80319c",
+		  NULL, "ot=th:aac4;rv:e3a012759c4717" },
+		{ "{sampling_percentage: 33.3, hash_seed: 8}", "0af7651916cd43dd8448eb211c80319c",
+		  NULL, NULL },
+		{ "{sampling_percentage: 33.3, hash_seed: 8, mode: proportional}",
+		  "0af7651916cd43dd84ffffffffffffff", NULL, "ot=th:aac1" },
+		{ "{sampling_percentage: 0.001, hash_seed: 7}", "0af7651916cd43dd8448eb211c80319c",
+		  NULL, NULL },
+		{ "{sampling_percentage: 100, hash_seed: 7}", "0af7651916cd43dd8448eb211c80319c",
+		  "ot=th:8", NULL },
+		{ "{sampling_percentage: 100, hash_seed: 7, fail_closed: false}",
+		  "0af7651916cd43dd8448eb211c80319c", "ot=th:8", "ot=th:8" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct fx_span sp = { .state = cases[i].in };
+		const char *got;
+
+		assert_int_equal(str_unhex(bytes_str(cases[i].id), sp.trace_id, 16), 0);
+		got = run_one(cases[i].yaml, &sp);
+		if ((got == NULL) != (cases[i].out == NULL) ||
+		    (got != NULL && strcmp(got, cases[i].out) != 0))
+			fail_msg("%s: %s, want %s", cases[i].yaml, got ? got : "dropped",
+				 cases[i].out ? cases[i].out : "dropped");
+	}
+}
+
 /* ---- a million ids ---- */
 
 enum { IDS = 1000000, PER_BATCH = 10000, BINS = 64 };
@@ -287,6 +332,7 @@ int main(void)
 		cmocka_unit_test(no_room_for_th),
 		cmocka_unit_test(priority_goes_first),
 		cmocka_unit_test(priority_of_an_edited_span),
+		cmocka_unit_test(hash_of_the_collector),
 		cmocka_unit_test(shares_of_a_million),
 	};
 

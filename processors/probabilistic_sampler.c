@@ -9,8 +9,9 @@
  *   equalizing    T = max(threshold(ratio), T of what arrives)
  *   hash_seed     R and T from a hash of the trace id (wire/hash_sampling.h), both written
  * A span whose th contradicts its R (R < T) carries a lie: dropped when fail_closed, else kept, its
- * th erased. With hash_seed a span that brings an rv or th of its own is such a contradiction, as in
- * the Collector, but kept it stays as it is. `sampling.priority` (0 drops, above keeps, below says nothing) goes before everything.
+ * th erased. With hash_seed one that brings an rv or th of its own is such a contradiction (as in
+ * the Collector), but what is kept stays as it is. `sampling.priority` (0 drops, above keeps, below
+ * says nothing) goes before everything.
  * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option
  * names.
  */

@@ -10,28 +10,7 @@
 
 #include <arpa/inet.h>
 
-/* GROUP_BYTES: an entry of the map and the allocation of its key. */
-enum { MAX_LINKS = 128, LINK_JSON_DEPTH = 32, GROUP_BYTES = 128 };
-
-/* A run of spans of one scope. */
-struct piece {
-	struct piece *next;
-	size_t off, len;
-};
-
-struct scope_group {
-	struct scope_group *next;
-	struct bytes message;	/* InstrumentationScope, may be empty */
-	struct piece *first, *last;
-	size_t n_bytes;		/* of all pieces */
-};
-
-struct zipkin_span_resource {
-	struct zipkin_span_resource *next;
-	struct bytes message;	/* Resource */
-	struct scope_group *first, *last, *recent;
-	uint32_t number;
-};
+enum { MAX_LINKS = 128, LINK_JSON_DEPTH = 32 };
 
 /* ------------------------------------------------------------------ resource keys */
 
@@ -323,7 +302,7 @@ static int put_json_attrs(struct zipkin_span_batch *b, uint32_t number, struct b
 	r.max_depth = LINK_JSON_DEPTH;
 	if (json_reader_value(&r, &v, NULL) < 0 || v.kind != JSON_OBJECT)
 		return -1;
-	if (put_json_members(&b->spans, number, &r) < 0)
+	if (put_json_members(&b->groups.spans, number, &r) < 0)
 		return -1;
 	return json_reader_end(&r, NULL);
 }
@@ -367,7 +346,7 @@ static int to_dropped_count(struct bytes text, uint32_t *out)
 static int put_link(struct zipkin_span_batch *b, struct bytes text)
 {
 	struct bytes trace_hex, span_hex, state, dropped;
-	size_t before = b->spans.n, mark;
+	size_t before = b->groups.spans.n, mark;
 	uint8_t trace_id[16], span_id[8];
 	uint32_t n_dropped = 0;
 
@@ -377,18 +356,18 @@ static int put_link(struct zipkin_span_batch *b, struct bytes text)
 	if (str_unhex(trace_hex, trace_id, 16) < 0 || str_unhex(span_hex, span_id, 8) < 0 ||
 	    to_dropped_count(dropped, &n_dropped) < 0)
 		return -1;
-	mark = pb_begin(&b->spans, 13);
-	pb_put_bytes(&b->spans, 1, (struct bytes){ trace_id, 16 });
-	pb_put_bytes(&b->spans, 2, (struct bytes){ span_id, 8 });
+	mark = pb_begin(&b->groups.spans, 13);
+	pb_put_bytes(&b->groups.spans, 1, (struct bytes){ trace_id, 16 });
+	pb_put_bytes(&b->groups.spans, 2, (struct bytes){ span_id, 8 });
 	if (state.n > 0)
-		pb_put_bytes(&b->spans, 3, state);
+		pb_put_bytes(&b->groups.spans, 3, state);
 	if (put_json_attrs(b, 4, text) < 0) {
-		b->spans.n = before;
+		b->groups.spans.n = before;
 		return -1;
 	}
 	if (n_dropped > 0)
-		pb_put_uint(&b->spans, 5, n_dropped);
-	pb_end(&b->spans, mark);
+		pb_put_uint(&b->groups.spans, 5, n_dropped);
+	pb_end(&b->groups.spans, mark);
 	return 0;
 }
 
@@ -396,20 +375,20 @@ static int put_link(struct zipkin_span_batch *b, struct bytes text)
 static int put_event_text(struct zipkin_span_batch *b, struct bytes text)
 {
 	struct bytes name, dropped;
-	size_t before = b->spans.n;
+	size_t before = b->groups.spans.n;
 	uint32_t n_dropped = 0;
 
 	if (!cut_first(&text, &name) || !cut_last(&text, &dropped) ||
 	    to_dropped_count(dropped, &n_dropped) < 0)
 		return -1;
 	if (name.n > 0)
-		pb_put_bytes(&b->spans, 2, name);
+		pb_put_bytes(&b->groups.spans, 2, name);
 	if (put_json_attrs(b, 3, text) < 0) {
-		b->spans.n = before;
+		b->groups.spans.n = before;
 		return -1;
 	}
 	if (n_dropped > 0)
-		pb_put_uint(&b->spans, 4, n_dropped);
+		pb_put_uint(&b->groups.spans, 4, n_dropped);
 	return 0;
 }
 
@@ -421,12 +400,12 @@ static uint64_t to_ns(uint64_t us)
 
 static void put_event(struct zipkin_span_batch *b, const struct zipkin_span_annotation *a)
 {
-	size_t mark = pb_begin(&b->spans, 11);
+	size_t mark = pb_begin(&b->groups.spans, 11);
 
-	pb_put_fixed64(&b->spans, 1, to_ns(a->timestamp_us));
+	pb_put_fixed64(&b->groups.spans, 1, to_ns(a->timestamp_us));
 	if (put_event_text(b, a->value) < 0 && a->value.n > 0)
-		pb_put_bytes(&b->spans, 2, a->value);
-	pb_end(&b->spans, mark);
+		pb_put_bytes(&b->groups.spans, 2, a->value);
+	pb_end(&b->groups.spans, mark);
 }
 
 static bool is_zero(const uint8_t *p, size_t n)
@@ -568,27 +547,27 @@ static void put_status(struct buf *b, const struct status *st)
  * first, into the batch's scratch, and say which tags they took. */
 static void put_links(struct zipkin_span_batch *b, struct sorted_tags *s, struct buf *out)
 {
-	size_t start = b->spans.n;
+	size_t start = b->groups.spans.n;
 
 	for (size_t i = 0; i < s->n_links && s->links[i] != NULL; i++)
 		s->links[i]->taken = put_link(b, s->links[i]->value) == 0;
-	if (b->spans.overflow)
+	if (b->groups.spans.overflow)
 		return;
-	buf_add(out, b->spans.p + start, b->spans.n - start);
-	b->spans.n = start;
+	buf_add(out, b->groups.spans.p + start, b->groups.spans.n - start);
+	b->groups.spans.n = start;
 }
 
 static void put_span(struct zipkin_span_batch *b, const struct zipkin_span *sp,
 		     struct sorted_tags *s)
 {
-	struct buf *out = &b->spans;
+	struct buf *out = &b->groups.spans;
 	uint32_t kind = kind_of(sp, s);
 	struct status st = status_of(s);
 	size_t mark = pb_begin(out, 2);
 
-	buf_reset(&b->key);
+	buf_reset(&b->groups.key);
 	if (s->n_links > 0)
-		put_links(b, s, &b->key);
+		put_links(b, s, &b->groups.key);
 	put_ids(out, sp, s);
 	if (sp->name.n > 0)
 		pb_put_bytes(out, 5, sp->name);
@@ -598,7 +577,7 @@ static void put_span(struct zipkin_span_batch *b, const struct zipkin_span *sp,
 	put_attrs(out, sp, s);
 	for (size_t i = 0; i < sp->n_annotations; i++)
 		put_event(b, &sp->annotations[i]);
-	buf_add_bytes(out, buf_bytes(&b->key));
+	buf_add_bytes(out, buf_bytes(&b->groups.key));
 	put_status(out, &st);
 	pb_end(out, mark);
 }
@@ -633,87 +612,15 @@ static void write_scope(struct buf *b, const struct sorted_tags *s)
 		pb_put_bytes(b, 2, version);
 }
 
-static struct bytes arena_copy(struct arena *a, struct bytes s)
+static struct otlp_groups_scope *scope_of(struct otlp_groups *g, const struct zipkin_span *sp,
+					  const struct sorted_tags *s)
 {
-	return (struct bytes){ arena_dup(a, s.p, s.n), s.n };
-}
+	struct otlp_groups_resource *rs;
 
-static struct zipkin_span_resource *find_resource(struct zipkin_span_batch *b,
-						  const struct zipkin_span *sp,
-						  const struct sorted_tags *s)
-{
-	struct zipkin_span_resource *rs;
-	struct bytes message;
-
-	buf_reset(&b->key);
-	buf_add_char(&b->key, 'r');
-	write_resource(&b->key, sp, s);
-	message = (struct bytes){ b->key.p + 1, b->key.n - 1 };
-	if (b->recent != NULL && bytes_eq(b->recent->message, message))
-		return b->recent;
-	rs = map_find(&b->groups, buf_bytes(&b->key));
-	if (rs == NULL) {
-		rs = arena_zalloc(b->arena, sizeof(*rs));
-		rs->message = arena_copy(b->arena, message);
-		rs->number = b->last ? b->last->number + 1 : 0;
-		meter_force(b->arena->meter, GROUP_BYTES + b->key.n);
-		map_set(&b->groups, buf_bytes(&b->key), rs);
-		if (b->last != NULL)
-			b->last->next = rs;
-		else
-			b->first = rs;
-		b->last = rs;
-	}
-	b->recent = rs;
-	return rs;
-}
-
-static struct scope_group *find_scope(struct zipkin_span_batch *b, struct zipkin_span_resource *rs,
-				      const struct sorted_tags *s)
-{
-	enum { HEAD = 1 + sizeof(rs->number) };
-	struct scope_group *sg;
-	struct bytes message;
-
-	buf_reset(&b->key);
-	buf_add_char(&b->key, 's');
-	buf_add(&b->key, &rs->number, sizeof(rs->number));
-	write_scope(&b->key, s);
-	message = (struct bytes){ b->key.p + HEAD, b->key.n - HEAD };
-	if (rs->recent != NULL && bytes_eq(rs->recent->message, message))
-		return rs->recent;
-	sg = map_find(&b->groups, buf_bytes(&b->key));
-	if (sg == NULL) {
-		sg = arena_zalloc(b->arena, sizeof(*sg));
-		sg->message = arena_copy(b->arena, message);
-		meter_force(b->arena->meter, GROUP_BYTES + b->key.n);
-		map_set(&b->groups, buf_bytes(&b->key), sg);
-		if (rs->last != NULL)
-			rs->last->next = sg;
-		else
-			rs->first = sg;
-		rs->last = sg;
-	}
-	rs->recent = sg;
-	return sg;
-}
-
-static void add_piece(struct arena *a, struct scope_group *sg, size_t off, size_t len)
-{
-	struct piece *p = sg->last;
-
-	sg->n_bytes += len;
-	if (p != NULL && p->off + p->len == off) {
-		p->len += len;
-		return;
-	}
-	p = arena_alloc(a, sizeof(*p));
-	*p = (struct piece){ .off = off, .len = len };
-	if (sg->last != NULL)
-		sg->last->next = p;
-	else
-		sg->first = p;
-	sg->last = p;
+	write_resource(otlp_groups_resource_begin(g), sp, s);
+	rs = otlp_groups_resource_end(g);
+	write_scope(otlp_groups_scope_begin(g, rs), s);
+	return otlp_groups_scope_end(g, rs);
 }
 
 /* ------------------------------------------------------------------ public */
@@ -747,88 +654,31 @@ void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
 
 void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes)
 {
-	*b = (struct zipkin_span_batch){ .arena = arena,
-					 .spans = { .max = max_bytes, .meter = arena->meter } };
+	*b = (struct zipkin_span_batch){ .arena = arena };
+	otlp_groups_init(&b->groups, arena, max_bytes);
 }
 
 void zipkin_span_batch_add(struct zipkin_span_batch *b, struct zipkin_span *sp)
 {
+	size_t off = b->groups.spans.n, key_cap = b->groups.key.cap;
 	struct sorted_tags s;
-	size_t off = b->spans.n, key_cap = b->key.cap;
-	struct scope_group *sg;
 
 	memset(&s, 0, offsetof(struct sorted_tags, resource));
 	for (size_t i = 0; i < sp->n_tags; i++)
 		sort_tag(&s, sp, &sp->tags[i]);
 	put_span(b, sp, &s);
-	if (b->spans.overflow)
+	if (b->groups.spans.overflow)
 		return;
-	sg = find_scope(b, find_resource(b, sp, &s), &s);
-	meter_force(b->arena->meter, b->key.cap - key_cap);
-	add_piece(b->arena, sg, off, b->spans.n - off);
-}
-
-static size_t field_size(size_t n)
-{
-	return 1 + pb_varint_size(n) + n;
-}
-
-static size_t scope_spans_size(const struct scope_group *sg)
-{
-	return (sg->message.n > 0 ? field_size(sg->message.n) : 0) + sg->n_bytes;
-}
-
-static void put_head(struct buf *out, uint32_t number, size_t n)
-{
-	pb_put_tag(out, number, PB_LEN);
-	pb_put_varint(out, n);
-}
-
-static size_t resource_spans_size(const struct zipkin_span_resource *rs)
-{
-	size_t n = field_size(rs->message.n);
-
-	for (const struct scope_group *sg = rs->first; sg != NULL; sg = sg->next)
-		n += field_size(scope_spans_size(sg));
-	return n;
-}
-
-static void write_resource_spans(const struct zipkin_span_batch *b,
-				 const struct zipkin_span_resource *rs, struct buf *out)
-{
-	put_head(out, 1, resource_spans_size(rs));
-	pb_put_bytes(out, 1, rs->message);
-	for (const struct scope_group *sg = rs->first; sg != NULL; sg = sg->next) {
-		put_head(out, 2, scope_spans_size(sg));
-		if (sg->message.n > 0)
-			pb_put_bytes(out, 1, sg->message);
-		for (const struct piece *p = sg->first; p != NULL; p = p->next)
-			buf_add(out, b->spans.p + p->off, p->len);
-	}
+	otlp_groups_add(&b->groups, scope_of(&b->groups, sp, &s), off);
+	meter_force(b->arena->meter, b->groups.key.cap - key_cap);
 }
 
 int zipkin_span_batch_encode(struct zipkin_span_batch *b, struct buf *out, struct err *err)
 {
-	size_t start = out->n, max = b->spans.max, n = 0;
-	bool overflow = b->spans.overflow, outer = out->overflow;
-
-	for (const struct zipkin_span_resource *rs = b->first; rs != NULL; rs = rs->next)
-		n += field_size(resource_spans_size(rs));
-	/* Room at once: it is as large as all spans together. */
-	if (!overflow && (max == 0 || n <= max) && (n == 0 || buf_reserve(out, n) != NULL)) {
-		for (const struct zipkin_span_resource *rs = b->first; rs != NULL; rs = rs->next)
-			write_resource_spans(b, rs, out);
-		assert(out->n == start + n);
-		return 0;
-	}
-	out->overflow = outer;
-	return err_set(err, ERR_TOO_LARGE, "zipkin: spans are larger than %zu bytes as OTLP",
-		       max > 0 ? max : out->max);
+	return otlp_groups_encode(&b->groups, "zipkin", out, err);
 }
 
 void zipkin_span_batch_fini(struct zipkin_span_batch *b)
 {
-	buf_fini(&b->spans);
-	buf_fini(&b->key);
-	map_fini(&b->groups);
+	otlp_groups_fini(&b->groups);
 }

@@ -3,13 +3,8 @@
  * zipkin_span.h - the Zipkin v2 span, whatever it was encoded in, and its mapping to OTLP bytes.
  *
  * The readers (JSON; protobuf and thrift) fill one struct zipkin_span at a time and add it to a
- * batch, which writes it as OTLP protobuf at once and remembers only where:
- *
- *	"resource bytes" -> resource -> scope -> [off,len] [off,len] ..  of  spans: |..|....|..|
- *
- * At the end the pieces are copied together: one ResourceSpans per distinct resource, one
- * ScopeSpans per distinct scope in it, both in order of first appearance, spans in order of
- * arrival.
+ * batch, which writes it as OTLP protobuf at once; wire/otlp_groups.h joins what belongs
+ * together.
  * OWNERSHIP, THREADS: a batch borrows an arena for its tables; one thread at a time.
  * LIMITS: max_bytes bounds spans and result alike.
  * SPEC: docs/formats/zipkin.md is the mapping, and where it differs from the Collector's.
@@ -21,7 +16,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
-#include "base/map.h"
+#include "wire/otlp_groups.h"
 
 /* OTLP's numbers, so that the mapping is none. */
 enum zipkin_span_kind {
@@ -66,15 +61,9 @@ struct zipkin_span {
 	size_t n_annotations;
 };
 
-struct zipkin_span_resource;
-
 struct zipkin_span_batch {
 	struct arena *arena;
-	struct buf spans;	/* ScopeSpans.spans fields, in order of arrival */
-	struct buf key;		/* scratch: the resource or scope being looked up */
-	struct map groups;	/* resource bytes, and scope bytes in it, to what collects them */
-	struct zipkin_span_resource *first, *last;	/* in order of appearance */
-	struct zipkin_span_resource *recent;		/* the last span's: likely the next's */
+	struct otlp_groups groups;
 };
 
 /* Text to address: IPv4 or IPv6, whichever it is; an IPv4-mapped one becomes IPv4. IPv6 is kept

@@ -16,7 +16,7 @@
 #include "net/grpc_client.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/sending_queue.h"
-#include "wire/pb.h"
+#include "wire/otlp_answer.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -107,30 +107,15 @@ static void otlp_validate(void *config, const struct conf_node *node, struct con
 
 /* ---- answers ---- */
 
-/* rejected_spans and error_message of an ExportTraceServiceResponse. Damage ends the reading: the
- * status said OK. */
 static uint32_t read_partial_success(struct bytes response, struct err *err)
 {
-	struct bytes partial = BYTES_EMPTY, text = BYTES_EMPTY;
-	struct pb_field f = { .number = 0 };
-	uint64_t n = 0;
+	struct otlp_partial_success partial;
 
-	while (pb_next(&response, &f) > 0)
-		if (f.number == 1 && f.wire == PB_LEN)
-			partial = f.data;
-	while (pb_next(&partial, &f) > 0) {
-		if (f.number == 1 && f.wire == PB_VARINT)
-			n = f.value;
-		else if (f.number == 2 && f.wire == PB_LEN)
-			text = f.data;
-	}
-	if ((int64_t)n < 0)
-		n = 0;
-	if (n > 0 || text.n > 0)
-		err_set(err, ERR_INVALID, "the next hop refused %llu spans: %.*s",
-			(unsigned long long)n, (int)MIN(text.n, (size_t)200),
-			text.n ? (const char *)text.p : "");
-	return (uint32_t)MIN(n, (uint64_t)UINT32_MAX);
+	otlp_answer_partial(response, false, &partial);
+	if (partial.n_rejected > 0 || partial.message[0] != '\0')
+		err_set(err, ERR_INVALID, "the next hop refused %llu spans: %s",
+			(unsigned long long)partial.n_rejected, partial.message);
+	return (uint32_t)MIN(partial.n_rejected, (uint64_t)UINT32_MAX);
 }
 
 static void accepted(struct send_request *r, const struct grpc_answer *a)

@@ -19,6 +19,7 @@
 #include <curl/curl.h>
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <strings.h>
 
@@ -28,7 +29,8 @@ enum {
 	HEADERS_MAX = 65536,
 	WHERE_MAX = 160,
 	GRANT_MIN = 16384,
-	POLL_MS = 1000
+	POLL_MS = 1000,
+	IDLE_POLL_MS = 60000
 };
 #define REPLY_MAX (64 * MIB)
 #define ERROR_MAX MIB /* of an answer that is not what `into` is for */
@@ -53,6 +55,8 @@ static struct {
 	CURLMcode (*multi_poll)(CURLM *, struct curl_waitfd *, unsigned, int, int *);
 	CURLMsg *(*multi_read)(CURLM *, int *);
 	CURLMcode (*multi_cleanup)(CURLM *);
+	CURLMcode (*multi_setopt)(CURLM *, CURLMoption, ...);
+	CURLMcode (*multi_wakeup)(CURLM *);
 	char why[256]; /* it could not be loaded; "" when it was */
 } lib;
 
@@ -81,6 +85,8 @@ static void load_library(void)
 		{ "curl_multi_poll", &lib.multi_poll },
 		{ "curl_multi_info_read", &lib.multi_read },
 		{ "curl_multi_cleanup", &lib.multi_cleanup },
+		{ "curl_multi_setopt", &lib.multi_setopt },
+		{ "curl_multi_wakeup", &lib.multi_wakeup },
 	};
 	void *so = dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
 	bool ok = so != NULL;
@@ -127,6 +133,9 @@ struct http_client *http_client_new(const struct http_client_settings *settings,
 	c->settings.ca_file = copy(c->settings.ca_file);
 	c->settings.cert_file = copy(c->settings.cert_file);
 	c->settings.key_file = copy(c->settings.key_file);
+	c->settings.proxy = copy(c->settings.proxy);
+	c->settings.min_tls = copy(c->settings.min_tls);
+	c->settings.max_tls = copy(c->settings.max_tls);
 	c->easy = lib.easy_init();
 	if (c->easy == NULL) {
 		err_set(err, ERR_INTERNAL, "http client: curl_easy_init failed");
@@ -146,6 +155,9 @@ void http_client_free(struct http_client *c)
 	free((char *)(uintptr_t)c->settings.ca_file);
 	free((char *)(uintptr_t)c->settings.cert_file);
 	free((char *)(uintptr_t)c->settings.key_file);
+	free((char *)(uintptr_t)c->settings.proxy);
+	free((char *)(uintptr_t)c->settings.min_tls);
+	free((char *)(uintptr_t)c->settings.max_tls);
 	free(c);
 }
 
@@ -400,6 +412,42 @@ static int make_headers(const struct http_call *call, struct curl_slist **list, 
 	return 0;
 }
 
+/* "1.2" as libcurl counts versions, whose highest ones are 16 bits up; 0: its own choice. */
+static long tls_version(const char *name)
+{
+	static const struct {
+		const char *name;
+		long version;
+	} versions[] = { { "1.0", CURL_SSLVERSION_TLSv1_0 },
+			 { "1.1", CURL_SSLVERSION_TLSv1_1 },
+			 { "1.2", CURL_SSLVERSION_TLSv1_2 },
+			 { "1.3", CURL_SSLVERSION_TLSv1_3 } };
+
+	for (size_t i = 0; name != NULL && i < COUNT_OF(versions); i++)
+		if (strcmp(name, versions[i].name) == 0)
+			return versions[i].version;
+	return CURL_SSLVERSION_DEFAULT;
+}
+
+static void set_tls(struct http_client *c)
+{
+	const struct http_client_settings *set = &c->settings;
+	long versions = tls_version(set->min_tls) | tls_version(set->max_tls) << 16;
+
+	if (versions != CURL_SSLVERSION_DEFAULT)
+		lib.setopt(c->easy, CURLOPT_SSLVERSION, versions);
+	if (set->ca_file != NULL)
+		lib.setopt(c->easy, CURLOPT_CAINFO, set->ca_file);
+	if (set->cert_file != NULL)
+		lib.setopt(c->easy, CURLOPT_SSLCERT, set->cert_file);
+	if (set->key_file != NULL)
+		lib.setopt(c->easy, CURLOPT_SSLKEY, set->key_file);
+	if (set->insecure_skip_verify) {
+		lib.setopt(c->easy, CURLOPT_SSL_VERIFYPEER, 0L);
+		lib.setopt(c->easy, CURLOPT_SSL_VERIFYHOST, 0L);
+	}
+}
+
 static void set_connection(struct http_client *c, const struct http_call *call)
 {
 	const struct http_client_settings *set = &c->settings;
@@ -421,8 +469,8 @@ static void set_connection(struct http_client *c, const struct http_call *call)
 		lib.setopt(c->easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
 		lib.setopt(c->easy, CURLOPT_LOW_SPEED_TIME, (long)set->stall_timeout_ms / 1000);
 	}
-	if (set->no_proxy)
-		lib.setopt(c->easy, CURLOPT_PROXY, "");
+	if (set->no_proxy || set->proxy != NULL)
+		lib.setopt(c->easy, CURLOPT_PROXY, set->no_proxy ? "" : set->proxy);
 	if (set->interrupt != NULL) {
 		lib.setopt(c->easy, CURLOPT_NOPROGRESS, 0L);
 		lib.setopt(c->easy, CURLOPT_XFERINFOFUNCTION, is_interrupted);
@@ -430,16 +478,11 @@ static void set_connection(struct http_client *c, const struct http_call *call)
 	}
 	if (set->unix_socket != NULL)
 		lib.setopt(c->easy, CURLOPT_UNIX_SOCKET_PATH, set->unix_socket);
-	if (set->ca_file != NULL)
-		lib.setopt(c->easy, CURLOPT_CAINFO, set->ca_file);
-	if (set->cert_file != NULL)
-		lib.setopt(c->easy, CURLOPT_SSLCERT, set->cert_file);
-	if (set->key_file != NULL)
-		lib.setopt(c->easy, CURLOPT_SSLKEY, set->key_file);
-	if (set->insecure_skip_verify) {
-		lib.setopt(c->easy, CURLOPT_SSL_VERIFYPEER, 0L);
-		lib.setopt(c->easy, CURLOPT_SSL_VERIFYHOST, 0L);
-	}
+	if (set->one_call_per_connection)
+		lib.setopt(c->easy, CURLOPT_FORBID_REUSE, 1L);
+	if (set->max_idle_s > 0)
+		lib.setopt(c->easy, CURLOPT_MAXAGE_CONN, (long)set->max_idle_s);
+	set_tls(c);
 }
 
 static void set_request(struct http_client *c, const struct http_call *call, const char *method,
@@ -672,4 +715,249 @@ void http_group_call(struct http_group *g, const struct http_call *calls,
 	}
 	free(rcs);
 	free(states);
+}
+
+/* ---- calls that nobody waits for ---- */
+
+enum { STAGE_NONE, STAGE_QUEUED, STAGE_RUNNING, STAGE_CANCELLED };
+
+struct http_lane {
+	CURLM *multi;
+	struct http_client *pattern; /* its settings are those of all */
+	struct http_client **spare;  /* clients without a call */
+	size_t n_spare, cap_spare;
+	struct http_lane_call *running; /* the lane thread's */
+	pthread_t thread;
+	bool has_thread;
+	pthread_mutex_t lock; /* all below, and the calls' stage */
+	pthread_cond_t given_up;
+	struct http_lane_call *queued, **queued_tail;
+	bool stopping;
+};
+
+struct http_lane *http_lane_new(const struct http_client_settings *settings,
+				const struct http_lane_limits *limits, struct err *err)
+{
+	struct http_client *pattern = http_client_new(settings, err);
+	struct http_lane *l;
+
+	if (pattern == NULL)
+		return NULL;
+	l = xcalloc(1, sizeof(*l));
+	l->pattern = pattern;
+	l->queued_tail = &l->queued;
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_cond_init(&l->given_up, NULL);
+	l->multi = lib.multi_init();
+	if (l->multi == NULL) {
+		err_set(err, ERR_INTERNAL, "http client: curl_multi_init failed");
+		http_lane_free(l);
+		return NULL;
+	}
+	if (limits != NULL && limits->max_conns > 0)
+		lib.multi_setopt(l->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)limits->max_conns);
+	if (limits != NULL && limits->max_idle > 0)
+		lib.multi_setopt(l->multi, CURLMOPT_MAXCONNECTS, (long)limits->max_idle);
+	return l;
+}
+
+/* The call is not libcurl's any more; its client waits for the next one. */
+static void lane_put_client(struct http_lane *l, struct http_lane_call *c, bool failed)
+{
+	if (c->state != NULL)
+		call_fini(c->state, failed);
+	free(c->state);
+	c->state = NULL;
+	if (c->client == NULL)
+		return;
+	l->spare = xgrow(l->spare, &l->cap_spare, l->n_spare + 1, sizeof(*l->spare));
+	l->spare[l->n_spare++] = c->client;
+	c->client = NULL;
+}
+
+static void lane_done(struct http_lane *l, struct http_lane_call *c)
+{
+	bool given_up;
+
+	lane_put_client(l, c, c->err.kind != ERR_NONE);
+	pthread_mutex_lock(&l->lock);
+	given_up = c->stage == STAGE_CANCELLED;
+	c->stage = STAGE_NONE;
+	if (given_up)
+		pthread_cond_broadcast(&l->given_up);
+	pthread_mutex_unlock(&l->lock);
+	if (!given_up)
+		c->done(c);
+}
+
+static void lane_begin(struct http_lane *l, struct http_lane_call *c)
+{
+	c->client = l->n_spare > 0 ? l->spare[--l->n_spare]
+				   : http_client_new(&l->pattern->settings, &c->err);
+	if (c->client != NULL) {
+		c->state = xcalloc(1, sizeof(*c->state));
+		if (call_begin(c->client, &c->call, &c->reply, c->state, &c->err) == 0 &&
+		    lib.multi_add(l->multi, c->client->easy) == CURLM_OK) {
+			c->next = l->running;
+			l->running = c;
+			return;
+		}
+		if (c->err.kind == ERR_NONE)
+			err_set(&c->err, ERR_INTERNAL, "http client: curl_multi_add failed");
+	}
+	lane_done(l, c);
+}
+
+/* Off the list of those that run; NULL when there is none like it. */
+static struct http_lane_call *lane_take_running(struct http_lane *l, const CURL *easy)
+{
+	struct http_lane_call **at = &l->running, *c;
+
+	while ((c = *at) != NULL &&
+	       (easy != NULL ? c->client->easy != easy : c->stage != STAGE_CANCELLED))
+		at = &c->next;
+	if (c != NULL) {
+		*at = c->next;
+		lib.multi_remove(l->multi, c->client->easy);
+	}
+	return c;
+}
+
+/* Start what is queued, give up what is to be given up. False: the end. */
+static bool lane_commands(struct http_lane *l)
+{
+	struct http_lane_call *c, *next;
+	bool stopping;
+
+	pthread_mutex_lock(&l->lock);
+	c = l->queued;
+	l->queued = NULL;
+	l->queued_tail = &l->queued;
+	stopping = l->stopping;
+	for (struct http_lane_call *q = c; q != NULL; q = q->next)
+		if (q->stage == STAGE_QUEUED)
+			q->stage = STAGE_RUNNING;
+	pthread_mutex_unlock(&l->lock);
+	for (; c != NULL; c = next) {
+		next = c->next;
+		lane_begin(l, c);
+	}
+	for (;;) {
+		pthread_mutex_lock(&l->lock);
+		c = lane_take_running(l, NULL);
+		pthread_mutex_unlock(&l->lock);
+		if (c == NULL)
+			return !stopping;
+		err_set(&c->err, ERR_UNAVAILABLE, "cancelled");
+		lane_done(l, c);
+	}
+}
+
+static void *lane_thread(void *arg)
+{
+	struct http_lane *l = arg;
+	struct http_lane_call *c;
+	int running = 0, left = 0;
+	CURLMsg *m;
+
+	pthread_setname_np(pthread_self(), "http");
+	while (lane_commands(l)) {
+		lib.multi_perform(l->multi, &running);
+		while ((m = lib.multi_read(l->multi, &left)) != NULL) {
+			CURLcode rc = m->data.result;
+
+			if (m->msg != CURLMSG_DONE)
+				continue;
+			c = lane_take_running(l, m->easy_handle);
+			call_end(c->client, c->state, rc, &c->err);
+			lane_done(l, c);
+		}
+		lib.multi_poll(l->multi, NULL, 0, running > 0 ? POLL_MS : IDLE_POLL_MS, NULL);
+	}
+	return NULL;
+}
+
+/* With the lock. */
+static void lane_start_thread(struct http_lane *l)
+{
+	sigset_t all, before;
+
+	if (l->has_thread)
+		return;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	l->has_thread = pthread_create(&l->thread, NULL, lane_thread, l) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void http_lane_start(struct http_lane *l, struct http_lane_call *c)
+{
+	bool ok;
+
+	err_clear(&c->err);
+	pthread_mutex_lock(&l->lock);
+	lane_start_thread(l);
+	ok = l->has_thread;
+	if (ok) {
+		c->next = NULL;
+		c->client = NULL;
+		c->state = NULL;
+		c->stage = STAGE_QUEUED;
+		*l->queued_tail = c;
+		l->queued_tail = &c->next;
+	}
+	pthread_mutex_unlock(&l->lock);
+	if (ok) {
+		lib.multi_wakeup(l->multi);
+		return;
+	}
+	err_set(&c->err, ERR_EXHAUSTED, "http client: no thread to be had");
+	c->done(c);
+}
+
+bool http_lane_cancel(struct http_lane *l, struct http_lane_call *c)
+{
+	struct http_lane_call **at;
+	bool given_up;
+
+	pthread_mutex_lock(&l->lock);
+	given_up = c->stage != STAGE_NONE;
+	if (c->stage == STAGE_QUEUED) {
+		for (at = &l->queued; *at != c;)
+			at = &(*at)->next;
+		*at = c->next;
+		if (*at == NULL)
+			l->queued_tail = at;
+		c->stage = STAGE_NONE;
+	} else if (c->stage == STAGE_RUNNING) {
+		c->stage = STAGE_CANCELLED;
+		lib.multi_wakeup(l->multi);
+	}
+	while (given_up && c->stage == STAGE_CANCELLED)
+		pthread_cond_wait(&l->given_up, &l->lock);
+	pthread_mutex_unlock(&l->lock);
+	return given_up;
+}
+
+void http_lane_free(struct http_lane *l)
+{
+	if (l == NULL)
+		return;
+	if (l->has_thread) {
+		pthread_mutex_lock(&l->lock);
+		l->stopping = true;
+		pthread_mutex_unlock(&l->lock);
+		lib.multi_wakeup(l->multi);
+		pthread_join(l->thread, NULL);
+	}
+	assert(l->running == NULL && l->queued == NULL);
+	while (l->n_spare > 0)
+		http_client_free(l->spare[--l->n_spare]);
+	free(l->spare);
+	if (l->multi != NULL)
+		lib.multi_cleanup(l->multi);
+	http_client_free(l->pattern);
+	pthread_cond_destroy(&l->given_up);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
 }

@@ -26,7 +26,11 @@ struct http_client_settings {
 	const char *unix_socket; /* connect to this path instead of the URL's host; may be NULL */
 	const char *ca_file, *cert_file, *key_file; /* TLS; NULL: the system's, none */
 	bool insecure_skip_verify;
-	bool no_proxy; /* never, whatever the environment says */
+	bool no_proxy;                 /* never, whatever the environment says */
+	const char *proxy;             /* URL; NULL: the environment's */
+	const char *min_tls, *max_tls; /* "1.2"; NULL: libcurl's */
+	bool one_call_per_connection;  /* connections are closed after the answer */
+	uint32_t max_idle_s;           /* older idle connections are not used again [118] */
 	/* Set by any thread: calls under way end within a second or so with UNAVAILABLE, later ones
 	 * at once. Borrowed; may be NULL. */
 	const _Atomic bool *interrupt;
@@ -86,5 +90,41 @@ void http_group_free(struct http_group *g); /* NULL is fine */
  * came, as http_client_call does. Ends when the last of them has its answer or its time-out. */
 void http_group_call(struct http_group *g, const struct http_call *calls,
 		     struct http_reply *replies, struct err *errs, size_t n);
+
+/* Calls that nobody waits for: any number at once, on a thread of the lane's own, which starts with
+ * the first of them. */
+struct http_lane;
+
+struct http_lane_limits {
+	uint32_t max_conns; /* open at a time; more calls wait. 0: no limit */
+	uint32_t max_idle;  /* kept open; 0: libcurl's choice */
+};
+
+/* One call. The caller owns it, and leaves it and what `call` points to alone from http_lane_start
+ * until `done`, or until http_lane_cancel says true. */
+struct http_lane_call {
+	struct http_call call;
+	void (*done)(struct http_lane_call *c); /* on the lane's thread; may free it */
+	void *arg;                              /* the caller's */
+	struct http_reply reply;                /* HTTP_REPLY_INIT; the caller frees it */
+	struct err err;                         /* kind NONE: an answer came */
+	/* ---- the lane's ---- */
+	struct http_lane_call *next;
+	struct http_client *client;
+	struct call_state *state;
+	int stage;
+};
+
+/* Settings and errors as of http_client_new; limits may be NULL. */
+struct http_lane *http_lane_new(const struct http_client_settings *settings,
+				const struct http_lane_limits *limits, struct err *err);
+/* No call is under way and none is started. NULL is fine. */
+void http_lane_free(struct http_lane *l);
+/* Any thread. `done` follows exactly once, unless it is cancelled. */
+void http_lane_start(struct http_lane *l, struct http_lane_call *c);
+/* Give the call up: its connection is closed. True: `done` is not called any more and what the call
+ * points to is free. False: it was called, or is being called now. Any thread but the lane's own;
+ * waits for that thread, which does not wait for the network. */
+bool http_lane_cancel(struct http_lane *l, struct http_lane_call *c);
 
 #endif

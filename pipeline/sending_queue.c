@@ -42,6 +42,7 @@ static struct send_request *request_new(struct sending_queue *q, struct batch *b
 	struct send_request *r = xcalloc(1, sizeof(*r));
 
 	r->queue = q;
+	r->owner = q->o.owner;
 	r->batch = b;
 	measure(r);
 	return r;

@@ -52,6 +52,7 @@ struct send_request {
 	struct batch_encoding encoding; /* the bytes to send */
 	uint64_t deadline_ns;           /* of this attempt, monotonic; 0: none */
 	void *exporter_data;            /* the exporter's */
+	void *owner;                    /* sending_queue_settings.owner */
 	/* ---- the queue's ---- */
 	struct sending_queue *queue;
 	struct arena arena;
@@ -66,6 +67,7 @@ struct send_request {
 
 struct sending_queue_settings {
 	struct component *component;
+	void *owner; /* for send and cancel, in each request; may be NULL */
 	struct loop *loop;
 	const struct queue_options *queue;
 	const struct retry_options *retry;

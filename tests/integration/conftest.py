@@ -11,7 +11,7 @@ import mill as mill_module
 import s3_servers
 from fault_proxy import FaultProxy
 from mill import Mill
-from nexthop import NextHop
+from nexthop import HttpHop, NextHop
 
 sys.setswitchinterval(0.001)
 
@@ -85,8 +85,8 @@ def shared_mill(tmp_path_factory):
 def next_hop():
     hops = []
 
-    def make(behave=None, start=True, port=None):
-        hop = NextHop(behave, port)
+    def make(behave=None, start=True, port=None, http=False):
+        hop = (HttpHop if http else NextHop)(behave, port)
         hops.append(hop)
         return hop.start() if start else hop
 

@@ -146,7 +146,9 @@ def query_node(ports, data):
 
 
 def forwarder(ports, target, exporter=None, storage=None):
-    """otlp in, otlp out to target (host:port); with storage the queue is on disk there."""
+    """otlp in, otlp out to target (host:port), or otlp_http to an http:// URL; with storage the queue
+    is on disk there."""
+    kind = "otlp_http" if target.startswith("http://") else "otlp"
     out = merged(
         {
             "endpoint": target,
@@ -164,12 +166,12 @@ def forwarder(ports, target, exporter=None, storage=None):
                 }
             }
         },
-        "exporters": {"otlp": out},
+        "exporters": {kind: out},
         "extensions": {"health_check": {"endpoint": f"127.0.0.1:{ports['health']}"}},
         "service": {
             "extensions": ["health_check"],
             "telemetry": {"metrics": {"address": f"127.0.0.1:{ports['metrics']}"}},
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp"]}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": [kind]}},
         },
     }
     if storage:

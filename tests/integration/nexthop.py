@@ -1,9 +1,12 @@
 """A next hop that takes OTLP over gRPC and misbehaves when told to."""
 
+import http.server
+import socket
 import threading
 import time
 from concurrent import futures
 
+import cramjam
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -11,6 +14,16 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
 import otlp
 from mill import free_port
+
+CODINGS = {
+    "gzip": cramjam.gzip.decompress,
+    "zlib": cramjam.zlib.decompress,
+    "deflate": cramjam.zlib.decompress,
+    "zstd": cramjam.zstd.decompress,
+    "snappy": cramjam.snappy.decompress_raw,
+    "x-snappy-framed": cramjam.snappy.decompress,
+    "lz4": cramjam.lz4.decompress,
+}
 
 
 class NextHop:
@@ -24,6 +37,7 @@ class NextHop:
         self.calls = []  # (monotonic time, request)
         self.taken = []  # requests answered OK
         self.metadata = []
+        self.paths = []  # of HTTP
         self.server = None
 
     @property
@@ -82,6 +96,91 @@ class NextHop:
             for req in self.taken:
                 out.resource_spans.extend(req.resource_spans)
         return out
+
+
+class HttpHop(NextHop):
+    """The same over HTTP. behave(request, headers, hop) returns None or a response for 200, else
+    (status, headers, body); requests it understands are protobuf and JSON in any coding that
+    Python knows."""
+
+    @property
+    def target(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        hop = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                hop.connections.append(self.connection)
+
+            def do_POST(self):
+                hop.answer(self)
+
+            def log_message(self, *args):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 64
+
+            def handle_error(self, request, client_address):
+                pass
+
+        self.connections = []
+        self.server = Server(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def stop(self):
+        if self.server:
+            self.server.shutdown()
+            self.server.server_close()
+            for c in self.connections:
+                try:
+                    c.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+            self.server = None
+
+    def answer(self, http_request):
+        headers = http_request.headers
+        body = http_request.rfile.read(int(headers["Content-Length"]))
+        coding = headers.get("Content-Encoding")
+        if coding:
+            body = bytes(CODINGS[coding](body))
+        is_json = headers["Content-Type"] == "application/json"
+        request, response = self.messages(http_request.path)
+        if is_json:
+            otlp.from_json(body, request)
+        else:
+            request.ParseFromString(body)
+        with self.lock:
+            self.calls.append((time.monotonic(), request))
+            self.metadata.append({k.lower(): v for k, v in headers.items()})
+            self.paths.append(http_request.path)
+        said = self.behave(request, headers, self) if self.behave else None
+        status, extra, out = said if isinstance(said, tuple) else (200, {}, said or response)
+        if not isinstance(out, bytes):
+            out = otlp.to_json(out).encode() if is_json else out.SerializeToString()
+        # Counted before the answer: when the client knows, the test may look.
+        if status == 200:
+            with self.lock:
+                self.taken.append(request)
+        http_request.send_response(status)
+        http_request.send_header("Content-Type", headers["Content-Type"])
+        http_request.send_header("Content-Length", str(len(out)))
+        for k, v in extra.items():
+            http_request.send_header(k, v)
+        http_request.end_headers()
+        http_request.wfile.write(out)
+
+    def messages(self, path):
+        assert path == "/v1/traces", path
+        return service.ExportTraceServiceRequest(), service.ExportTraceServiceResponse()
 
 
 def refuse(context, code, message, retry_after=None):

@@ -29,6 +29,9 @@ def forward(make_mill, tmp_path):
     return make
 
 
+BOTH = pytest.mark.parametrize("http", [False, True], ids=["grpc", "http"])
+
+
 def acked_of(clients):
     return {sp.span_id for c in clients for req in list(c.acked.values()) for sp in otlp.spans_of(req)}
 
@@ -42,12 +45,16 @@ def delivered(hop, clients, exactly_once):
 
 
 @pytest.mark.timeout(int(DEAD) + 90)
-@pytest.mark.parametrize("storage", [False, True], ids=["memory", "disk"])
-def test_dead_hop(forward, next_hop, storage):
+@pytest.mark.parametrize(
+    "storage, http",
+    [(False, False), (True, False), (True, True)],
+    ids=["memory", "disk", "http-disk"],
+)
+def test_dead_hop(forward, next_hop, storage, http):
     """Nobody listens for a while under load. With a disk queue every client is acknowledged all the
     time; without one it is told to come again, before its deadline. When the hop is back everything
     arrives, and once."""
-    hop = next_hop(start=False)
+    hop = next_hop(start=False, http=http)
     mill = forward(hop.target, storage=storage)
     clients = [
         Client(mill, deadline=2.0),
@@ -56,7 +63,7 @@ def test_dead_hop(forward, next_hop, storage):
     ]
     for c in clients:
         c.start()
-    time.sleep(DEAD)
+    time.sleep(min(DEAD, 4) if http else DEAD)
     during = acked_of(clients)
     for c in clients:
         assert c.late == 0, f"{c.late} requests had no answer within their deadline"
@@ -74,11 +81,16 @@ def test_dead_hop(forward, next_hop, storage):
     assert balance["held"] == 0
 
 
-@pytest.mark.parametrize("storage", [False, True], ids=["memory", "disk"])
-def test_hop_that_comes_and_goes(forward, next_hop, storage):
+@pytest.mark.parametrize(
+    "storage, http",
+    [(False, False), (True, False), (False, True), (True, True)],
+    ids=["memory", "disk", "http-memory", "http-disk"],
+)
+def test_hop_that_comes_and_goes(forward, next_hop, storage, http):
     """Cut off in mid-request again and again: nothing acknowledged is lost."""
     hop = next_hop(
-        lambda request, context, h: (time.sleep(0.02), service.ExportTraceServiceResponse())[1]
+        lambda request, context, h: (time.sleep(0.02), service.ExportTraceServiceResponse())[1],
+        http=http,
     )
     mill = forward(hop.target, storage=storage)
     clients = [Client(mill, deadline=3.0), Client(mill, by_http=True, deadline=8.0)]
@@ -114,7 +126,8 @@ def test_slow_hop(forward, next_hop, storage):
     delivered(hop, clients, exactly_once=True)
 
 
-def test_hop_slower_than_the_clients_deadline(forward, next_hop):
+@BOTH
+def test_hop_slower_than_the_clients_deadline(forward, next_hop, http):
     """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before a deadline of one
     second."""
 
@@ -122,7 +135,7 @@ def test_hop_slower_than_the_clients_deadline(forward, next_hop):
         time.sleep(3)
         return service.ExportTraceServiceResponse()
 
-    mill = forward(next_hop(stuck).target)
+    mill = forward(next_hop(stuck, http=http).target)
     start = time.monotonic()
     with pytest.raises(grpc.RpcError) as e:
         otlp.send_grpc(mill, otlp.request(), timeout=1.0)
@@ -146,10 +159,11 @@ def test_ack_timeout_without_a_deadline(forward, next_hop):
     assert 0.3 < time.monotonic() - start < 1.5
 
 
-def test_withdrawn_requests_are_not_sent(forward, next_hop):
+@BOTH
+def test_withdrawn_requests_are_not_sent(forward, next_hop, http):
     """What was answered UNAVAILABLE while it waited in memory is not sent when the hop comes back:
     the retry is it."""
-    hop = next_hop(start=False)
+    hop = next_hop(start=False, http=http)
     mill = forward(hop.target)
     for _ in range(5):
         with pytest.raises(grpc.RpcError):
@@ -223,7 +237,8 @@ def test_permanent_codes(forward, next_hop, code, retry_after, calls):
         assert (balance["accepted"], balance["dropped"]) == (3, 3)
 
 
-def test_partial_success_of_the_hop(forward, next_hop):
+@BOTH
+def test_partial_success_of_the_hop(forward, next_hop, http):
     """Counted as sent, warned about, not repeated."""
 
     def half(request, context, hop):
@@ -232,7 +247,7 @@ def test_partial_success_of_the_hop(forward, next_hop):
         out.partial_success.error_message = "one is too long"
         return out
 
-    hop = next_hop(half)
+    hop = next_hop(half, http=http)
     mill = forward(hop.target)
     otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=5)
     mill.stop()
@@ -240,9 +255,10 @@ def test_partial_success_of_the_hop(forward, next_hop):
     assert "one is too long" in mill.stderr()
 
 
-def test_what_arrives_is_what_was_sent(forward, next_hop):
+@BOTH
+def test_what_arrives_is_what_was_sent(forward, next_hop, http):
     """Whole, in its tenant, compressed as configured (gzip is the default)."""
-    hop = next_hop()
+    hop = next_hop(http=http)
     mill = forward(hop.target)
     sent = otlp.kitchen_sink()
     otlp.send_grpc(mill, sent, tenant="team-a")
@@ -250,9 +266,10 @@ def test_what_arrives_is_what_was_sent(forward, next_hop):
     assert hop.metadata[0].get("x-scope-orgid") == "team-a"
 
 
-def test_disk_queue_survives_kill(forward, next_hop):
+@BOTH
+def test_disk_queue_survives_kill(forward, next_hop, http):
     """Acknowledged with the hop dead, killed, restarted: it arrives, once."""
-    hop = next_hop(start=False)
+    hop = next_hop(start=False, http=http)
     mill = forward(hop.target, storage=True)
     sent = [otlp.request(n_spans=5) for _ in range(50)]
     for req in sent:
@@ -267,10 +284,11 @@ def test_disk_queue_survives_kill(forward, next_hop):
     assert balance == {"accepted": 250, "delivered": 250, "dropped": 0, "held": 0}
 
 
-def test_disk_queue_holds_at_stop(forward, next_hop):
+@BOTH
+def test_disk_queue_holds_at_stop(forward, next_hop, http):
     """SIGTERM with the hop dead: what the log holds is `held`, the exit status is 0."""
     mill = forward(
-        next_hop(start=False).target, storage=True, overlay={"service": {"drain_timeout": "1s"}}
+        next_hop(start=False, http=http).target, storage=True, overlay={"service": {"drain_timeout": "1s"}}
     )
     otlp.send_grpc(mill, otlp.request(n_spans=7))
     balance = mill.stop()
@@ -297,9 +315,10 @@ def test_unreachable_target_does_not_stop_the_start(forward):
     assert e.value.code() == UNAVAILABLE
 
 
-def test_headers(forward, next_hop):
+@BOTH
+def test_headers(forward, next_hop, http):
     """Configured headers are sent along."""
-    hop = next_hop()
+    hop = next_hop(http=http)
     mill = forward(hop.target, exporter={"headers": {"x-token": "abc"}, "compression": "none"})
     otlp.send_grpc(mill, otlp.request())
     assert hop.metadata[0].get("x-token") == "abc"

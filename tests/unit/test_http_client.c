@@ -478,6 +478,73 @@ static void a_group_waits_for_all_of_its_calls(void **state)
 	stop();
 }
 
+/* ---- lanes ---- */
+
+static _Atomic int n_done, n_good;
+
+static void lane_call_done(struct http_lane_call *c)
+{
+	atomic_fetch_add(&n_good, c->err.kind == ERR_NONE && c->reply.status == 200);
+	http_reply_fini(&c->reply);
+	atomic_fetch_add(&n_done, 1);
+}
+
+static void wait_done(int n)
+{
+	for (int i = 0; i < 5000 && atomic_load(&n_done) < n; i++)
+		usleep(1000);
+	assert_int_equal(atomic_load(&n_done), n);
+}
+
+static void a_lane_carries_many_calls_and_gives_some_up(void **state)
+{
+	enum { N = 40 };
+	struct http_lane_limits limits = { .max_conns = 4, .max_idle = 4 };
+	struct http_lane_call calls[N] = { { .done = NULL } };
+	struct http_lane *l = http_lane_new(NULL, &limits, NULL);
+	char url[128], slow[128], nowhere[] = "http://127.0.0.1:1/x";
+	int n_given_up = 0;
+
+	(void)state;
+	start("127.0.0.1:0");
+	snprintf(url, sizeof(url), "%s/x", fx.base);
+	snprintf(slow, sizeof(slow), "%s/never", fx.base);
+	assert_non_null(l);
+	atomic_store(&n_done, 0);
+	atomic_store(&n_good, 0);
+	for (int i = 0; i < N; i++) {
+		calls[i] = (struct http_lane_call){ .done = lane_call_done };
+		calls[i].call.url = i == 7 ? nowhere : url;
+		http_lane_start(l, &calls[i]);
+	}
+	wait_done(N);
+	assert_int_equal(atomic_load(&n_good), N - 1);
+	loop_call(fx.loop, ask_connections, NULL);
+	assert_in_range(fx.connections, 1, 4);
+
+	/* One that is not answered, given up while it runs; one that is answered at once, given up
+	 * before, while or after it runs: done is called or it is given up, never both. */
+	calls[0] = (struct http_lane_call){ .call.url = slow, .done = lane_call_done };
+	http_lane_start(l, &calls[0]);
+	usleep(20000);
+	assert_true(http_lane_cancel(l, &calls[0]));
+	http_reply_fini(&calls[0].reply);
+	for (int i = 1; i < N; i++) {
+		calls[i] = (struct http_lane_call){ .call.url = url, .done = lane_call_done };
+		http_lane_start(l, &calls[i]);
+		usleep((useconds_t)(i * 37 % 1000));
+		if (http_lane_cancel(l, &calls[i])) {
+			n_given_up++;
+			http_reply_fini(&calls[i].reply);
+		}
+	}
+	wait_done(N + N - 1 - n_given_up);
+	http_lane_free(l);
+	http_request_unref(kept);
+	kept = NULL;
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -491,6 +558,7 @@ int main(void)
 		cmocka_unit_test(unix_sockets_work),
 		cmocka_unit_test(a_body_takes_no_memory_that_is_not_granted),
 		cmocka_unit_test(a_group_waits_for_all_of_its_calls),
+		cmocka_unit_test(a_lane_carries_many_calls_and_gives_some_up),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -1,0 +1,184 @@
+"""The otlp_http exporter: statuses, Retry-After, codings, JSON, endpoints, TLS. What it shares with the
+otlp exporter (queue, disk, deadlines, partial success) is in test_nexthop.py, for both."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from google.rpc import status_pb2
+
+import otlp
+from mill import forwarder, free_port, run
+
+
+@pytest.fixture
+def forward(make_mill, tmp_path):
+    def make(target, exporter=None, overlay=None):
+        return make_mill(lambda ports: forwarder(ports, target, exporter), overlay)
+
+    return make
+
+
+def once(status, headers=None, body=b""):
+    """The first request is answered so, later ones are taken."""
+
+    def behave(request, seen, hop):
+        return (status, headers or {}, body) if len(hop.calls) == 1 else None
+
+    return behave
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_retryable(forward, next_hop, status):
+    hop = next_hop(once(status), http=True)
+    answer = otlp.send_grpc(forward(hop.target), otlp.request(), timeout=5)
+    assert answer.partial_success.rejected_spans == 0
+    assert len(hop.calls) == 2
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after(forward, next_hop, form):
+    """Not before it says so, in seconds or as a date (which has whole seconds)."""
+
+    def behave(request, seen, hop):
+        if len(hop.calls) > 1:
+            return None
+        value = "1" if form == "seconds" else formatdate(time.time() + 3, usegmt=True)
+        return (503, {"Retry-After": value}, b"")
+
+    hop = next_hop(behave, http=True)
+    otlp.send_grpc(forward(hop.target), otlp.request(), timeout=9)
+    assert len(hop.calls) == 2
+    assert hop.calls[1][0] - hop.calls[0][0] >= (0.98 if form == "seconds" else 1.9)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405, 415, 301, 500, 501])
+def test_permanent(forward, next_hop, status):
+    """Not repeated; the client hears of it in partial_success, the log names status and reason."""
+    said = status_pb2.Status(code=3, message="the reason is here").SerializeToString()
+    hop = next_hop(once(status, body=said), http=True)
+    mill = forward(hop.target)
+    answer = otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=5)
+    assert answer.partial_success.rejected_spans == 3
+    assert len(hop.calls) == 1
+    assert mill.metric("otelcol_exporter_send_failed_spans", exporter="otlp_http") == 3
+    balance = mill.stop()
+    assert (balance["accepted"], balance["dropped"]) == (3, 3)
+    assert f"HTTP status {status}" in mill.stderr() and "the reason is here" in mill.stderr()
+
+
+def test_too_large_is_halved(forward, next_hop):
+    """413: smaller and smaller until it is taken; one span that is too large is dropped alone."""
+    limit = 2500
+
+    def behave(request, seen, hop):
+        return (413, {}, b"") if request.ByteSize() > limit else None
+
+    hop = next_hop(behave, http=True)
+    mill = forward(hop.target)
+    sent = otlp.request(n_spans=40)
+    answer = otlp.send_grpc(mill, sent, timeout=5)
+    assert answer.partial_success.rejected_spans == 0
+    assert sorted(hop.span_counts()) == sorted(otlp.span_ids(sent))
+    answer = otlp.send_grpc(mill, otlp.request(size=2 * limit), timeout=5)
+    assert answer.partial_success.rejected_spans == 1
+
+
+@pytest.mark.parametrize("encoding", ["proto", "json"])
+@pytest.mark.parametrize(
+    "coding", ["none", "gzip", "zstd", "zlib", "deflate", "snappy"]
+)
+def test_codings(forward, next_hop, encoding, coding):
+    """Every field of the kitchen sink arrives in every encoding and coding."""
+    hop = next_hop(http=True)
+    mill = forward(hop.target, exporter={"encoding": encoding, "compression": coding})
+    sent = otlp.kitchen_sink()
+    otlp.send_grpc(mill, sent, timeout=5)
+    otlp.assert_same(hop.message(), sent)
+    seen = hop.metadata[0]
+    assert seen.get("content-encoding") == (None if coding == "none" else coding)
+    assert seen["content-type"] == (
+        "application/json" if encoding == "json" else "application/x-protobuf"
+    )
+    assert seen["user-agent"].startswith("spanmill/")
+
+
+def test_endpoints(forward, next_hop):
+    """endpoint may have a path and a slash at its end; traces_endpoint is used as it is."""
+    hop = next_hop(http=True)
+    hop.messages = lambda path: type(hop).messages(hop, "/v1/traces")
+    mill = forward(hop.target + "/base/")
+    otlp.send_grpc(mill, otlp.request(), timeout=5)
+    mill = forward(hop.target, exporter={"traces_endpoint": hop.target + "/in?x=1"})
+    otlp.send_grpc(mill, otlp.request(), timeout=5)
+    assert hop.paths == ["/base/v1/traces", "/in?x=1"]
+
+
+def test_connections_are_kept(forward, next_hop):
+    hop = next_hop(http=True)
+    mill = forward(hop.target, exporter={"sending_queue": {"num_consumers": 1}})
+    for _ in range(20):
+        otlp.send_grpc(mill, otlp.request(), timeout=5)
+    assert len(hop.connections) == 1
+    mill = forward(hop.target, exporter={"disable_keep_alives": True})
+    hop.connections.clear()
+    for _ in range(3):
+        otlp.send_grpc(mill, otlp.request(), timeout=5)
+    assert len(hop.connections) == 3
+
+
+def test_an_answer_that_is_no_http(forward):
+    """A port where somebody speaks another protocol: retryable, never delivered."""
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk():
+            while True:
+                try:
+                    c, _ = listener.accept()
+                except OSError:
+                    return
+                c.recv(65536)
+                c.sendall(b"220 mail.example ESMTP\r\n")
+                c.close()
+
+        threading.Thread(target=talk, daemon=True).start()
+        mill = forward(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(otlp.grpc.RpcError) as e:
+            otlp.send_grpc(mill, otlp.request(), timeout=1)
+        assert e.value.code().name == "UNAVAILABLE"
+
+
+CONFIG = """\
+receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:0"}}}}
+exporters: {otlp_http: EXPORTER}
+service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_http]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "exporter, words",
+    [
+        ("{}", "at least one endpoint must be specified"),
+        ("{endpoint: 'localhost:4318'}", '"localhost:4318" is no URL of http or https'),
+        ("{endpoint: 'http:///x'}", "there is no host in it"),
+        ("{endpoint: 'http://a:1', compression: lz5}", "lz5"),
+        ("{endpoint: 'http://a:1', encoding: xml}", "xml"),
+        ("{traces_endpoint: 'ftp://a'}", "exporters.otlp_http.traces_endpoint"),
+        ("{endpoint: 'https://a', tls: {server_name_override: b}}", "server_name_override"),
+    ],
+)
+def test_options(tmp_path, exporter, words):
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG.replace("EXPORTER", exporter))
+    status, _, err = run("validate", "--config", str(path))
+    assert status == 1 and words in err, err
+
+
+def test_unreachable(forward):
+    mill = forward(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(otlp.grpc.RpcError) as e:
+        otlp.send_grpc(mill, otlp.request(), timeout=0.7)
+    assert e.value.code().name == "UNAVAILABLE"

@@ -19,6 +19,7 @@
 #include "pipeline/ingest.h"
 #include "pipeline/transcode.h"
 #include "wire/zipkin_json.h"
+#include "wire/zipkin_proto.h"
 
 enum { HOLD_MARGIN_MS = 1000, GONE_GRACE_MS = 500, GROW_MAX = 16 };
 
@@ -26,6 +27,13 @@ static const char path_v1[] = "/api/v1/spans", path_v2[] = "/api/v2/spans";
 
 struct zipkin_config {
 	struct http_server_options http;
+	bool parse_string_tags;
+};
+
+/* What a decoder is given beside the bytes, and gives back. */
+struct reading {
+	bool typed_tags;
+	struct zipkin_result result;
 };
 
 /* One of the ways spans are posted. */
@@ -33,17 +41,27 @@ struct form {
 	const char *path;
 	const char *type; /* of the content; NULL: any other, or none */
 	const char *transport;
-	transcode_fn decode; /* arg is a struct zipkin_json_result; NULL: not read yet */
+	transcode_fn decode; /* arg is a struct reading; NULL: not read yet */
 };
 
 static int decode_json_v2(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
 			  void *arg, struct err *err)
 {
-	return zipkin_json_decode(in, max_bytes, arena, out, arg, err);
+	struct reading *r = arg;
+
+	return zipkin_json_decode(in, max_bytes, r->typed_tags, arena, out, &r->result, err);
+}
+
+static int decode_proto_v2(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
+			   void *arg, struct err *err)
+{
+	struct reading *r = arg;
+
+	return zipkin_proto_decode(in, max_bytes, r->typed_tags, arena, out, &r->result, err);
 }
 
 static const struct form forms[] = {
-	{ path_v2, "application/x-protobuf", "http_v2_proto", NULL },
+	{ path_v2, "application/x-protobuf", "http_v2_proto", decode_proto_v2 },
 	{ path_v2, NULL, "http_v2_json", decode_json_v2 },
 	{ path_v1, "application/x-thrift", "http_v1_thrift", NULL },
 	{ path_v1, NULL, "http_v1_json", NULL },
@@ -64,7 +82,9 @@ struct request {
 static const struct option zipkin_options[] = {
 	OPT_INCLUDE(C, http, struct http_server_options, http_server_option_table),
 	OPT_DEFAULT("endpoint", "localhost:9411"),
-	OPT_UNSUPPORTED("parse_string_tags", "remove it: tags stay text"), OPT_END
+	OPT_BOOL(C, "parse_string_tags", parse_string_tags, "false",
+		 "Tags that look like an integer, a decimal number or a boolean become one."),
+	OPT_END
 };
 #undef C
 
@@ -161,7 +181,7 @@ static void begin(struct http_request *req, void *arg)
 
 /* Spans that could not be read: the counters, and one line. */
 static void note_bad(struct component *c, struct transport_counters *count,
-		     const struct zipkin_json_result *res)
+		     const struct zipkin_result *res)
 {
 	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
 
@@ -178,10 +198,11 @@ static void note_bad(struct component *c, struct transport_counters *count,
 
 /* The batch of a body. NULL with *err. Takes the body. */
 static struct batch *read_batch(struct component *c, struct http_request *req, const struct form *f,
-				struct zipkin_json_result *res, struct otlp_result *result,
+				struct reading *reading, struct otlp_result *result,
 				struct err *err)
 {
-	struct transcode t = { f->decode, res, GROW_MAX };
+	struct transcode t = { f->decode, reading, GROW_MAX };
+	const struct zipkin_result *res = &reading->result;
 	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
 	struct budget *budget = component_budget(c);
 	struct rcbuf *body = req->body, *otlp = NULL;
@@ -205,7 +226,7 @@ static struct batch *read_batch(struct component *c, struct http_request *req, c
 }
 
 /* The spans that the reader passed over count with those that the index rejected. */
-static void merge_rejects(struct otlp_rejects *to, const struct zipkin_json_result *res)
+static void merge_rejects(struct otlp_rejects *to, const struct zipkin_result *res)
 {
 	if (res->n_bad == 0)
 		return;
@@ -221,7 +242,10 @@ static void take_spans(struct http_request *req, void *arg)
 	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
 	const struct form *f = form_of(req);
 	struct transport_counters *count = st->count[f - forms];
-	struct zipkin_json_result res = { 0 };
+	struct reading reading = {
+		.typed_tags = COMPONENT_CONFIG(c, struct zipkin_config)->parse_string_tags
+	};
+	struct zipkin_result *res = &reading.result;
 	struct otlp_result result = { 0 };
 	struct err err = ERR_INIT;
 	struct batch *b = NULL;
@@ -231,13 +255,13 @@ static void take_spans(struct http_request *req, void *arg)
 		accept_request(req);
 		return;
 	}
-	b = read_batch(c, req, f, &res, &result, &err);
+	b = read_batch(c, req, f, &reading, &result, &err);
 	if (b == NULL) {
-		atomic_fetch_add(&count->damaged, err.kind == ERR_INVALID && res.n_bad == 0);
+		atomic_fetch_add(&count->damaged, err.kind == ERR_INVALID && res->n_bad == 0);
 		refuse(req, &err);
 		return;
 	}
-	merge_rejects(&result.rejects, &res);
+	merge_rejects(&result.rejects, res);
 	r = xcalloc(1, sizeof(*r));
 	r->in.loop = site->loop;
 	r->in.count = count;
@@ -300,8 +324,7 @@ static void zipkin_metrics(struct component *c, struct buf *out)
 	telemetry_head(out, name, "counter", "Spans that could not be read, by reason.");
 	for (int i = 0; i < ZIPKIN_BAD_MAX; i++)
 		telemetry_sample(out, name, (double)atomic_load(&st->bad[i]), "receiver", c->id,
-				 "reason", zipkin_json_reason_name((enum zipkin_json_reason)i),
-				 NULL);
+				 "reason", zipkin_reason_name((enum zipkin_reason)i), NULL);
 }
 
 const struct component_type receiver_zipkin = {

@@ -8,12 +8,10 @@
  */
 #include "wire/zipkin_json.h"
 
-#include "base/mem.h"
 #include "base/str.h"
 #include "wire/json_reader.h"
+#include "wire/zipkin_json_values.h"
 #include "wire/zipkin_span.h"
-
-#include <stdio.h>
 
 enum { SPAN_BAD = 1, LIST_DEPTH = 1 };
 
@@ -21,67 +19,26 @@ struct decoder {
 	struct json_reader r;
 	struct zipkin_span_batch batch;
 	struct zipkin_span sp;
-	struct zipkin_span_tag *tags;		/* sp's, kept for the next span */
-	struct zipkin_span_annotation *annotations;
-	size_t n_annotations, cap_tags, cap_annotations;
-	size_t position;			/* in the list */
+	struct zipkin_span_room room; /* sp's lists, kept for the next span */
+	size_t position;              /* in the list */
 	bool has_trace_id, has_id;
-	struct zipkin_json_result *result;
+	struct zipkin_result *result;
 	struct err *err;
 };
 
-const char *zipkin_json_reason_name(enum zipkin_json_reason reason)
-{
-	static const char *const names[ZIPKIN_BAD_MAX] = {
-		[ZIPKIN_BAD_TRACE_ID] = "bad_trace_id", [ZIPKIN_BAD_SPAN_ID] = "bad_span_id",
-		[ZIPKIN_BAD_PARENT_ID] = "bad_parent_id", [ZIPKIN_BAD_JSON_TYPE] = "bad_json_type",
-		[ZIPKIN_BAD_NUMBER] = "bad_number", [ZIPKIN_BAD_UTF8] = "bad_utf8",
-	};
-
-	return names[reason];
-}
-
 /* Count the span and, when it is the first, name it: `[0].id: "not hex"`. field may be "" (the span
  * itself) and v NULL (missing). */
-static int span_bad(struct decoder *d, enum zipkin_json_reason reason, const char *field,
+static int span_bad(struct decoder *d, enum zipkin_reason reason, const char *field,
 		    const struct json_value *v)
 {
-	char shown[64] = "missing";
-	struct zipkin_json_result *res = d->result;
+	struct bytes shown = v == NULL ? BYTES_EMPTY : v->text;
+	bool is_text = v != NULL && v->kind == JSON_STRING;
 
-	res->n_bad++;
-	res->n_bad_by[reason]++;
-	if (res->n_bad > 1)
-		return SPAN_BAD;
-	if (v != NULL && (v->kind == JSON_STRING || v->kind == JSON_NUMBER)) {
-		const char *quote = v->kind == JSON_STRING ? "\"" : "";
-		bool cut = v->text.n > 40;
-
-		snprintf(shown, sizeof(shown), "%s%.*s%s%s", quote, cut ? 40 : (int)v->text.n,
-			 v->text.n ? (const char *)v->text.p : "", cut ? "..." : "", quote);
-	} else if (v != NULL) {
-		snprintf(shown, sizeof(shown), "%s", json_reader_kind_name(v->kind));
-	}
-	for (char *c = shown; *c; c++)	/* the text goes to logs and answers */
-		if (*c < 0x20 || *c > 0x7e)
-			*c = '?';
-	snprintf(res->first_bad, sizeof(res->first_bad), "[%zu]%s%s: %s", d->position,
-		 *field ? "." : "", field, shown);
+	if (v != NULL && !is_text && v->kind != JSON_NUMBER)
+		shown = bytes_str(json_reader_kind_name(v->kind));
+	zipkin_result_bad(d->result, d->position, reason, field, v == NULL ? NULL : &shown,
+			  is_text);
 	return SPAN_BAD;
-}
-
-/* Up to 2n hex digits, padded with zeros at the left. */
-static int to_id(struct bytes hex, uint8_t *id, size_t n)
-{
-	char padded[32];
-
-	if (hex.n == 2 * n)
-		return str_unhex(hex, id, n);
-	if (hex.n == 0 || hex.n > 2 * n)
-		return -1;
-	memset(padded, '0', sizeof(padded));
-	memcpy(padded + 2 * n - hex.n, hex.p, hex.n);
-	return str_unhex((struct bytes){ (const uint8_t *)padded, 2 * n }, id, n);
 }
 
 static bool is_zero(const uint8_t *p, size_t n)
@@ -95,7 +52,7 @@ static bool is_zero(const uint8_t *p, size_t n)
 
 static int read_trace_id(struct decoder *d, const struct json_value *v)
 {
-	if (v->kind != JSON_STRING || to_id(v->text, d->sp.trace_id, 16) < 0 ||
+	if (v->kind != JSON_STRING || zipkin_json_id(v->text, d->sp.trace_id, 16) < 0 ||
 	    is_zero(d->sp.trace_id, 16))
 		return span_bad(d, ZIPKIN_BAD_TRACE_ID, "traceId", v);
 	d->has_trace_id = true;
@@ -104,7 +61,8 @@ static int read_trace_id(struct decoder *d, const struct json_value *v)
 
 static int read_id(struct decoder *d, const struct json_value *v)
 {
-	if (v->kind != JSON_STRING || to_id(v->text, d->sp.id, 8) < 0 || is_zero(d->sp.id, 8))
+	if (v->kind != JSON_STRING || zipkin_json_id(v->text, d->sp.id, 8) < 0 ||
+	    is_zero(d->sp.id, 8))
 		return span_bad(d, ZIPKIN_BAD_SPAN_ID, "id", v);
 	d->has_id = true;
 	return 0;
@@ -116,7 +74,7 @@ static int read_parent_id(struct decoder *d, const struct json_value *v)
 	memset(d->sp.parent_id, 0, 8);
 	if (v->kind == JSON_STRING && v->text.n == 0)
 		return 0;
-	if (v->kind != JSON_STRING || to_id(v->text, d->sp.parent_id, 8) < 0)
+	if (v->kind != JSON_STRING || zipkin_json_id(v->text, d->sp.parent_id, 8) < 0)
 		return span_bad(d, ZIPKIN_BAD_PARENT_ID, "parentId", v);
 	return 0;
 }
@@ -134,29 +92,11 @@ static enum zipkin_span_kind to_kind(struct bytes s)
 	return ZIPKIN_KIND_NONE;
 }
 
-/* Microseconds. Negative is absent (0), what is between 0 and 1 is 1, a fraction is cut. -1: no
- * number. */
-static int to_us(const struct json_value *v, uint64_t *us)
-{
-	double x = 0;
-
-	*us = 0;
-	if (json_reader_u64(v, us) == 0)
-		return 0;
-	if (json_reader_double(v, &x) < 0)
-		return -1;
-	if (x > 0 && x < 1)
-		*us = 1;
-	else if (x >= 1 && x < 1e18)
-		*us = (uint64_t)x;
-	return 0;
-}
-
 static int read_us(struct decoder *d, const char *field, const struct json_value *v, uint64_t *us)
 {
 	if (v->kind != JSON_STRING && v->kind != JSON_NUMBER)
 		return span_bad(d, ZIPKIN_BAD_JSON_TYPE, field, v);
-	if (to_us(v, us) < 0)
+	if (zipkin_json_us(v, us) < 0)
 		return span_bad(d, ZIPKIN_BAD_NUMBER, field, v);
 	return 0;
 }
@@ -169,56 +109,16 @@ static int read_name(struct decoder *d, const struct json_value *v)
 	return 0;
 }
 
-/* An object with known members; what is not understood in it is left out, not held against the
- * span. */
 static int read_endpoint(struct decoder *d, const char *field, const struct json_value *v,
 			 struct zipkin_span_endpoint *ep)
 {
-	struct json_value m;
-	uint64_t port = 0;
-	int rc = 0;
+	struct json_value bad;
+	int rc;
 
-	*ep = (struct zipkin_span_endpoint){ 0 };
 	if (v->kind != JSON_OBJECT)
 		return span_bad(d, ZIPKIN_BAD_JSON_TYPE, field, v);
-	while ((rc = json_reader_member(&d->r, &m, d->err)) > 0) {
-		if (JSON_KEY_IS(&m, "serviceName") && m.kind == JSON_STRING) {
-			if (m.bad_utf8)
-				return span_bad(d, ZIPKIN_BAD_UTF8, field, &m);
-			ep->service = m.text;
-		} else if ((JSON_KEY_IS(&m, "ipv4") || JSON_KEY_IS(&m, "ipv6")) &&
-			   m.kind == JSON_STRING) {
-			zipkin_span_endpoint_ip(ep, m.text);
-		} else if (JSON_KEY_IS(&m, "port")) {
-			ep->port = 0;
-			if (json_reader_u64(&m, &port) == 0 && port <= 65535)
-				ep->port = (uint16_t)port;
-			if (json_reader_skip(&d->r, &m, d->err) < 0)
-				return -1;
-		} else if (json_reader_skip(&d->r, &m, d->err) < 0) {
-			return -1;
-		}
-	}
-	return rc;
-}
-
-/* The text of a tag's value: a scalar's own. False: null, array, object. */
-static bool to_tag_value(const struct json_value *v, struct bytes *out)
-{
-	switch (v->kind) {
-	case JSON_STRING:
-	case JSON_NUMBER:
-		*out = v->text;
-		return true;
-	case JSON_TRUE:
-		*out = BYTES_LIT("true");
-		return true;
-	case JSON_FALSE:
-		*out = BYTES_LIT("false");
-		return true;
-	default:
-		return false;
-	}
+	rc = zipkin_json_endpoint(&d->r, ep, &bad, d->err);
+	return rc > 0 ? span_bad(d, ZIPKIN_BAD_UTF8, field, &bad) : rc;
 }
 
 static int read_tags(struct decoder *d, const struct json_value *v)
@@ -233,15 +133,13 @@ static int read_tags(struct decoder *d, const struct json_value *v)
 
 		if (m.bad_utf8)
 			return span_bad(d, ZIPKIN_BAD_UTF8, "tags", &m);
-		if (!to_tag_value(&m, &value)) {
+		if (!zipkin_json_scalar(&m, &value)) {
 			if (json_reader_skip(&d->r, &m, d->err) < 0)
 				return -1;
 			continue;
 		}
-		if (d->sp.n_tags == d->cap_tags)
-			d->tags = meter_grow(d->batch.arena->meter, d->tags, &d->cap_tags,
-					     d->sp.n_tags + 1, sizeof(*d->tags));
-		d->tags[d->sp.n_tags++] = (struct zipkin_span_tag){ .key = m.key, .value = value };
+		*zipkin_span_room_tag(&d->room, d->batch.arena) =
+			(struct zipkin_span_tag){ .key = m.key, .value = value };
 	}
 	return rc;
 }
@@ -256,7 +154,7 @@ static int read_annotation(struct decoder *d)
 
 	while ((rc = json_reader_member(&d->r, &m, d->err)) > 0) {
 		if (JSON_KEY_IS(&m, "timestamp")) {
-			has_time = to_us(&m, &a.timestamp_us) == 0 && a.timestamp_us > 0;
+			has_time = zipkin_json_us(&m, &a.timestamp_us) == 0 && a.timestamp_us > 0;
 		} else if (JSON_KEY_IS(&m, "value") && m.kind == JSON_STRING) {
 			if (m.bad_utf8)
 				return span_bad(d, ZIPKIN_BAD_UTF8, "annotations", &m);
@@ -268,11 +166,7 @@ static int read_annotation(struct decoder *d)
 	}
 	if (rc < 0 || !has_time || !has_value)
 		return rc;
-	if (d->n_annotations == d->cap_annotations)
-		d->annotations = meter_grow(d->batch.arena->meter, d->annotations,
-					    &d->cap_annotations, d->n_annotations + 1,
-					    sizeof(*d->annotations));
-	d->annotations[d->n_annotations++] = a;
+	*zipkin_span_room_annotation(&d->room, d->batch.arena) = a;
 	return 0;
 }
 
@@ -284,8 +178,8 @@ static int read_annotations(struct decoder *d, const struct json_value *v)
 	if (v->kind != JSON_ARRAY)
 		return span_bad(d, ZIPKIN_BAD_JSON_TYPE, "annotations", v);
 	while ((rc = json_reader_element(&d->r, &e, d->err)) > 0) {
-		int got = e.kind == JSON_OBJECT ? read_annotation(d) :
-						  json_reader_skip(&d->r, &e, d->err);
+		int got = e.kind == JSON_OBJECT ? read_annotation(d)
+						: json_reader_skip(&d->r, &e, d->err);
 
 		if (got != 0)
 			return got;
@@ -332,7 +226,7 @@ static int read_span(struct decoder *d, const struct json_value *v)
 	int rc = 0;
 
 	d->sp = (struct zipkin_span){ 0 };
-	d->n_annotations = 0;
+	zipkin_span_room_reset(&d->room);
 	d->has_trace_id = d->has_id = false;
 	if (v->kind != JSON_OBJECT)
 		return span_bad(d, ZIPKIN_BAD_JSON_TYPE, "", v);
@@ -351,9 +245,7 @@ static int read_span(struct decoder *d, const struct json_value *v)
 		return span_bad(d, ZIPKIN_BAD_TRACE_ID, "traceId", NULL);
 	if (!d->has_id)
 		return span_bad(d, ZIPKIN_BAD_SPAN_ID, "id", NULL);
-	d->sp.tags = d->tags;
-	d->sp.annotations = d->annotations;
-	d->sp.n_annotations = d->n_annotations;
+	zipkin_span_room_lend(&d->room, &d->sp);
 	zipkin_span_batch_add(&d->batch, &d->sp);
 	d->result->n_ok++;
 	return 0;
@@ -378,31 +270,23 @@ static int read_list(struct decoder *d)
 	return rc < 0 ? -1 : json_reader_end(&d->r, d->err);
 }
 
-static bool is_blank(struct bytes s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if (s.p[i] != ' ' && s.p[i] != '\t' && s.p[i] != '\r' && s.p[i] != '\n')
-			return false;
-	return true;
-}
-
-int zipkin_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
-		       struct zipkin_json_result *result, struct err *err)
+int zipkin_json_decode(struct bytes json, size_t max_bytes, bool typed_tags, struct arena *arena,
+		       struct buf *out, struct zipkin_result *result, struct err *err)
 {
 	struct decoder d = { .result = result, .err = err };
 	int rc = 0;
 
 	memset(result, 0, sizeof(*result));
-	if (is_blank(json))
+	if (zipkin_json_is_blank(json))
 		return 0;
 	json_reader_init(&d.r, json, arena);
 	d.r.keep_bad_utf8 = true;
 	zipkin_span_batch_init(&d.batch, arena, max_bytes);
+	d.batch.typed_tags = typed_tags;
 	rc = read_list(&d);
 	if (rc == 0)
 		rc = zipkin_span_batch_encode(&d.batch, out, err);
 	zipkin_span_batch_fini(&d.batch);
-	free(d.tags);
-	free(d.annotations);
+	zipkin_span_room_fini(&d.room);
 	return rc;
 }

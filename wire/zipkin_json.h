@@ -15,33 +15,15 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
-
-/* Why a span was not taken. */
-enum zipkin_json_reason {
-	ZIPKIN_BAD_TRACE_ID,	/* missing, not hex, too long, all zero */
-	ZIPKIN_BAD_SPAN_ID,
-	ZIPKIN_BAD_PARENT_ID,	/* not hex, too long */
-	ZIPKIN_BAD_JSON_TYPE,	/* a member, or the span itself, is not what it must be */
-	ZIPKIN_BAD_NUMBER,	/* a time is no number */
-	ZIPKIN_BAD_UTF8,
-	ZIPKIN_BAD_MAX
-};
-
-struct zipkin_json_result {
-	size_t n_ok, n_bad;
-	size_t n_bad_by[ZIPKIN_BAD_MAX];
-	char first_bad[200];	/* `[3].id: "not hex"`; empty when n_bad is 0 */
-};
-
-/* "bad_trace_id", ...: for metrics' labels and logs. */
-const char *zipkin_json_reason_name(enum zipkin_json_reason reason);
+#include "wire/zipkin_result.h"
 
 /* Append the OTLP form (ExportTraceServiceRequest) of the list in `json` to out, at most max_bytes
  * of it (0: only out's own cap holds), and fill *result. An empty list, and an empty or blank text,
- * is zero spans. Borrows json; scratch goes to arena, which the caller resets, other memory is
- * charged to its meter. 0 (also when every span was bad), or -1 with out as it was: ERR_INVALID
- * (400), ERR_TOO_LARGE (413), any error when the meter refused. Any thread. */
-int zipkin_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
-		       struct zipkin_json_result *result, struct err *err) MUST_CHECK;
+ * is zero spans. typed_tags: what looks like a number or a boolean becomes one. Borrows json;
+ * scratch goes to arena, which the caller resets, other memory is charged to its meter. 0 (also
+ * when every span was bad), or -1 with out as it was: ERR_INVALID (400), ERR_TOO_LARGE (413), any
+ * error when the meter refused. Any thread. */
+int zipkin_json_decode(struct bytes json, size_t max_bytes, bool typed_tags, struct arena *arena,
+		       struct buf *out, struct zipkin_result *result, struct err *err) MUST_CHECK;
 
 #endif

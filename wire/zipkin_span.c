@@ -5,60 +5,120 @@
 #include "wire/zipkin_span.h"
 
 #include "base/str.h"
-#include "wire/json_reader.h"
 #include "wire/pb.h"
+#include "wire/zipkin_otel_text.h"
 
 #include <arpa/inet.h>
+#include <stdlib.h>
 
-enum { MAX_LINKS = 128, LINK_JSON_DEPTH = 32 };
+enum { MAX_LINKS = 128 };
 
 /* ------------------------------------------------------------------ resource keys */
 
 /* Tags that describe where a span was made, by first letter: what the Collector moves to the
  * resource (semantic conventions 1.6 to 1.12), but for service.name, which stands by itself. */
-#define KEY(s) { (const uint8_t *)(s), sizeof(s) - 1 }
+#define KEY(s)                                                                                     \
+	{                                                                                          \
+		(const uint8_t *)(s), sizeof(s) - 1                                                \
+	}
 static const struct bytes resource_keys[] = {
-	KEY("aws.ecs.cluster.arn"), KEY("aws.ecs.container.arn"), KEY("aws.ecs.launchtype"),
-	KEY("aws.ecs.task.arn"), KEY("aws.ecs.task.family"), KEY("aws.ecs.task.revision"),
-	KEY("aws.eks.cluster.arn"), KEY("aws.log.group.arns"), KEY("aws.log.group.names"),
-	KEY("aws.log.stream.arns"), KEY("aws.log.stream.names"),
-	KEY("cloud.account.id"), KEY("cloud.availability_zone"), KEY("cloud.platform"),
-	KEY("cloud.provider"), KEY("cloud.region"), KEY("container.id"),
-	KEY("container.image.name"), KEY("container.image.tag"), KEY("container.name"),
+	KEY("aws.ecs.cluster.arn"),
+	KEY("aws.ecs.container.arn"),
+	KEY("aws.ecs.launchtype"),
+	KEY("aws.ecs.task.arn"),
+	KEY("aws.ecs.task.family"),
+	KEY("aws.ecs.task.revision"),
+	KEY("aws.eks.cluster.arn"),
+	KEY("aws.log.group.arns"),
+	KEY("aws.log.group.names"),
+	KEY("aws.log.stream.arns"),
+	KEY("aws.log.stream.names"),
+	KEY("cloud.account.id"),
+	KEY("cloud.availability_zone"),
+	KEY("cloud.platform"),
+	KEY("cloud.provider"),
+	KEY("cloud.region"),
+	KEY("container.id"),
+	KEY("container.image.name"),
+	KEY("container.image.tag"),
+	KEY("container.name"),
 	KEY("container.runtime"),
-	KEY("deployment.environment"), KEY("device.id"), KEY("device.manufacturer"),
-	KEY("device.model.identifier"), KEY("device.model.name"),
-	KEY("faas.id"), KEY("faas.instance"), KEY("faas.max_memory"), KEY("faas.name"),
+	KEY("deployment.environment"),
+	KEY("device.id"),
+	KEY("device.manufacturer"),
+	KEY("device.model.identifier"),
+	KEY("device.model.name"),
+	KEY("faas.id"),
+	KEY("faas.instance"),
+	KEY("faas.max_memory"),
+	KEY("faas.name"),
 	KEY("faas.version"),
-	KEY("host.arch"), KEY("host.id"), KEY("host.image.id"), KEY("host.image.name"),
-	KEY("host.image.version"), KEY("host.name"), KEY("host.type"),
-	KEY("k8s.cluster.name"), KEY("k8s.container.name"), KEY("k8s.container.restart_count"),
-	KEY("k8s.cronjob.name"), KEY("k8s.cronjob.uid"), KEY("k8s.daemonset.name"),
-	KEY("k8s.daemonset.uid"), KEY("k8s.deployment.name"), KEY("k8s.deployment.uid"),
-	KEY("k8s.job.name"), KEY("k8s.job.uid"), KEY("k8s.namespace.name"), KEY("k8s.node.name"),
-	KEY("k8s.node.uid"), KEY("k8s.pod.name"), KEY("k8s.pod.uid"), KEY("k8s.replicaset.name"),
-	KEY("k8s.replicaset.uid"), KEY("k8s.statefulset.name"), KEY("k8s.statefulset.uid"),
-	KEY("opencensus.exporterversion"), KEY("opencensus.resourcetype"),
-	KEY("opencensus.starttime"), KEY("os.description"), KEY("os.name"), KEY("os.type"),
+	KEY("host.arch"),
+	KEY("host.id"),
+	KEY("host.image.id"),
+	KEY("host.image.name"),
+	KEY("host.image.version"),
+	KEY("host.name"),
+	KEY("host.type"),
+	KEY("k8s.cluster.name"),
+	KEY("k8s.container.name"),
+	KEY("k8s.container.restart_count"),
+	KEY("k8s.cronjob.name"),
+	KEY("k8s.cronjob.uid"),
+	KEY("k8s.daemonset.name"),
+	KEY("k8s.daemonset.uid"),
+	KEY("k8s.deployment.name"),
+	KEY("k8s.deployment.uid"),
+	KEY("k8s.job.name"),
+	KEY("k8s.job.uid"),
+	KEY("k8s.namespace.name"),
+	KEY("k8s.node.name"),
+	KEY("k8s.node.uid"),
+	KEY("k8s.pod.name"),
+	KEY("k8s.pod.uid"),
+	KEY("k8s.replicaset.name"),
+	KEY("k8s.replicaset.uid"),
+	KEY("k8s.statefulset.name"),
+	KEY("k8s.statefulset.uid"),
+	KEY("opencensus.exporterversion"),
+	KEY("opencensus.resourcetype"),
+	KEY("opencensus.starttime"),
+	KEY("os.description"),
+	KEY("os.name"),
+	KEY("os.type"),
 	KEY("os.version"),
-	KEY("process.command"), KEY("process.command_args"), KEY("process.command_line"),
-	KEY("process.executable.name"), KEY("process.executable.path"), KEY("process.owner"),
-	KEY("process.pid"), KEY("process.runtime.description"), KEY("process.runtime.name"),
+	KEY("process.command"),
+	KEY("process.command_args"),
+	KEY("process.command_line"),
+	KEY("process.executable.name"),
+	KEY("process.executable.path"),
+	KEY("process.owner"),
+	KEY("process.pid"),
+	KEY("process.runtime.description"),
+	KEY("process.runtime.name"),
 	KEY("process.runtime.version"),
-	KEY("service.instance.id"), KEY("service.namespace"), KEY("service.version"),
-	KEY("telemetry.auto.version"), KEY("telemetry.sdk.language"), KEY("telemetry.sdk.name"),
+	KEY("service.instance.id"),
+	KEY("service.namespace"),
+	KEY("service.version"),
+	KEY("telemetry.auto.version"),
+	KEY("telemetry.sdk.language"),
+	KEY("telemetry.sdk.name"),
 	KEY("telemetry.sdk.version"),
-	KEY("webengine.description"), KEY("webengine.name"), KEY("webengine.version"),
+	KEY("webengine.description"),
+	KEY("webengine.name"),
+	KEY("webengine.version"),
 };
 #undef KEY
 
-enum { N_RESOURCE_KEYS = COUNT_OF(resource_keys) };
+enum { N_RESOURCE_KEYS = COUNT_OF(resource_keys), FIRST_SDK_KEY = 79, LAST_SDK_KEY = 81 };
 
 /* The key's place in resource_keys, or -1. Most tags end at the first letter or the length. */
 static int find_resource_key(struct bytes key)
 {
-	static const struct { uint8_t from, to; } by_letter[26] = {
-		['a' - 'a'] = { 0, 11 }, ['c' - 'a'] = { 11, 21 }, ['d' - 'a'] = { 21, 26 },
+	static const struct {
+		uint8_t from, to;
+	} by_letter[26] = {
+		['a' - 'a'] = { 0, 11 },  ['c' - 'a'] = { 11, 21 }, ['d' - 'a'] = { 21, 26 },
 		['f' - 'a'] = { 26, 31 }, ['h' - 'a'] = { 31, 38 }, ['k' - 'a'] = { 38, 58 },
 		['o' - 'a'] = { 58, 65 }, ['p' - 'a'] = { 65, 75 }, ['s' - 'a'] = { 75, 78 },
 		['t' - 'a'] = { 78, 82 }, ['w' - 'a'] = { 82, 85 },
@@ -81,19 +141,72 @@ struct sorted_tags {
 	struct bytes scope_name, scope_version, library_name, library_version;
 	struct bytes service_name, name_source;
 	struct zipkin_span_tag *kind_tag, *error_tag, *status_tag;
-	bool has_peer_service, has_service_peer_name;
+	bool has_peer_service, has_service_peer_name, has_description;
+	bool is_otel;          /* an OpenTelemetry exporter made the span */
+	uint32_t n_dropped[3]; /* attributes, events, links */
+	uint32_t n_resource_tags, n_scope_tags;
 	uint64_t has_resource[(N_RESOURCE_KEYS + 63) / 64];
-	size_t n_links;		/* one above the highest number seen */
+	size_t n_links; /* one above the highest number seen */
 	/* Not cleared: has_resource and n_links say what counts. */
 	struct bytes resource[N_RESOURCE_KEYS];
 	struct zipkin_span_tag *links[MAX_LINKS];
 };
 
+/* What stands behind the prefix of a key; false: it has another one, or nothing behind it. */
+static bool cut_prefix(struct bytes key, struct bytes prefix, struct bytes *rest)
+{
+	if (key.n <= prefix.n || memcmp(key.p, prefix.p, prefix.n) != 0)
+		return false;
+	*rest = (struct bytes){ key.p + prefix.n, key.n - prefix.n };
+	return true;
+}
+
+static void sort_link_tag(struct sorted_tags *s, struct zipkin_span_tag *t, struct bytes text)
+{
+	uint64_t number = 0;
+
+	if (str_to_u64(text, &number) < 0 || number >= MAX_LINKS)
+		return;
+	while (s->n_links <= number)
+		s->links[s->n_links++] = NULL;
+	s->links[number] = t;
+}
+
+static bool take_dropped_count(struct sorted_tags *s, int which, struct bytes text)
+{
+	uint64_t v = 0;
+
+	if (str_to_u64(text, &v) < 0 || v > UINT32_MAX)
+		return false;
+	s->n_dropped[which] = (uint32_t)v;
+	return true;
+}
+
+/* otlp.*: what OTLP has and Zipkin has no place for; ours, but for links and the source of the
+ * name. */
+static void sort_otlp_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
+{
+	struct bytes k = t->key, rest;
+
+	if (cut_prefix(k, BYTES_LIT("otlp.link."), &rest)) {
+		sort_link_tag(s, t, rest);
+	} else if (bytes_eq_str(k, "otlp.service.name.source") && t->value.n > 0) {
+		s->name_source = t->value;
+		t->taken = true;
+	} else if (cut_prefix(k, BYTES_LIT("otlp.attribute."), &rest)) {
+		t->key = rest;
+	} else if (cut_prefix(k, BYTES_LIT("otlp.resource."), &rest)) {
+		*t = (struct zipkin_span_tag){ rest, t->value, true, ZIPKIN_TAG_RESOURCE };
+		s->n_resource_tags++;
+	} else if (cut_prefix(k, BYTES_LIT("otlp.scope."), &rest)) {
+		*t = (struct zipkin_span_tag){ rest, t->value, true, ZIPKIN_TAG_SCOPE };
+		s->n_scope_tags++;
+	}
+}
+
 static void sort_otel_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
 {
-	static const char prefix[] = "otlp.link.";
 	struct bytes k = t->key;
-	uint64_t number = 0;
 
 	t->taken = true;
 	if (bytes_eq_str(k, "otel.status_code")) {
@@ -101,6 +214,7 @@ static void sort_otel_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
 		s->status_tag = t;
 	} else if (bytes_eq_str(k, "otel.status_description")) {
 		s->description = t->value;
+		s->has_description = true;
 	} else if (bytes_eq_str(k, "otel.scope.name")) {
 		s->scope_name = t->value;
 	} else if (bytes_eq_str(k, "otel.scope.version")) {
@@ -109,19 +223,16 @@ static void sort_otel_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
 		s->library_name = t->value;
 	} else if (bytes_eq_str(k, "otel.library.version")) {
 		s->library_version = t->value;
-	} else if (bytes_eq_str(k, "otlp.service.name.source") && t->value.n > 0) {
-		s->name_source = t->value;
+	} else if (bytes_eq_str(k, "otel.dropped_attributes_count")) {
+		t->taken = take_dropped_count(s, 0, t->value);
+	} else if (bytes_eq_str(k, "otel.dropped_events_count")) {
+		t->taken = take_dropped_count(s, 1, t->value);
+	} else if (bytes_eq_str(k, "otel.dropped_links_count")) {
+		t->taken = take_dropped_count(s, 2, t->value);
 	} else {
 		t->taken = false;
 	}
-	if (k.n > sizeof(prefix) - 1 && memcmp(k.p, prefix, sizeof(prefix) - 1) == 0 &&
-	    str_to_u64((struct bytes){ k.p + sizeof(prefix) - 1, k.n - sizeof(prefix) + 1 },
-		       &number) == 0 &&
-	    number < MAX_LINKS) {
-		while (s->n_links <= number)
-			s->links[s->n_links++] = NULL;
-		s->links[number] = t;
-	}
+	s->is_otel |= t->taken;
 }
 
 /* Keys that an endpoint's values replace: only the taken ones matter, and only when they
@@ -143,14 +254,17 @@ static void sort_tag(struct sorted_tags *s, const struct zipkin_span *sp, struct
 	int at = -1;
 
 	t->taken = false;
+	t->place = ZIPKIN_TAG_SPAN;
 	if (k.n == 0)
 		return;
 	if (k.p[0] == 'e' && bytes_eq_str(k, "error")) {
 		s->error_tag = t;
 	} else if (k.p[0] == 'n') {
 		t->taken = is_endpoint_key(sp, k);
-	} else if (k.n > 5 && (memcmp(k.p, "otel.", 5) == 0 || memcmp(k.p, "otlp.", 5) == 0)) {
+	} else if (k.n > 5 && memcmp(k.p, "otel.", 5) == 0) {
 		sort_otel_tag(s, t);
+	} else if (k.n > 5 && memcmp(k.p, "otlp.", 5) == 0) {
+		sort_otlp_tag(s, t);
 	} else if (bytes_eq_str(k, "w3c.tracestate")) {
 		s->trace_state = t->value;
 		t->taken = true;
@@ -165,6 +279,7 @@ static void sort_tag(struct sorted_tags *s, const struct zipkin_span *sp, struct
 		t->taken = true;
 	} else if ((at = find_resource_key(k)) >= 0) {
 		s->resource[at] = t->value;
+		s->is_otel |= at >= FIRST_SDK_KEY && at <= LAST_SDK_KEY;
 		s->has_resource[at >> 6] |= UINT64_C(1) << (at & 63);
 		t->taken = true;
 	}
@@ -197,8 +312,6 @@ static void put_attr(struct buf *b, uint32_t number, struct bytes key, struct by
 	b->n += (size_t)(p + value.n - from);
 }
 
-enum { ANY_STRING = 1, ANY_BOOL = 2, ANY_INT = 3, ANY_DOUBLE = 4, ANY_ARRAY = 5, ANY_KVLIST = 6 };
-
 /* KeyValue with a bool or an int. */
 static void put_attr_uint(struct buf *b, uint32_t number, const char *key, uint32_t member,
 			  uint64_t v)
@@ -212,198 +325,19 @@ static void put_attr_uint(struct buf *b, uint32_t number, const char *key, uint3
 	pb_end(b, pair);
 }
 
-static int put_json_value(struct buf *b, struct json_reader *r, const struct json_value *v);
-
-/* The members of an opened object as KeyValues, field `number`; null is left out. */
-static int put_json_members(struct buf *b, uint32_t number, struct json_reader *r)
-{
-	struct json_value v;
-	int rc = 0;
-
-	while ((rc = json_reader_member(r, &v, NULL)) > 0) {
-		size_t pair, any;
-
-		if (v.kind == JSON_NULL)
-			continue;
-		pair = pb_begin(b, number);
-		pb_put_bytes(b, 1, v.key);
-		any = pb_begin(b, 2);
-		if (put_json_value(b, r, &v) < 0)
-			return -1;
-		pb_end(b, any);
-		pb_end(b, pair);
-	}
-	return rc;
-}
-
-static int put_json_elements(struct buf *b, struct json_reader *r)
-{
-	struct json_value v;
-	int rc = 0;
-
-	while ((rc = json_reader_element(r, &v, NULL)) > 0) {
-		size_t any = pb_begin(b, 1);
-
-		if (put_json_value(b, r, &v) < 0)
-			return -1;
-		pb_end(b, any);
-	}
-	return rc;
-}
-
-static int put_json_number(struct buf *b, const struct json_value *v)
-{
-	bool is_plain = memchr(v->text.p, '.', v->text.n) == NULL;
-	int64_t i = 0;
-	double d = 0;
-
-	if (is_plain && json_reader_i64(v, &i) == 0)
-		pb_put_uint(b, ANY_INT, (uint64_t)i);
-	else if (json_reader_double(v, &d) == 0)
-		pb_put_double(b, ANY_DOUBLE, d);
-	else
-		return -1;
-	return 0;
-}
-
-/* The content of an AnyValue. */
-static int put_json_value(struct buf *b, struct json_reader *r, const struct json_value *v)
-{
-	size_t mark = 0;
-	int rc = 0;
-
-	switch (v->kind) {
-	case JSON_NULL:
-		return 0;
-	case JSON_TRUE:
-	case JSON_FALSE:
-		pb_put_uint(b, ANY_BOOL, v->kind == JSON_TRUE);
-		return 0;
-	case JSON_NUMBER:
-		return put_json_number(b, v);
-	case JSON_STRING:
-		pb_put_bytes(b, ANY_STRING, v->text);
-		return 0;
-	default:
-		mark = pb_begin(b, v->kind == JSON_ARRAY ? ANY_ARRAY : ANY_KVLIST);
-		rc = v->kind == JSON_ARRAY ? put_json_elements(b, r) : put_json_members(b, 1, r);
-		pb_end(b, mark);
-		return rc;
-	}
-}
-
-/* A JSON object in a tag or annotation as attributes, field `number`. -1: it is none. */
-static int put_json_attrs(struct zipkin_span_batch *b, uint32_t number, struct bytes text)
-{
-	struct json_reader r;
-	struct json_value v;
-
-	json_reader_init(&r, text, b->arena);
-	r.max_depth = LINK_JSON_DEPTH;
-	if (json_reader_value(&r, &v, NULL) < 0 || v.kind != JSON_OBJECT)
-		return -1;
-	if (put_json_members(&b->groups.spans, number, &r) < 0)
-		return -1;
-	return json_reader_end(&r, NULL);
-}
-
-/* Cut `s` at its first '|': the part before it; *s is what follows. False: there is none. */
-static bool cut_first(struct bytes *s, struct bytes *part)
-{
-	const uint8_t *bar = s->n ? memchr(s->p, '|', s->n) : NULL;
-
-	if (bar == NULL)
-		return false;
-	*part = (struct bytes){ s->p, (size_t)(bar - s->p) };
-	*s = (struct bytes){ bar + 1, s->n - part->n - 1 };
-	return true;
-}
-
-/* Cut `s` at its last '|': the part after it; *s is what stands before. */
-static bool cut_last(struct bytes *s, struct bytes *part)
-{
-	const uint8_t *bar = s->n ? memrchr(s->p, '|', s->n) : NULL;
-
-	if (bar == NULL)
-		return false;
-	*part = (struct bytes){ bar + 1, s->n - (size_t)(bar - s->p) - 1 };
-	s->n = (size_t)(bar - s->p);
-	return true;
-}
-
-static int to_dropped_count(struct bytes text, uint32_t *out)
-{
-	uint64_t v = 0;
-
-	if (str_to_u64(text, &v) < 0 || v > UINT32_MAX)
-		return -1;
-	*out = (uint32_t)v;
-	return 0;
-}
-
-/* trace id|span id|trace state|attributes as JSON|dropped count. -1: not this; nothing
- * is written. */
-static int put_link(struct zipkin_span_batch *b, struct bytes text)
-{
-	struct bytes trace_hex, span_hex, state, dropped;
-	size_t before = b->groups.spans.n, mark;
-	uint8_t trace_id[16], span_id[8];
-	uint32_t n_dropped = 0;
-
-	if (!cut_first(&text, &trace_hex) || !cut_first(&text, &span_hex) ||
-	    !cut_first(&text, &state) || !cut_last(&text, &dropped))
-		return -1;
-	if (str_unhex(trace_hex, trace_id, 16) < 0 || str_unhex(span_hex, span_id, 8) < 0 ||
-	    to_dropped_count(dropped, &n_dropped) < 0)
-		return -1;
-	mark = pb_begin(&b->groups.spans, 13);
-	pb_put_bytes(&b->groups.spans, 1, (struct bytes){ trace_id, 16 });
-	pb_put_bytes(&b->groups.spans, 2, (struct bytes){ span_id, 8 });
-	if (state.n > 0)
-		pb_put_bytes(&b->groups.spans, 3, state);
-	if (put_json_attrs(b, 4, text) < 0) {
-		b->groups.spans.n = before;
-		return -1;
-	}
-	if (n_dropped > 0)
-		pb_put_uint(&b->groups.spans, 5, n_dropped);
-	pb_end(&b->groups.spans, mark);
-	return 0;
-}
-
-/* name|attributes as JSON|dropped count, inside an open event. -1: not this; nothing is written. */
-static int put_event_text(struct zipkin_span_batch *b, struct bytes text)
-{
-	struct bytes name, dropped;
-	size_t before = b->groups.spans.n;
-	uint32_t n_dropped = 0;
-
-	if (!cut_first(&text, &name) || !cut_last(&text, &dropped) ||
-	    to_dropped_count(dropped, &n_dropped) < 0)
-		return -1;
-	if (name.n > 0)
-		pb_put_bytes(&b->groups.spans, 2, name);
-	if (put_json_attrs(b, 3, text) < 0) {
-		b->groups.spans.n = before;
-		return -1;
-	}
-	if (n_dropped > 0)
-		pb_put_uint(&b->groups.spans, 4, n_dropped);
-	return 0;
-}
-
 /* Microseconds to nanoseconds; the end of time where 64 bits end. */
 static uint64_t to_ns(uint64_t us)
 {
 	return us > UINT64_MAX / 1000 ? UINT64_MAX : us * 1000;
 }
 
-static void put_event(struct zipkin_span_batch *b, const struct zipkin_span_annotation *a)
+static void put_event(struct zipkin_span_batch *b, const struct zipkin_span_annotation *a,
+		      bool is_otel)
 {
 	size_t mark = pb_begin(&b->groups.spans, 11);
 
 	pb_put_fixed64(&b->groups.spans, 1, to_ns(a->timestamp_us));
-	if (put_event_text(b, a->value) < 0 && a->value.n > 0)
+	if (zipkin_otel_event(&b->groups.spans, b->arena, a->value, is_otel) < 0 && a->value.n > 0)
 		pb_put_bytes(&b->groups.spans, 2, a->value);
 	pb_end(&b->groups.spans, mark);
 }
@@ -487,11 +421,67 @@ static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const str
 		put_attr_uint(b, 9, "net.peer.port", ANY_INT, sp->remote.port);
 }
 
-static void put_attrs(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
+static bool is_digits(struct bytes s, size_t from, size_t to)
 {
-	for (size_t i = 0; i < sp->n_tags; i++)
-		if (!sp->tags[i].taken)
+	for (size_t i = from; i < to; i++)
+		if (s.p[i] < '0' || s.p[i] > '9')
+			return false;
+	return from < to;
+}
+
+/* -?digits and -?digits.digits, as the Collector's parse_string_tags has it, true and false: the
+ * typed AnyValue of such a text inside an open KeyValue. False: it stays text. */
+static bool put_typed_value(struct buf *b, struct bytes v)
+{
+	size_t from = v.n > 0 && v.p[0] == '-', point;
+	const uint8_t *dot = v.n ? memchr(v.p, '.', v.n) : NULL;
+	int64_t i = 0;
+	double d = 0;
+	size_t any;
+
+	point = dot != NULL ? (size_t)(dot - v.p) : v.n;
+	if (bytes_eq_str(v, "true") || bytes_eq_str(v, "false")) {
+		any = pb_begin(b, 2);
+		pb_put_uint(b, ANY_BOOL, v.n == 4);
+	} else if (!is_digits(v, from, point)) {
+		return false;
+	} else if (dot == NULL && str_to_i64(v, &i) == 0) {
+		any = pb_begin(b, 2);
+		pb_put_uint(b, ANY_INT, (uint64_t)i);
+	} else if (dot != NULL && is_digits(v, point + 1, v.n) && str_to_double(v, &d) == 0) {
+		any = pb_begin(b, 2);
+		pb_put_double(b, ANY_DOUBLE, d);
+	} else {
+		return false;
+	}
+	pb_end(b, any);
+	return true;
+}
+
+static void put_typed_attr(struct buf *b, struct bytes key, struct bytes value)
+{
+	size_t before = b->n, pair = pb_begin(b, 9);
+
+	pb_put_bytes(b, 1, key);
+	if (put_typed_value(b, value)) {
+		pb_end(b, pair);
+		return;
+	}
+	b->n = MIN(before, b->n);
+	put_attr(b, 9, key, value);
+}
+
+static void put_attrs(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s,
+		      bool typed)
+{
+	for (size_t i = 0; i < sp->n_tags; i++) {
+		if (sp->tags[i].taken)
+			continue;
+		if (typed)
+			put_typed_attr(b, sp->tags[i].key, sp->tags[i].value);
+		else
 			put_attr(b, 9, sp->tags[i].key, sp->tags[i].value);
+	}
 	put_endpoints(b, sp, s);
 	if (sp->timestamp_us == 0)
 		put_attr_uint(b, 9, "otel.zipkin.absentField.startTime", ANY_BOOL, 1);
@@ -502,7 +492,7 @@ static void put_attrs(struct buf *b, const struct zipkin_span *sp, const struct 
 }
 
 struct status {
-	uint32_t code;		/* 0 unset, 1 ok, 2 error */
+	uint32_t code; /* 0 unset, 1 ok, 2 error */
 	struct bytes message;
 };
 
@@ -511,6 +501,7 @@ static struct status status_of(struct sorted_tags *s)
 {
 	struct status st = { 0, s->description };
 	struct bytes code = s->status_code;
+	bool says_error;
 
 	if (str_eq_nocase(code, "error") || str_eq_nocase(code, "status_code_error"))
 		st.code = 2;
@@ -518,14 +509,18 @@ static struct status status_of(struct sorted_tags *s)
 		st.code = 1;
 	else if (s->status_tag && !str_eq_nocase(code, "unset") &&
 		 !str_eq_nocase(code, "status_code_unset"))
-		s->status_tag->taken = false;	/* not understood: it stays an attribute */
+		s->status_tag->taken = false; /* not understood: it stays an attribute */
 	if (s->error_tag == NULL || str_eq_nocase(s->error_tag->value, "false"))
 		return st;
+	says_error = st.code == 2;
 	st.code = 2;
-	if (str_eq_nocase(s->error_tag->value, "true"))
+	if (str_eq_nocase(s->error_tag->value, "true")) {
 		s->error_tag->taken = true;
-	else if (st.message.n == 0)
+	} else if (!s->has_description) {
 		st.message = s->error_tag->value;
+		/* Beside the code it is the specification's form of the message and no more. */
+		s->error_tag->taken = says_error;
+	}
 	return st;
 }
 
@@ -550,7 +545,8 @@ static void put_links(struct zipkin_span_batch *b, struct sorted_tags *s, struct
 	size_t start = b->groups.spans.n;
 
 	for (size_t i = 0; i < s->n_links && s->links[i] != NULL; i++)
-		s->links[i]->taken = put_link(b, s->links[i]->value) == 0;
+		s->links[i]->taken =
+			zipkin_otel_link(&b->groups.spans, b->arena, 13, s->links[i]->value) == 0;
 	if (b->groups.spans.overflow)
 		return;
 	buf_add(out, b->groups.spans.p + start, b->groups.spans.n - start);
@@ -574,15 +570,30 @@ static void put_span(struct zipkin_span_batch *b, const struct zipkin_span *sp,
 	if (kind > 0)
 		pb_put_uint(out, 6, kind);
 	put_times(out, sp);
-	put_attrs(out, sp, s);
+	put_attrs(out, sp, s, b->typed_tags);
+	if (s->n_dropped[0] > 0)
+		pb_put_uint(out, 10, s->n_dropped[0]);
 	for (size_t i = 0; i < sp->n_annotations; i++)
-		put_event(b, &sp->annotations[i]);
+		put_event(b, &sp->annotations[i], s->is_otel);
+	if (s->n_dropped[1] > 0)
+		pb_put_uint(out, 12, s->n_dropped[1]);
 	buf_add_bytes(out, buf_bytes(&b->groups.key));
+	if (s->n_dropped[2] > 0)
+		pb_put_uint(out, 14, s->n_dropped[2]);
 	put_status(out, &st);
 	pb_end(out, mark);
 }
 
 /* ------------------------------------------------------------------ groups */
+
+/* Tags that name their place, as attributes there, field `number`. */
+static void put_tags_of(struct buf *b, uint32_t number, const struct zipkin_span *sp,
+			enum zipkin_tag_place place)
+{
+	for (size_t i = 0; i < sp->n_tags; i++)
+		if (sp->tags[i].place == place)
+			put_attr(b, number, sp->tags[i].key, sp->tags[i].value);
+}
 
 /* The Resource message of a span, in a fixed order, so that equal ones are equal bytes. */
 static void write_resource(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
@@ -599,9 +610,11 @@ static void write_resource(struct buf *b, const struct zipkin_span *sp, const st
 			put_attr(b, 1, resource_keys[i], s->resource[i]);
 		}
 	}
+	if (s->n_resource_tags > 0)
+		put_tags_of(b, 1, sp, ZIPKIN_TAG_RESOURCE);
 }
 
-static void write_scope(struct buf *b, const struct sorted_tags *s)
+static void write_scope(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
 {
 	struct bytes name = s->scope_name.n > 0 ? s->scope_name : s->library_name;
 	struct bytes version = s->scope_version.n > 0 ? s->scope_version : s->library_version;
@@ -610,6 +623,8 @@ static void write_scope(struct buf *b, const struct sorted_tags *s)
 		pb_put_bytes(b, 1, name);
 	if (version.n > 0)
 		pb_put_bytes(b, 2, version);
+	if (s->n_scope_tags > 0)
+		put_tags_of(b, 3, sp, ZIPKIN_TAG_SCOPE);
 }
 
 static struct otlp_groups_scope *scope_of(struct otlp_groups *g, const struct zipkin_span *sp,
@@ -619,15 +634,26 @@ static struct otlp_groups_scope *scope_of(struct otlp_groups *g, const struct zi
 
 	write_resource(otlp_groups_resource_begin(g), sp, s);
 	rs = otlp_groups_resource_end(g);
-	write_scope(otlp_groups_scope_begin(g, rs), s);
+	write_scope(otlp_groups_scope_begin(g, rs), sp, s);
 	return otlp_groups_scope_end(g, rs);
 }
 
 /* ------------------------------------------------------------------ public */
 
-void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
+void zipkin_span_endpoint_bytes(struct zipkin_span_endpoint *ep, struct bytes ip)
 {
 	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+
+	if (ip.n == 16 && memcmp(ip.p, mapped, 12) == 0)
+		ip = (struct bytes){ ip.p + 12, 4 };
+	if (ip.n == 4 && ep->ip_len == 16)
+		return;
+	memcpy(ep->ip, ip.p, ip.n);
+	ep->ip_len = (uint8_t)ip.n;
+}
+
+void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
+{
 	char copy[INET6_ADDRSTRLEN];
 	uint8_t ip[16];
 
@@ -637,19 +663,33 @@ void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
 	copy[text.n] = '\0';
 	if (strlen(copy) != text.n)
 		return;
-	if (inet_pton(AF_INET, copy, ip) == 1) {
-		if (ep->ip_len == 16)
-			return;
-		memcpy(ep->ip, ip, 4);
-		ep->ip_len = 4;
-	} else if (inet_pton(AF_INET6, copy, ip) == 1) {
-		bool is_v4 = memcmp(ip, mapped, 12) == 0;
+	if (inet_pton(AF_INET, copy, ip) == 1)
+		zipkin_span_endpoint_bytes(ep, (struct bytes){ ip, 4 });
+	else if (inet_pton(AF_INET6, copy, ip) == 1)
+		zipkin_span_endpoint_bytes(ep, (struct bytes){ ip, 16 });
+}
 
-		if (is_v4 && ep->ip_len == 16)
-			return;
-		memcpy(ep->ip, is_v4 ? ip + 12 : ip, is_v4 ? 4 : 16);
-		ep->ip_len = is_v4 ? 4 : 16;
-	}
+struct zipkin_span_tag *zipkin_span_room_tag(struct zipkin_span_room *r, struct arena *arena)
+{
+	if (r->n_tags == r->cap_tags)
+		r->tags = meter_grow(arena->meter, r->tags, &r->cap_tags, r->n_tags + 1,
+				     sizeof(*r->tags));
+	return &r->tags[r->n_tags++];
+}
+
+struct zipkin_span_annotation *zipkin_span_room_annotation(struct zipkin_span_room *r,
+							   struct arena *arena)
+{
+	if (r->n_annotations == r->cap_annotations)
+		r->annotations = meter_grow(arena->meter, r->annotations, &r->cap_annotations,
+					    r->n_annotations + 1, sizeof(*r->annotations));
+	return &r->annotations[r->n_annotations++];
+}
+
+void zipkin_span_room_fini(struct zipkin_span_room *r)
+{
+	free(r->tags);
+	free(r->annotations);
 }
 
 void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes)

@@ -28,15 +28,20 @@ enum zipkin_span_kind {
 };
 
 struct zipkin_span_endpoint {
-	struct bytes service;	/* empty: none */
+	struct bytes service; /* empty: none */
 	uint8_t ip[16];
-	uint8_t ip_len;		/* 0, 4 or 16 */
-	uint16_t port;		/* 0: none */
+	uint8_t ip_len; /* 0, 4 or 16 */
+	uint16_t port;  /* 0: none */
 };
+
+/* Where a tag belongs in OTLP. */
+enum zipkin_tag_place { ZIPKIN_TAG_SPAN, ZIPKIN_TAG_RESOURCE, ZIPKIN_TAG_SCOPE };
 
 struct zipkin_span_tag {
 	struct bytes key, value;
-	bool taken;		/* the mapping's own: it is no attribute any more */
+	/* The mapping's own: */
+	bool taken; /* it is no attribute any more */
+	enum zipkin_tag_place place;
 };
 
 struct zipkin_span_annotation {
@@ -46,14 +51,14 @@ struct zipkin_span_annotation {
 
 /* Borrows all it points to until zipkin_span_batch_add returns. */
 struct zipkin_span {
-	uint8_t trace_id[16];	/* a 64-bit id has 8 zero bytes in front */
+	uint8_t trace_id[16]; /* a 64-bit id has 8 zero bytes in front */
 	uint8_t id[8];
-	uint8_t parent_id[8];	/* all zero, or equal to id: a root */
+	uint8_t parent_id[8]; /* all zero, or equal to id: a root */
 	enum zipkin_span_kind kind;
 	bool debug, shared;
 	struct bytes name;
-	uint64_t timestamp_us;	/* 0: absent */
-	uint64_t duration_us;	/* 0: absent */
+	uint64_t timestamp_us; /* 0: absent */
+	uint64_t duration_us;  /* 0: absent */
 	struct zipkin_span_endpoint local, remote;
 	struct zipkin_span_tag *tags;
 	size_t n_tags;
@@ -64,11 +69,39 @@ struct zipkin_span {
 struct zipkin_span_batch {
 	struct arena *arena;
 	struct otlp_groups groups;
+	bool typed_tags; /* may be set after init: parse_string_tags */
 };
+
+/* A span's lists, grown by a reader and used again for the next span. */
+struct zipkin_span_room {
+	struct zipkin_span_tag *tags;
+	struct zipkin_span_annotation *annotations;
+	size_t n_tags, cap_tags, n_annotations, cap_annotations;
+};
+
+/* One more; the caller fills it. Charged to the arena's meter. */
+struct zipkin_span_tag *zipkin_span_room_tag(struct zipkin_span_room *r, struct arena *arena);
+struct zipkin_span_annotation *zipkin_span_room_annotation(struct zipkin_span_room *r,
+							   struct arena *arena);
+static inline void zipkin_span_room_reset(struct zipkin_span_room *r)
+{
+	r->n_tags = r->n_annotations = 0;
+}
+/* sp has the lists until the next reset. */
+static inline void zipkin_span_room_lend(const struct zipkin_span_room *r, struct zipkin_span *sp)
+{
+	sp->tags = r->tags;
+	sp->n_tags = r->n_tags;
+	sp->annotations = r->annotations;
+	sp->n_annotations = r->n_annotations;
+}
+void zipkin_span_room_fini(struct zipkin_span_room *r);
 
 /* Text to address: IPv4 or IPv6, whichever it is; an IPv4-mapped one becomes IPv4. IPv6 is kept
  * when both were there. Text that is neither is ignored. */
 void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text);
+/* The same for 4 or 16 bytes. */
+void zipkin_span_endpoint_bytes(struct zipkin_span_endpoint *ep, struct bytes ip);
 
 /* max_bytes: of the spans' OTLP form, 0 for no limit. */
 void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes);

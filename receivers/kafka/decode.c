@@ -116,7 +116,7 @@ static int decode_otlp_json(struct bytes in, size_t max_bytes, struct arena *are
 static int decode_zipkin_json(struct bytes in, size_t max_bytes, struct arena *arena,
 			      struct buf *out, void *arg, struct err *err)
 {
-	return zipkin_json_decode(in, max_bytes, arena, out, arg, err);
+	return zipkin_json_decode(in, max_bytes, false, arena, out, arg, err);
 }
 
 static struct rcbuf *copy(struct bytes b, struct budget *budget, struct err *err)
@@ -139,7 +139,7 @@ static struct rcbuf *decode_json(struct component *c, struct bytes value, uint32
 {
 	struct budget *budget = component_budget(c);
 	struct rcbuf *body = copy(value, budget, err), *otlp;
-	struct zipkin_json_result res = { 0 };
+	struct zipkin_result res = { 0 };
 	struct transcode t = { decode_otlp_json, NULL, GROW_MAX };
 
 	if (body == NULL)

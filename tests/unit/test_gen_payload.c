@@ -107,14 +107,15 @@ static void zipkin_is_legal(void **state)
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(shapes); i++) {
 		struct buf json = BUF_INIT, otlp = BUF_INIT;
-		struct zipkin_json_result result;
+		struct zipkin_result result;
 		struct arena arena = ARENA_INIT;
 		struct err err = ERR_INIT;
 		struct made m;
 
 		make(&m, i, 42);
 		gen_payload_zipkin(&m.shape, m.spans, m.shape.spans_per_trace, &json);
-		if (zipkin_json_decode(buf_bytes(&json), 0, &arena, &otlp, &result, &err) < 0)
+		if (zipkin_json_decode(buf_bytes(&json), 0, false, &arena,
+				       &otlp, &result, &err) < 0)
 			fail_msg("%s: %s", shapes[i].name, err.msg);
 		assert_int_equal(result.n_bad, 0);
 		assert_int_equal(result.n_ok, shapes[i].spans);

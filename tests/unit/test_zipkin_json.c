@@ -18,18 +18,18 @@
 
 #include <cmocka.h>
 
-static int decode(struct bytes json, struct buf *pb, struct zipkin_json_result *res,
+static int decode(struct bytes json, struct buf *pb, struct zipkin_result *res,
 		  struct err *err)
 {
 	struct arena a = ARENA_INIT;
-	int rc = zipkin_json_decode(json, 0, &a, pb, res, err);
+	int rc = zipkin_json_decode(json, 0, false, &a, pb, res, err);
 
 	arena_fini(&a);
 	return rc;
 }
 
 /* The list as OTLP/JSON, with ' for " so that tests can be read. */
-static const char *as_text(struct bytes json, struct buf *text, struct zipkin_json_result *res)
+static const char *as_text(struct bytes json, struct buf *text, struct zipkin_result *res)
 {
 	struct buf pb = BUF_INIT;
 	struct err err = ERR_INIT;
@@ -173,7 +173,7 @@ static void expand(const char *in, struct buf *out)
 static void spans_are_mapped(void **state)
 {
 	struct buf json = BUF_INIT, raw = BUF_INIT, text = BUF_INIT, want = BUF_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(spans); i++) {
@@ -231,7 +231,7 @@ static const struct { const char *in, *out; } times[] = {
 static void times_in_every_form(void **state)
 {
 	struct buf json = BUF_INIT, text = BUF_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 	char raw[300];
 
 	(void)state;
@@ -248,7 +248,7 @@ static void times_in_every_form(void **state)
 	buf_fini(&text);
 }
 
-static const struct { const char *in, *msg; enum zipkin_json_reason reason; } bad_spans[] = {
+static const struct { const char *in, *msg; enum zipkin_reason reason; } bad_spans[] = {
 	{ "{'traceId':'1','id':'not hex'}", "[1].id: \"not hex\"", ZIPKIN_BAD_SPAN_ID },
 	{ "{'traceId':'1','id':'12345678901234567'}", "[1].id: \"12345678901234567\"",
 	  ZIPKIN_BAD_SPAN_ID },
@@ -283,7 +283,7 @@ static const struct { const char *in, *msg; enum zipkin_json_reason reason; } ba
 static void a_bad_span_costs_only_itself(void **state)
 {
 	struct buf json = BUF_INIT, text = BUF_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 	char raw[400];
 
 	(void)state;
@@ -298,7 +298,7 @@ static void a_bad_span_costs_only_itself(void **state)
 		assert_int_equal(res.n_bad_by[bad_spans[i].reason], 2);
 		assert_non_null(strstr(buf_cstr(&text), "'spanId':'AAAAAAAAAAM='"));
 	}
-	assert_string_equal(zipkin_json_reason_name(ZIPKIN_BAD_PARENT_ID), "bad_parent_id");
+	assert_string_equal(zipkin_reason_name(ZIPKIN_BAD_PARENT_ID), "bad_parent_id");
 	buf_fini(&json);
 	buf_fini(&text);
 }
@@ -316,7 +316,7 @@ static const struct { const char *in; int want; const char *msg; } bodies[] = {
 static void bodies_that_are_no_list_or_empty(void **state)
 {
 	struct buf json = BUF_INIT, pb = BUF_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(bodies); i++) {
@@ -334,7 +334,7 @@ static void bodies_that_are_no_list_or_empty(void **state)
 static void spans_are_grouped_in_order(void **state)
 {
 	struct buf json = BUF_INIT, text = BUF_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 
 	(void)state;
 	as_text(quoted("[{'traceId':'1','id':'1','timestamp':1,'localEndpoint':"
@@ -411,7 +411,7 @@ static void golden_lists(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(golden); i++) {
-		struct zipkin_json_result res;
+		struct zipkin_result res;
 		const char *got;
 		char path[200];
 
@@ -454,7 +454,7 @@ static const char whole[] =
 static void every_truncation_is_refused(void **state)
 {
 	struct buf pb = BUF_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 
 	(void)state;
 	for (size_t n = 1; n < sizeof(whole) - 1; n++) {
@@ -479,7 +479,7 @@ static void flipped_bits_and_nul_bytes_do_no_harm(void **state)
 	for (int i = 0; i < 5000; i++) {
 		uint8_t *copy = xmalloc(sizeof(whole) - 1);
 		struct bytes json = { copy, sizeof(whole) - 1 };
-		struct zipkin_json_result res;
+		struct zipkin_result res;
 		struct buf pb = BUF_INIT, text = BUF_INIT;
 
 		memcpy(copy, whole, json.n);
@@ -502,7 +502,7 @@ static void hostile_shapes(void **state)
 {
 	struct buf json = BUF_INIT, pb = BUF_INIT;
 	struct arena a = ARENA_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 	struct err err = ERR_INIT;
 
 	(void)state;
@@ -532,7 +532,8 @@ static void hostile_shapes(void **state)
 	buf_reset(&pb);
 	assert_int_equal(decode(buf_bytes(&json), &pb, &res, &err), 0);
 	assert_int_equal(res.n_ok, 20000);
-	assert_int_equal(zipkin_json_decode(buf_bytes(&json), 100000, &a, &pb, &res, &err), -1);
+	assert_int_equal(zipkin_json_decode(buf_bytes(&json), 100000, false, &a, &pb, &res,
+					    &err), -1);
 	assert_int_equal(err.kind, ERR_TOO_LARGE);
 	arena_fini(&a);
 	buf_fini(&json);
@@ -544,7 +545,7 @@ static void speed(void **state)
 {
 	struct buf json = BUF_INIT, pb = BUF_INIT;
 	struct arena a = ARENA_INIT;
-	struct zipkin_json_result res;
+	struct zipkin_result res;
 	uint64_t best = UINT64_MAX;
 
 	(void)state;
@@ -555,7 +556,8 @@ static void speed(void **state)
 
 		buf_reset(&pb);
 		arena_reset(&a);
-		assert_int_equal(zipkin_json_decode(buf_bytes(&json), 0, &a, &pb, &res, NULL), 0);
+		assert_int_equal(zipkin_json_decode(buf_bytes(&json), 0, false, &a, &pb, &res,
+						    NULL), 0);
 		best = MIN(best, clock_mono_ns() - t);
 	}
 	printf("%.0f ns per span of %zu bytes\n", (double)best / (double)res.n_ok,

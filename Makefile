@@ -13,7 +13,7 @@ SAN ?=
 
 PKGS := libuv libnghttp2 libmicrohttpd yaml-0.1 libprotobuf-c openssl libdeflate zlib libzstd liblz4 libxxhash
 # Loaded when first used: only their headers are needed here.
-LOADED := libcurl rdkafka
+LOADED := libcurl rdkafka libpcre2-8
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpedantic -Werror
 CPPFLAGS := -I. -I$(B)/gen -D_GNU_SOURCE -DSPANMILL_VERSION='"$(VERSION)"'
 CFLAGS ?= -O2 -g

@@ -10,17 +10,16 @@
 #include "net/sigv4.h"
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/str.h"
 
 #include <ctype.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <time.h>
 
-enum { DIGEST = 32, PARAMS_MAX = 16 };
+enum { DIGEST = DIGEST_SHA256, PARAMS_MAX = 16 };
 
 /* ---- encoding ---- */
 
@@ -85,30 +84,17 @@ void sigv4_date(uint64_t wall_ns, char out[SIGV4_DATE_SIZE])
 
 /* ---- digests ---- */
 
-/* OpenSSL fails here only without memory or with a broken installation. */
-static void must(bool ok)
-{
-	if (!ok)
-		abort();
-}
-
 void sigv4_hash(const struct bytes *pieces, size_t n, char out[SIGV4_HASH_SIZE])
 {
-	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 	uint8_t digest[DIGEST];
 
-	must(ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1);
-	for (size_t i = 0; i < n; i++)
-		if (pieces[i].n > 0)
-			must(EVP_DigestUpdate(ctx, pieces[i].p, pieces[i].n) == 1);
-	must(EVP_DigestFinal_ex(ctx, digest, NULL) == 1);
-	EVP_MD_CTX_free(ctx);
+	digest_sha256(pieces, n, digest);
 	str_hex(digest, sizeof(digest), out);
 }
 
 static void hmac(const void *key, size_t key_n, struct bytes data, uint8_t out[DIGEST])
 {
-	must(HMAC(EVP_sha256(), key, (int)key_n, data.p, data.n, out, NULL) != NULL);
+	digest_hmac_sha256((struct bytes){ key, key_n }, data, out);
 }
 
 /* ---- the canonical request ---- */

@@ -74,6 +74,7 @@ static struct batch *batch_alloc(const struct sizes *s, struct budget *budget, c
 	b->tables.scopes = carve(&at, s->tables.n_scopes * sizeof(struct scope_ref));
 	b->tables.resources = carve(&at, s->tables.n_resources * sizeof(struct resource_ref));
 	b->tables.heads = carve(&at, s->tables.n_heads * sizeof(struct bytes));
+	b->heads_room = s->tables.n_heads;
 	b->sources = carve(&at, s->n_sources * sizeof(struct rcbuf *));
 	b->origins = carve(&at, s->n_origins * sizeof(struct batch_origin));
 	b->whole = carve(&at, s->n_whole * sizeof(struct bytes));
@@ -101,12 +102,12 @@ void batch_unref(struct batch *b)
 
 /* ---- birth ---- */
 
-/* Charge what the arena grew by since `before`; it is in memory already, so this cannot be refused.
- */
-static void charge_arena(struct batch *b, size_t before)
+/* Charge what the arena grew by; it is in memory already, so this cannot be refused. */
+static void charge_arena(struct batch *b)
 {
-	size_t grown = b->arena.bytes - before;
+	size_t grown = b->arena.bytes - b->arena_charged;
 
+	b->arena_charged += grown;
 	budget_force(b->budget, grown);
 	b->index_bytes += grown;
 }
@@ -145,7 +146,7 @@ struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct 
 		batch_unref(b);
 		return NULL;
 	}
-	charge_arena(b, 0);
+	charge_arena(b);
 	if (result->is_whole && b->tables.n_spans > 0)
 		b->whole[b->n_whole++] = bytes;
 	return b;
@@ -626,13 +627,13 @@ static void edit_cut_trace_state(struct edit *e, size_t len, struct arena *arena
 		}
 }
 
-static void edit_finish(struct edit *e, struct batch *b, struct span_ref *sp, size_t arena_before)
+static void edit_finish(struct edit *e, struct batch *b, struct span_ref *sp)
 {
 	sp->len = (uint32_t)edit_len(e);
 	sp->pieces = arena_dup(&b->arena, e->v, e->n * sizeof(e->v[0]));
 	sp->n_pieces = (uint8_t)e->n;
 	b->n_whole = 0;
-	charge_arena(b, arena_before);
+	charge_arena(b);
 }
 
 /* A trace_state field in the arena; *text gets where the value lies. */
@@ -651,7 +652,6 @@ static struct bytes new_field(struct arena *arena, struct bytes value, struct by
 void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value)
 {
 	struct span_ref *sp = &b->tables.spans[i];
-	size_t before = b->arena.bytes;
 	struct bytes text = BYTES_EMPTY;
 	struct edit e;
 
@@ -662,7 +662,7 @@ void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value)
 		edit_cut_trace_state(&e, sp->len, &b->arena);
 	if (value.n > 0)
 		add_piece(&e, new_field(&b->arena, value, &text), &b->arena);
-	edit_finish(&e, b, sp, before);
+	edit_finish(&e, b, sp);
 	sp->state = text.p;
 	sp->state_len = (uint32_t)text.n;
 	span_read_sampling(sp);
@@ -671,15 +671,65 @@ void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value)
 void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)
 {
 	struct span_ref *sp = &b->tables.spans[i];
-	size_t before = b->arena.bytes;
 	struct edit e;
 
 	assert(raw.n < VALUE_MAX);
 	edit_start(&e, sp);
 	add_piece(&e, raw, &b->arena);
-	edit_finish(&e, b, sp, before);
+	edit_finish(&e, b, sp);
 	/* It may be an attribute, and which one is not worth a look here. */
 	sp->may_have_priority |= raw.n > 0 && raw.p[0] == (SPAN_ATTRIBUTES << 3 | PB_LEN);
+}
+
+void batch_set_span(struct batch *b, uint32_t i, const struct bytes *fields, size_t n)
+{
+	struct span_ref *sp = &b->tables.spans[i];
+	struct edit e = { .n = 0 };
+	size_t n_bytes = 0;
+	uint8_t *copy, *at;
+
+	for (size_t k = 0; k < n && e.n < PIECES_MAX; k++)
+		add_piece(&e, fields[k], &b->arena);
+	if (e.n == PIECES_MAX) {
+		for (size_t k = 0; k < n; k++)
+			n_bytes += fields[k].n;
+		copy = at = arena_alloc(&b->arena, n_bytes);
+		for (size_t k = 0; k < n; at += fields[k++].n)
+			memcpy(at, fields[k].p, fields[k].n);
+		e.v[0] = (struct bytes){ copy, n_bytes };
+		e.n = 1;
+	}
+	edit_finish(&e, b, sp);
+	sp->may_have_priority = true;
+}
+
+/* Room for one more head; the old array stays where it is, for batches that copied nothing. */
+static uint32_t add_head(struct batch *b)
+{
+	struct span_tables *t = &b->tables;
+	size_t room = MAX(2 * (size_t)t->n_heads, 16);
+
+	if (t->n_heads == b->heads_room) {
+		struct bytes *heads = arena_alloc(&b->arena, room * sizeof(*heads));
+
+		memcpy(heads, t->heads, t->n_heads * sizeof(*heads));
+		t->heads = heads;
+		b->heads_room = (uint32_t)room;
+	}
+	return t->n_heads++;
+}
+
+void batch_set_resource(struct batch *b, uint32_t r, struct bytes head)
+{
+	struct resource_ref *res = &b->tables.resources[r];
+
+	if (res->n_head == 0)
+		res->head = add_head(b);
+	res->n_head = head.n > 0;
+	res->head_bytes = (uint32_t)head.n;
+	b->tables.heads[res->head] = head;
+	b->n_whole = 0;
+	charge_arena(b);
 }
 
 /* ---- out ---- */

@@ -49,6 +49,8 @@ struct batch {
 	size_t index_bytes; /* charged: this block and what the arena holds */
 	struct budget *budget;
 	struct arena arena; /* edits: pieces and rewritten fields */
+	size_t arena_charged;
+	uint32_t heads_room; /* of tables.heads */
 	char tenant[TENANT_MAX + 1];
 };
 
@@ -106,6 +108,13 @@ void batch_set_trace_state(struct batch *b, uint32_t i, struct bytes value);
 /* In an editable batch: add a whole field (tag and all) at the end of span i, for fields that it
  * does not have. `raw` must live in b->arena or longer than the batch. */
 void batch_append_field(struct batch *b, uint32_t i, struct bytes raw);
+/* In an editable batch: the Span i is these runs of whole fields from now on, in this order. They
+ * live in b->arena or longer than the batch (what the span had before does). Ids, times, name,
+ * kind, status and trace_state must stay as they were: the index is not made anew. */
+void batch_set_span(struct batch *b, uint32_t i, const struct bytes *fields, size_t n);
+/* In an editable batch: what resource r has beside its scopes is this run of whole fields of
+ * ResourceSpans (Resource, schema_url, unknown ones). It lives as those of batch_set_span. */
+void batch_set_resource(struct batch *b, uint32_t r, struct bytes head);
 /* The same spans without duty, sharing b's reference count and bytes: for a best_effort branch. New
  * reference. */
 struct batch *batch_detached(struct batch *b);

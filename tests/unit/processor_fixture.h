@@ -15,6 +15,8 @@
 #include "pipeline/fanout.h"
 #include "pipeline/registry.h"
 #include "pipeline/service.h"
+#include "wire/otlp_json_decode.h"
+#include "wire/otlp_json_encode.h"
 #include "wire/pb.h"
 
 #include <pthread.h>
@@ -180,6 +182,49 @@ static inline struct batch *fx_batch(const struct fx_span *v, uint32_t n, const 
 	assert_non_null(b);
 	assert_int_equal(b->tables.n_spans, n);
 	return b;
+}
+
+/* A batch of this OTLP JSON; nobody waits for it. */
+static inline struct batch *fx_batch_json(const char *json)
+{
+	struct arena arena = ARENA_INIT;
+	struct buf out = BUF_INIT;
+	struct otlp_result result;
+	struct err err = ERR_INIT;
+	struct batch *b;
+	struct rcbuf *r;
+
+	if (otlp_json_decode(bytes_str(json), 0, &arena, &out, &err) < 0)
+		fail_msg("%s: %s", json, err.msg);
+	r = rcbuf_new_forced(&fx.service.budget, out.n);
+	memcpy(r->p, out.p, out.n);
+	r->n = out.n;
+	buf_fini(&out);
+	arena_fini(&arena);
+	b = batch_from_otlp(r, "t", &fx.service.budget, &result, &err);
+	assert_non_null(b);
+	return b;
+}
+
+/* What a batch is on the wire, as OTLP JSON; free it. */
+static inline char *fx_json(const struct batch *b)
+{
+	struct arena arena = ARENA_INIT;
+	struct buf bytes = BUF_INIT, out = BUF_INIT;
+	struct batch_encoding e;
+	struct bytes part;
+
+	batch_encode(b, &arena, &e);
+	for (size_t i = 0; i < e.n_pieces; i++)
+		buf_add_bytes(&bytes, e.pieces[i]);
+	assert_int_equal(bytes.n, e.n_bytes);
+	assert_int_equal(batch_encoded_size(b), e.n_bytes);
+	part = buf_bytes(&bytes);
+	assert_int_equal(otlp_json_encode(&part, 1, OTLP_JSON, 0, &out, NULL), 0);
+	buf_add_char(&out, '\0');
+	buf_fini(&bytes);
+	arena_fini(&arena);
+	return (char *)out.p;
 }
 
 /* Batches like these, as if they came again over the wire. */

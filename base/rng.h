@@ -23,6 +23,9 @@ double rng_unit(struct rng *r);
 
 /* n bytes from the kernel; any thread; aborts when the kernel has none. */
 void rng_kernel(void *p, size_t n);
+/* Tests: rng_kernel and rng_uuid take theirs from r, which is borrowed (NULL gives the kernel
+ * back); then one thread at a time may ask. */
+void rng_set_kernel_for_test(struct rng *r);
 /* A random UUID as 36 lower-case characters and NUL. Any thread. */
 void rng_uuid(char out[37]);
 

@@ -10,6 +10,8 @@
 #include "base/rng.h"
 #include "blocks/block.h"
 
+#include <stdio.h>
+
 enum { COMMIT_TRIES = 16, COMMIT_ERRORS = 3, FOLLOW_TRIES = 8 };
 
 void compact_chain_init(struct compact_chain *c, struct backend *be, const char *tenant)
@@ -152,54 +154,44 @@ static int finish(struct compact_chain *c, const struct compact_record *r, uint6
 
 /* ---- following ---- */
 
-/* A record on the list. */
-struct link {
+/* What a list says of a record. */
+struct name {
 	uint64_t number, mtime_ns;
-	bool is_read;
-	struct compact_record record;
 };
 
-struct links {
-	struct link *v;
+struct names {
+	struct name *v; /* ascending; free() */
 	size_t n, cap;
 };
 
-static int note_link(void *arg, const struct backend_entry *e, struct err *err)
+static int note_name(void *arg, const struct backend_entry *e, struct err *err)
 {
-	struct links *l = arg;
-	struct link link = { .mtime_ns = e->mtime_ns };
+	struct names *l = arg;
+	struct name name = { .mtime_ns = e->mtime_ns };
 
 	(void)err;
-	if (e->is_prefix || !compact_record_number(e->key, &link.number))
+	if (e->is_prefix || !compact_record_number(e->key, &name.number))
 		return 0;
 	l->v = xgrow(l->v, &l->cap, l->n + 1, sizeof(*l->v));
-	l->v[l->n++] = link;
+	l->v[l->n++] = name;
 	return 0;
 }
 
 static int by_number(const void *a, const void *b)
 {
-	const struct link *x = a, *y = b;
+	const struct name *x = a, *y = b;
 
 	return x->number < y->number ? -1 : x->number > y->number;
 }
 
-static void links_fini(struct links *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		compact_record_fini(&l->v[i].record);
-	free(l->v);
-	*l = (struct links){ NULL, 0, 0 };
-}
-
-static int list_links(struct compact_chain *c, struct links *l, struct err *err)
+static int list_names(struct compact_chain *c, struct names *l, struct err *err)
 {
 	char folder[BACKEND_KEY_MAX + 1];
 
-	*l = (struct links){ NULL, 0, 0 };
+	*l = (struct names){ NULL, 0, 0 };
 	if (compact_record_folder(folder, c->tenant, err) < 0 ||
-	    backend_list(c->be, folder, BACKEND_ONE_LEVEL, note_link, l, err) < 0) {
-		links_fini(l);
+	    backend_list(c->be, folder, BACKEND_ONE_LEVEL, note_name, l, err) < 0) {
+		free(l->v);
 		return -1;
 	}
 	if (l->n > 0)
@@ -207,35 +199,51 @@ static int list_links(struct compact_chain *c, struct links *l, struct err *err)
 	return 0;
 }
 
-/* Where the unbroken run up to the newest begins. */
-static size_t run_begin(const struct links *l)
-{
-	size_t i = l->n - 1;
+/* Records that count, from the newest down. */
+struct run {
+	struct run_record {
+		struct compact_record record;
+		uint64_t mtime_ns;
+	} * v;
+	size_t n;
+};
 
-	while (i > 0 && l->v[i - 1].number + 1 == l->v[i].number)
-		i--;
-	return i;
+static void run_fini(struct run *run)
+{
+	for (size_t i = 0; i < run->n; i++)
+		compact_record_fini(&run->v[i].record);
+	free(run->v);
+	*run = (struct run){ NULL, 0 };
 }
 
-/* One that is swept meanwhile was finished by who swept it; a damaged one cannot be followed by
- * anybody, and what it would have retired stays. */
-static int read_link(struct compact_chain *c, struct link *k, struct err *err)
+/* Is the number still the newest? 1, 0, -1. */
+static int is_newest(struct compact_chain *c, uint64_t number, struct err *err)
+{
+	struct names now;
+	int ret;
+
+	if (list_names(c, &now, err) < 0)
+		return -1;
+	ret = now.n > 0 && now.v[now.n - 1].number == number;
+	free(now.v);
+	return ret;
+}
+
+/* 1; 0 it was swept meanwhile, or is damaged; -1. */
+static int read_record(struct compact_chain *c, uint64_t number, struct compact_record *r,
+		       struct err *err)
 {
 	struct err local = ERR_INIT;
 
-	if (compact_record_read(c->be, c->tenant, k->number, &k->record, &local) == 0) {
-		k->is_read = true;
+	if (compact_record_read(c->be, c->tenant, number, r, &local) == 0)
+		return 1;
+	compact_record_fini(r);
+	if (local.kind == ERR_NOT_FOUND)
 		return 0;
-	}
-	compact_record_fini(&k->record);
-	if (local.kind == ERR_NOT_FOUND) {
-		c->missed = true;
-		return 0;
-	}
 	if (local.kind == ERR_CORRUPT || local.kind == ERR_TOO_LARGE) {
 		c->n_damaged++;
 		log_error("a compaction record is damaged and left out", "tenant", c->tenant,
-			  "number", LOG_NUM(k->number), "error", local.msg);
+			  "number", LOG_NUM(number), "error", local.msg);
 		return 0;
 	}
 	if (err != NULL)
@@ -243,89 +251,106 @@ static int read_link(struct compact_chain *c, struct link *k, struct err *err)
 	return -1;
 }
 
-/* Does the record below `k` stand where k's predecessor stood? Not when its id is another. */
-static bool is_predecessor(const struct link *k, const char *below_id)
+/* Does what stands under the number below belong there? A record put in the place of a swept one
+ * has another id. */
+static bool is_below(const struct compact_record *above, const struct compact_record *r)
 {
-	return !k->is_read || k->record.previous[0] == '\0' || below_id[0] == '\0' ||
-	       strcmp(k->record.previous, below_id) == 0;
+	return r->number + 1 == above->number && strcmp(above->previous, r->id) == 0;
 }
 
-static const char *id_of(const struct link *k)
+/* Add the record to the run: 1 it counts, 0 neither it nor what is below, -1. */
+static int prove(struct compact_chain *c, const struct name *name, struct run *run, struct err *err)
 {
-	return k->is_read ? k->record.id : "";
-}
+	struct run_record *k = &run->v[run->n];
+	int got = read_record(c, name->number, &k->record, err);
 
-/* Of links [from, n), which were read, the first that counts. */
-static size_t first_that_counts(struct compact_chain *c, const struct links *l, size_t from)
-{
-	for (size_t i = l->n - 1; i > from; i--)
-		if (!is_predecessor(&l->v[i], id_of(&l->v[i - 1]))) {
-			/* The record that belongs below was swept before we read it. */
-			c->missed = true;
-			return i;
-		}
-	/* What we followed as the last was no part of the chain, or something is missing. */
-	if (c->last != 0 &&
-	    (l->v[from].number != c->last + 1 || !is_predecessor(&l->v[from], c->last_id)))
-		c->missed = true;
-	return from;
-}
-
-/* Is the newest of the list still the newest? Only then it was never swept, and what was read under
- * its number is what it was: the others are told by the ids they name. 1, 0, -1. */
-static int is_current(struct compact_chain *c, const struct links *l, struct err *err)
-{
-	struct links now;
-	int ret;
-
-	if (list_links(c, &now, err) < 0)
-		return -1;
-	ret = now.n > 0 && now.v[now.n - 1].number == l->v[l->n - 1].number;
-	links_fini(&now);
-	return ret;
-}
-
-/* 1: what is new was finished, 0: see is_current, -1. */
-static int follow_links(struct compact_chain *c, struct links *l, struct err *err)
-{
-	size_t from = run_begin(l);
-	int ret;
-
-	while (from < l->n && l->v[from].number <= c->last)
-		from++;
-	if (from == l->n)
-		return 1;
-	for (size_t i = from; i < l->n; i++)
-		if (read_link(c, &l->v[i], err) < 0)
-			return -1;
-	ret = is_current(c, l, err);
-	if (ret <= 0)
-		return ret;
-	for (size_t i = first_that_counts(c, l, from); i < l->n; i++) {
-		if (l->v[i].is_read && finish(c, &l->v[i].record, l->v[i].mtime_ns, err) < 0)
-			return -1;
-		c->last = l->v[i].number;
-		memcpy(c->last_id, id_of(&l->v[i]), strlen(id_of(&l->v[i])) + 1);
+	if (got <= 0)
+		return got;
+	k->mtime_ns = name->mtime_ns;
+	if (run->n > 0 && !is_below(&run->v[run->n - 1].record, &k->record)) {
+		compact_record_fini(&k->record);
+		return 0;
 	}
+	run->n++;
 	return 1;
 }
 
-/* One list and what is new in it. 1: done, 0: the list grew old meanwhile, -1. */
+/* From the newest name down to the last record that was followed, or as far as it can be proved.
+ * 1, 0 there is a newer one, -1. */
+static int read_run(struct compact_chain *c, const struct names *l, struct run *run,
+		    struct err *err)
+{
+	size_t i = l->n - 1;
+	int got = prove(c, &l->v[i], run, err), newest;
+
+	if (got < 0)
+		return -1;
+	/* Only then it was never swept, and what was read is what was put there first. */
+	newest = is_newest(c, l->v[i].number, err);
+	if (newest <= 0)
+		return newest;
+	while (got == 1 && i > 0 && l->v[i - 1].number > c->last)
+		got = prove(c, &l->v[--i], run, err);
+	return got < 0 ? -1 : 1;
+}
+
+/* Does the run go on where we were? Or were records swept that we have not seen? */
+static bool is_joined(const struct compact_chain *c, const struct run *run)
+{
+	const struct compact_record *first = run->n > 0 ? &run->v[run->n - 1].record : NULL;
+
+	return first != NULL && first->number == c->last + 1 &&
+	       strcmp(first->previous, c->last_id) == 0;
+}
+
+static void set_last(struct compact_chain *c, uint64_t number, const char *id)
+{
+	c->last = number;
+	snprintf(c->last_id, sizeof(c->last_id), "%s", id);
+}
+
+/* 1: what is new was finished, 0: the list grew old meanwhile, -1. */
+static int follow_names(struct compact_chain *c, const struct names *l, struct run *run,
+			struct err *err)
+{
+	uint64_t newest = l->v[l->n - 1].number;
+	int got = read_run(c, l, run, err);
+
+	if (got <= 0)
+		return got;
+	c->missed |= !is_joined(c, run);
+	for (size_t i = run->n; i-- > 0;) {
+		const struct run_record *k = &run->v[i];
+
+		if (finish(c, &k->record, k->mtime_ns, err) < 0)
+			return -1;
+		set_last(c, k->record.number, k->record.id);
+	}
+	/* A damaged one has no id to name. */
+	if (c->last != newest)
+		set_last(c, newest, "");
+	return 1;
+}
+
 static int follow_once(struct compact_chain *c, struct err *err)
 {
-	struct links l;
-	int ret;
+	struct run run = { NULL, 0 };
+	struct names l;
+	int ret = 1;
 
-	if (list_links(c, &l, err) < 0)
+	if (list_names(c, &l, err) < 0)
 		return -1;
 	/* Somebody took the chain away by hand: numbers begin again. */
 	if (c->last != 0 && (l.n == 0 || l.v[l.n - 1].number < c->last)) {
 		c->missed = true;
-		c->last = 0;
-		c->last_id[0] = '\0';
+		set_last(c, 0, "");
 	}
-	ret = l.n > 0 ? follow_links(c, &l, err) : 1;
-	links_fini(&l);
+	if (l.n > 0 && l.v[l.n - 1].number > c->last) {
+		run.v = xcalloc(l.n, sizeof(*run.v));
+		ret = follow_names(c, &l, &run, err);
+	}
+	run_fini(&run);
+	free(l.v);
 	return ret;
 }
 
@@ -451,10 +476,10 @@ int compact_chain_commit(struct compact_chain *c, char (*inputs)[COMPACT_ID], si
 int compact_chain_sweep(struct compact_chain *c, uint64_t age_ns, struct err *err)
 {
 	uint64_t now = clock_wall_ns();
-	struct links l;
+	struct names l;
 	int ret = 0;
 
-	if (list_links(c, &l, err) < 0)
+	if (list_names(c, &l, err) < 0)
 		return -1;
 	/* From the lowest up, and no hole: that is what makes a late record stand out. */
 	for (size_t i = 0; ret == 0 && i + 1 < l.n; i++) {
@@ -466,6 +491,6 @@ int compact_chain_sweep(struct compact_chain *c, uint64_t age_ns, struct err *er
 		if (ret == 0)
 			ret = backend_delete(c->be, key, err);
 	}
-	links_fini(&l);
+	free(l.v);
 	return ret;
 }

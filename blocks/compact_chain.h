@@ -14,10 +14,12 @@
  * a block is an input once only. EXISTS at step 2: somebody committed meanwhile; their records are
  * followed, and unless one of them used one of our inputs we try the next number.
  *
- * Old records are swept from the lowest number up; the newest stays, so numbers never restart. A
- * process that slept over all that may put a record under a swept number and win. It is told by the
- * numbers and ids: what counts is the unbroken run up to the newest record, each naming the id of
- * the one before. Everybody sees the same, and nobody finishes the other; no clock is asked.
+ * Old records are swept from the lowest number up, by who finished them; the newest stays, so
+ * numbers never restart. A process that slept over all that may put a record under a swept number
+ * and win. So nothing counts for standing there; what counts is proved from the newest down: the
+ * newest number was never swept, so its record was the first there; each names the id of the one
+ * before; where another stands, or none, the right one was swept, and whoever did that had finished
+ * it and all before. Everybody sees the same, and no clock is asked.
  *
  * A record whose outputs are gone, or had waited for it so long that a sweeper may have begun to
  * take them for orphans (COMPACT_COMMIT_MAX_S, by the store's own clock), is void: its inputs stay.
@@ -39,7 +41,7 @@ struct compact_chain {
 	const char *tenant;
 	uint64_t last; /* number of the newest record that is followed; 0: none */
 	char last_id[COMPACT_ID];
-	bool missed;     /* records were swept before they were read */
+	bool missed;     /* records were swept, or damaged, before they were read */
 	struct map used; /* inputs of the records that were followed */
 	/* Told of each output that is visible now. */
 	void (*visible)(void *arg, const struct block_meta *m);

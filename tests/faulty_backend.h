@@ -4,7 +4,8 @@
  *
  * A rule names a kind of call and a part of the key; it fails the next `times` calls that match,
  * before the call was made or after it (an ambiguous failure: it was done all the same). Rules may
- * be set from any thread while others call. Header only, because every test program is one file.
+ * be set from any thread while others call. A hook is called before each call: what others do to
+ * the store just then. Header only, because every test program is one file.
  */
 #ifndef TESTS_FAULTY_BACKEND_H
 #define TESTS_FAULTY_BACKEND_H
@@ -40,6 +41,8 @@ struct faulty_backend {
 	struct faulty_rule rule;
 	unsigned hits;		/* calls that the rule failed */
 	unsigned calls[64];	/* by enum faulty_call */
+	void (*hook)(void *arg, enum faulty_call call, const char *key);
+	void *hook_arg;
 };
 
 struct faulty_writer {
@@ -81,6 +84,8 @@ static inline int faulty_meet(struct backend *be, enum faulty_call call, const c
 	struct faulty_rule *r = &f->rule;
 	bool hit;
 
+	if (f->hook != NULL && !afterwards)
+		f->hook(f->hook_arg, call, key);
 	pthread_mutex_lock(&f->lock);
 	f->calls[call] += !afterwards;
 	hit = (r->calls & (unsigned)call) && r->afterwards == afterwards && r->times != 0 &&

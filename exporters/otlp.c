@@ -99,10 +99,6 @@ static void otlp_validate(void *config, const struct conf_node *node, struct con
 	option_blocks_check_queue(&conf->queue, node, "sending_queue", errs, path);
 	option_blocks_check_tls(t, node, "tls", errs, path);
 	option_blocks_check_tls_names(t, node, "tls", errs, path);
-	if (t->cert_pem[0] != '\0' || t->key_pem[0] != '\0' || t->ca_pem[0] != '\0')
-		conf_error_at(errs, node, path, "tls",
-			      "write it to a file and use cert_file, key_file, ca_file",
-			      "certificates inside the configuration are not in Spanmill yet");
 }
 
 /* ---- answers ---- */
@@ -237,12 +233,9 @@ static void otlp_consume(struct component *c, struct batch *b)
 
 /* ---- life ---- */
 
-static int make_tls(struct otlp_state *st, const struct grpc_client_options *o, struct err *err)
+static int make_tls(struct component *c, const struct grpc_client_options *o, struct err *err)
 {
-	static const char *const versions[] = {
-		[TLS_VERSION_DEFAULT] = NULL, [TLS_VERSION_1_0] = "1.0", [TLS_VERSION_1_1] = "1.1",
-		[TLS_VERSION_1_2] = "1.2",    [TLS_VERSION_1_3] = "1.3",
-	};
+	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 	const struct tls_common_options *t = &o->tls.common;
 	bool plain, secure;
 
@@ -250,12 +243,16 @@ static int make_tls(struct otlp_state *st, const struct grpc_client_options *o, 
 	if (plain || (o->tls.insecure && !secure))
 		return 0;
 	st->tls = tls_new_client(
-		&(struct tls_settings){ .ca_file = t->ca_file,
+		&(struct tls_settings){ .what = c->id,
+					.ca_file = t->ca_file,
 					.cert_file = t->cert_file,
 					.key_file = t->key_file,
+					.ca_pem = t->ca_pem,
+					.cert_pem = t->cert_pem,
+					.key_pem = t->key_pem,
 					.server_name = o->tls.server_name_override,
-					.min_version = versions[t->min_version],
-					.max_version = versions[t->max_version],
+					.min_version = tls_version_name(t->min_version),
+					.max_version = tls_version_name(t->max_version),
 					.alpn = "h2",
 					.insecure_skip_verify = o->tls.insecure_skip_verify,
 					.system_ca_too = t->include_system_ca_certs_pool,
@@ -320,7 +317,7 @@ static int otlp_start(struct component *c, struct err *err)
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 
 	make_headers(st, &conf->client.headers);
-	if (make_tls(st, &conf->client, err) < 0)
+	if (make_tls(c, &conf->client, err) < 0)
 		return err_wrap(err, "tls");
 	st->loop = component_loop(c, atomic_fetch_add(&turn, 1) % component_n_loops(c));
 	loop_call(st->loop, start_on_loop, c);

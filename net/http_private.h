@@ -5,6 +5,7 @@
  *   http_server.c   the daemon on its loop: driving, connections and their deadlines, drain, stop
  *   http_upload.c   libmicrohttpd's access handler: checks, body, limits, inflation, handler
  *   http_request.c  the request object: what was received, how it is answered
+ *   http_tls.c      TLS in front of libmicrohttpd
  *
  * An exchange goes  BEGIN -> READ -> HANDLER [-> HELD] -> ANSWERED,  or, refused before the end of
  * its body,  BEGIN|READ -> DISCARD -> ANSWERED;  and to GONE from anywhere. The order of
@@ -50,6 +51,7 @@ struct http_server {
 	unsigned n_conns, n_held;
 	uint64_t n_closed;
 	struct http_lingers lingers;
+	struct http_tls *tls; /* NULL: plain */
 	uv_poll_t poll;       /* libmicrohttpd's epoll descriptor */
 	uv_timer_t timer;     /* libmicrohttpd's timeout */
 	uv_prepare_t prepare; /* drives once before the loop sleeps, when `dirty` */
@@ -127,7 +129,25 @@ void http_conn_phase(struct http_conn *c, enum http_phase phase, uint64_t ms);
 /* Watch a held connection for the client's end of file, and stop watching. */
 void http_conn_watch(struct http_conn *c);
 void http_conn_unwatch(struct http_conn *c);
+/* Make room: close the connection that was between requests for longest. False: none was. */
+bool http_server_close_idlest(struct http_server *s);
+/* One of s->open_handles is closed: the last frees the server. */
+void http_server_handle_closed(struct http_server *s);
 /* Something was resumed or shut down outside of libmicrohttpd: drive before the loop sleeps. */
 void http_server_dirty(struct http_server *s);
+
+/* ---- http_tls.c ---- */
+
+/* Accept on listen_fd (borrowed; -1: nobody) and hand over to s what did its handshake with
+ * s->settings.tls. Its memory goes with free once s->open_handles are closed. */
+struct http_tls *http_tls_new(struct http_server *s, int listen_fd);
+/* Is no connection open, no handshake under way? NULL is empty. */
+bool http_tls_is_empty(const struct http_tls *front);
+/* No more newcomers; handshakes are given a moment. NULL is fine, here and below. */
+void http_tls_drain(struct http_tls *front);
+/* Move what libmicrohttpd has written, without a turn of the loop. */
+void http_tls_pump(struct http_tls *front);
+/* Drop every connection. */
+void http_tls_close(struct http_tls *front);
 
 #endif

@@ -19,6 +19,7 @@
 #include "base/budget.h"
 #include "net/http_request.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 #include <sys/socket.h>
 
@@ -47,7 +48,10 @@ struct http_settings {
 	uint32_t hold_timeout_ms;        /* from the complete request to the answer */
 	uint32_t write_timeout_ms;       /* from the answer to its last byte */
 	uint32_t idle_timeout_ms;        /* between requests */
+	uint32_t handshake_timeout_ms;   /* of TLS */
 	unsigned max_connections;        /* more make the idlest one go */
+	unsigned max_handshakes;         /* of TLS, at a time; more make the oldest one go */
+	struct tls *tls;                 /* NULL: plain; borrowed. ALPN: http/1.1 */
 	size_t connection_memory;        /* of libmicrohttpd per connection; bounds the headers */
 	struct budget *budget;           /* may be NULL */
 	http_error_fn error;             /* NULL: text/plain */
@@ -58,7 +62,8 @@ struct http_settings {
 	{                                                                                          \
 		.max_body = 20 * MIB, .read_header_timeout_ms = 60000, .body_timeout_ms = 60000,   \
 		.hold_timeout_ms = 5000, .write_timeout_ms = 60000, .idle_timeout_ms = 120000,     \
-		.max_connections = 4096, .connection_memory = 32768                                \
+		.handshake_timeout_ms = 10000, .max_connections = 4096, .max_handshakes = 256,     \
+		.connection_memory = 32768                                                         \
 	}
 
 struct http_server;
@@ -70,7 +75,7 @@ struct http_server *http_server_new(struct loop *loop, int listen_fd,
 				    const struct http_settings *settings,
 				    const struct http_route *routes, size_t n_routes,
 				    struct err *err);
-/* Serve a connected socket that came another way (after a TLS handshake); takes fd. Loop thread. */
+/* Serve a connected socket that came another way, as plain text; takes fd. Loop thread. */
 int http_server_add(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
 		    struct err *err);
 /* Stop accepting, close idle connections, answer what runs with Connection: close; calls fn once no

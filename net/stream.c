@@ -31,7 +31,7 @@ static void arm(struct stream *s)
 	if (s->closing)
 		return;
 	/* A paused reader must not stop the handshake that its own write waits for. */
-	if (!s->paused || (s->tls != NULL && tls_conn_write_wants_read(s->tls)))
+	if ((!s->paused && !s->ended) || (s->tls != NULL && tls_conn_write_wants_read(s->tls)))
 		want |= UV_READABLE;
 	/* TLS says itself: a blocked write may be waiting for the peer's half of a handshake. */
 	if (s->tls != NULL ? tls_conn_wants_write(s->tls) || (!s->paused && has_hidden(s))
@@ -106,7 +106,9 @@ ssize_t stream_read(struct stream *s, uint8_t *to, size_t n, struct err *err)
 		else if (rc < 0)
 			err_errno(err, "connection: read");
 	}
-	if (rc < 0)
+	if (rc < 0 && err != NULL && err->kind == ERR_NONE)
+		s->ended = true;
+	else if (rc < 0)
 		s->dead = true;
 	arm(s);
 	return rc;
@@ -203,7 +205,7 @@ static void polled(uv_poll_t *p, int status, int events)
 	/* A TLS handshake may need a read before a write goes through. */
 	if (was_blocked && flush(s) < 0)
 		readable = true; /* the reader finds the error */
-	if (!s->paused && (readable || has_hidden(s)))
+	if (!s->paused && !s->ended && (readable || has_hidden(s)))
 		s->ready(s, true);
 	if (!s->closing && was_blocked && !stream_is_blocked(s))
 		s->ready(s, false);
@@ -219,6 +221,13 @@ bool stream_is_blocked(const struct stream *s)
 size_t stream_pending(const struct stream *s)
 {
 	return s->pending.cap;
+}
+
+void stream_end(struct stream *s)
+{
+	if (s->tls != NULL)
+		tls_conn_end(s->tls);
+	shutdown(s->fd, SHUT_WR);
 }
 
 void stream_pause(struct stream *s, bool paused)

@@ -26,6 +26,7 @@ struct stream {
 	int events;  /* what the poll is armed for */
 	bool paused; /* do not ask for readable */
 	bool dead;   /* an error was reported; nothing more goes in or out */
+	bool ended;  /* the peer said its last; writing still works */
 	bool closing;
 	void (*ready)(struct stream *s, bool readable); /* readable, or no longer blocked */
 	void (*closed)(struct stream *s);
@@ -44,6 +45,9 @@ int stream_write(struct stream *s, const struct iovec *iov, size_t n, struct err
 bool stream_is_blocked(const struct stream *s);
 /* Bytes of memory that what waits takes. */
 size_t stream_pending(const struct stream *s);
+/* Say to the peer that nothing more comes: TLS's goodbye, and the end of our sending half. Once,
+ * when nothing is pending. */
+void stream_end(struct stream *s);
 /* Stop or go on asking for readable. */
 void stream_pause(struct stream *s, bool paused);
 /* Close; `closed` is called on a later turn, after which the memory may go. Only once. */

@@ -31,10 +31,16 @@ struct tls {
 	unsigned char alpn[16]; /* one length-prefixed name; [0] = 0 when none */
 	bool is_server;
 	pthread_mutex_t lock;
-	SSL_CTX *ctx;          /* lock; what was made of the files when they were read last */
-	uint64_t loaded_ns;    /* lock; monotonic */
-	struct stat client_ca; /* lock; of that file then */
+	SSL_CTX *ctx;            /* lock; what was made of the files when they were read last */
+	uint64_t loaded_ns;      /* lock; monotonic */
+	struct stat client_ca;   /* lock; of that file then */
+	struct err failed;       /* lock; why the last reading gave nothing, as it was logged */
+	struct tls *next, *prev; /* all_lock */
 };
+
+/* Every one of the process, for tls_reload_all. Taken before a struct tls's own lock. */
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct tls *all;
 
 struct tls_conn {
 	struct tls *tls;
@@ -50,6 +56,11 @@ struct tls_conn {
 static bool is_set(const char *s)
 {
 	return s != NULL && s[0] != '\0';
+}
+
+static bool is_pair_set(const char *file, const char *pem)
+{
+	return is_set(file) || is_set(pem);
 }
 
 /* Fill err with OpenSSL's first reason, and empty its queue. Returns -1. */
@@ -101,19 +112,84 @@ static int set_versions(SSL_CTX *ctx, const struct tls_settings *c, struct err *
 	return 0;
 }
 
+/* The certificate and its chain out of a text, as SSL_CTX_use_certificate_chain_file does it. */
+static int use_chain(SSL_CTX *ctx, const char *pem)
+{
+	BIO *in = BIO_new_mem_buf(pem, -1);
+	X509 *x = in != NULL ? PEM_read_bio_X509_AUX(in, NULL, NULL, NULL) : NULL;
+	int rc = x != NULL ? SSL_CTX_use_certificate(ctx, x) : 0;
+
+	X509_free(x);
+	while (rc == 1 && (x = PEM_read_bio_X509(in, NULL, NULL, NULL)) != NULL)
+		if ((rc = SSL_CTX_add0_chain_cert(ctx, x)) != 1)
+			X509_free(x);
+	/* "No start line" is the end. */
+	if (rc == 1)
+		ERR_clear_error();
+	BIO_free(in);
+	return rc;
+}
+
+/* A key behind a password would make OpenSSL ask for it on the terminal. */
+static int no_password(char *to, int size, int rwflag, void *arg)
+{
+	(void)to;
+	(void)size;
+	(void)rwflag;
+	(void)arg;
+	return -1;
+}
+
+static int use_key(SSL_CTX *ctx, const char *pem)
+{
+	BIO *in = BIO_new_mem_buf(pem, -1);
+	EVP_PKEY *key = in != NULL ? PEM_read_bio_PrivateKey(in, NULL, no_password, NULL) : NULL;
+	int rc = key != NULL ? SSL_CTX_use_PrivateKey(ctx, key) : 0;
+
+	EVP_PKEY_free(key);
+	BIO_free(in);
+	return rc;
+}
+
+/* Authorities out of a text; none in it is an error. */
+static int trust_pem(SSL_CTX *ctx, const char *pem)
+{
+	BIO *in = BIO_new_mem_buf(pem, -1);
+	X509 *x;
+	int n = 0;
+
+	while (in != NULL && (x = PEM_read_bio_X509_AUX(in, NULL, NULL, NULL)) != NULL) {
+		n += X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), x) == 1;
+		X509_free(x);
+	}
+	if (n > 0)
+		ERR_clear_error();
+	BIO_free(in);
+	return n > 0;
+}
+
 static int load_identity(SSL_CTX *ctx, const struct tls_settings *c, struct err *err)
 {
-	if (is_set(c->cert_file) != is_set(c->key_file))
+	bool cert = is_pair_set(c->cert_file, c->cert_pem);
+	bool key = is_pair_set(c->key_file, c->key_pem);
+
+	if (cert != key)
 		return err_set(err, ERR_CONFIG, "tls: cert_file and key_file go together");
-	if (!is_set(c->cert_file))
+	if (!cert)
 		return 0;
-	if (SSL_CTX_use_certificate_chain_file(ctx, c->cert_file) != 1)
+	SSL_CTX_set_default_passwd_cb(ctx, no_password);
+	if (is_set(c->cert_file) && SSL_CTX_use_certificate_chain_file(ctx, c->cert_file) != 1)
 		return fail(err, ERR_CONFIG, "cert_file", c->cert_file);
-	if (SSL_CTX_use_PrivateKey_file(ctx, c->key_file, SSL_FILETYPE_PEM) != 1)
+	if (!is_set(c->cert_file) && use_chain(ctx, c->cert_pem) != 1)
+		return fail(err, ERR_CONFIG, "cert_pem", NULL);
+	if (is_set(c->key_file) &&
+	    SSL_CTX_use_PrivateKey_file(ctx, c->key_file, SSL_FILETYPE_PEM) != 1)
 		return fail(err, ERR_CONFIG, "key_file", c->key_file);
+	if (!is_set(c->key_file) && use_key(ctx, c->key_pem) != 1)
+		return fail(err, ERR_CONFIG, "key_pem", NULL);
 	if (SSL_CTX_check_private_key(ctx) != 1)
 		return fail(err, ERR_CONFIG, "the key does not fit the certificate: key_file",
-			    c->key_file);
+			    is_set(c->key_file) ? c->key_file : NULL);
 	return 0;
 }
 
@@ -238,7 +314,9 @@ static int trust_as_client(struct tls *t, SSL_CTX *ctx, struct err *err)
 		SSL_CTX_set_alpn_protos(ctx, t->alpn, t->alpn[0] + 1U);
 	if (is_set(c->ca_file) && SSL_CTX_load_verify_locations(ctx, c->ca_file, NULL) != 1)
 		return fail(err, ERR_CONFIG, "ca_file", c->ca_file);
-	if (!is_set(c->ca_file) || c->system_ca_too)
+	if (is_set(c->ca_pem) && !trust_pem(ctx, c->ca_pem))
+		return fail(err, ERR_CONFIG, "ca_pem", NULL);
+	if (!is_pair_set(c->ca_file, c->ca_pem) || c->system_ca_too)
 		SSL_CTX_set_default_verify_paths(ctx);
 	SSL_CTX_set_verify(ctx, c->insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
 	return 0;
@@ -248,14 +326,18 @@ static int trust_as_server(struct tls *t, SSL_CTX *ctx, struct err *err)
 {
 	const struct tls_settings *c = &t->c;
 
-	if (!is_set(c->cert_file))
+	if (!is_pair_set(c->cert_file, c->cert_pem))
 		return err_set(err, ERR_CONFIG, "tls: a server needs cert_file and key_file");
 	if (t->alpn[0] > 0)
 		SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, t);
+	/* Without it OpenSSL fails the handshake of a client that resumes with a certificate. */
+	SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"spanmill", 8);
 	if (!is_set(c->client_ca_file))
 		return 0;
 	if (SSL_CTX_load_verify_locations(ctx, c->client_ca_file, NULL) != 1)
 		return fail(err, ERR_CONFIG, "client_ca_file", c->client_ca_file);
+	/* The names that clients choose their certificate by. */
+	SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(c->client_ca_file));
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	return 0;
 }
@@ -305,6 +387,10 @@ static void free_list(const char *const *v, size_t n)
 static void copy_settings(struct tls_settings *to, const struct tls_settings *c)
 {
 	*to = *c;
+	to->what = copy(c->what);
+	to->ca_pem = copy(c->ca_pem);
+	to->cert_pem = copy(c->cert_pem);
+	to->key_pem = copy(c->key_pem);
 	to->ca_file = copy(c->ca_file);
 	to->cert_file = copy(c->cert_file);
 	to->key_file = copy(c->key_file);
@@ -319,13 +405,25 @@ static void copy_settings(struct tls_settings *to, const struct tls_settings *c)
 
 static void free_settings(struct tls_settings *c)
 {
-	const char *const v[] = { c->ca_file,     c->cert_file,   c->key_file,   c->client_ca_file,
-				  c->server_name, c->min_version, c->max_version };
+	const char *const v[] = { c->ca_file,     c->cert_file,   c->key_file,    c->client_ca_file,
+				  c->server_name, c->min_version, c->max_version, c->what,
+				  c->ca_pem,      c->cert_pem };
 
+	if (c->key_pem != NULL)
+		OPENSSL_cleanse((void *)(uintptr_t)c->key_pem, strlen(c->key_pem));
+	free((void *)(uintptr_t)c->key_pem);
 	for (size_t i = 0; i < COUNT_OF(v); i++)
 		free((void *)(uintptr_t)v[i]);
 	free_list(c->ciphers, c->n_ciphers);
 	free_list(c->groups, c->n_groups);
+}
+
+static bool is_another(SSL_CTX *old, SSL_CTX *ctx)
+{
+	const X509 *a = old != NULL ? SSL_CTX_get0_certificate(old) : NULL;
+	const X509 *b = SSL_CTX_get0_certificate(ctx);
+
+	return a != NULL && b != NULL && X509_cmp(a, b) != 0;
 }
 
 /* The lock held, or nobody else there yet. -1: what was read before stays. */
@@ -341,6 +439,8 @@ static int load(struct tls *t, struct err *err)
 	ctx = make_context(t, err);
 	if (ctx == NULL)
 		return -1;
+	if (is_another(t->ctx, ctx))
+		log_info("a new certificate is in use", "of", is_set(t->c.what) ? t->c.what : "");
 	SSL_CTX_free(t->ctx);
 	t->ctx = ctx;
 	return 0;
@@ -359,20 +459,70 @@ static bool has_changed(const struct tls *t)
 		now.st_size != t->client_ca.st_size || now.st_ino != t->client_ca.st_ino);
 }
 
+/* Read again; what is no good is said once, however often it is tried. The lock held. */
+static int load_again(struct tls *t)
+{
+	struct err err = ERR_INIT;
+
+	if (load(t, &err) == 0) {
+		err_clear(&t->failed);
+		return 0;
+	}
+	if (t->failed.kind == ERR_NONE || strcmp(t->failed.msg, err.msg) != 0)
+		log_warn("certificates could not be read again, the old ones stay", "of",
+			 is_set(t->c.what) ? t->c.what : "", "error", err.msg);
+	t->failed = err;
+	return -1;
+}
+
 /* A new reference. */
 static SSL_CTX *context_now(struct tls *t)
 {
-	struct err err = ERR_INIT;
 	SSL_CTX *ctx;
 
 	pthread_mutex_lock(&t->lock);
-	if (has_changed(t) && load(t, &err) < 0)
-		log_warn("certificates could not be read again, the old ones stay", "error",
-			 err.msg);
+	if (has_changed(t))
+		load_again(t);
 	ctx = t->ctx;
 	SSL_CTX_up_ref(ctx);
 	pthread_mutex_unlock(&t->lock);
 	return ctx;
+}
+
+unsigned tls_reload_all(void)
+{
+	unsigned n_failed = 0;
+
+	pthread_mutex_lock(&all_lock);
+	for (struct tls *t = all; t != NULL; t = t->next) {
+		pthread_mutex_lock(&t->lock);
+		n_failed += load_again(t) < 0;
+		pthread_mutex_unlock(&t->lock);
+	}
+	pthread_mutex_unlock(&all_lock);
+	return n_failed;
+}
+
+static void list_add(struct tls *t)
+{
+	pthread_mutex_lock(&all_lock);
+	t->next = all;
+	if (all != NULL)
+		all->prev = t;
+	all = t;
+	pthread_mutex_unlock(&all_lock);
+}
+
+static void list_remove(struct tls *t)
+{
+	pthread_mutex_lock(&all_lock);
+	if (t->prev != NULL)
+		t->prev->next = t->next;
+	else if (all == t)
+		all = t->next;
+	if (t->next != NULL)
+		t->next->prev = t->prev;
+	pthread_mutex_unlock(&all_lock);
 }
 
 static struct tls *tls_new(const struct tls_settings *c, bool is_server, struct err *err)
@@ -388,8 +538,10 @@ static struct tls *tls_new(const struct tls_settings *c, bool is_server, struct 
 	t->alpn[0] = (unsigned char)n;
 	if (n > 0)
 		memcpy(t->alpn + 1, c->alpn, n);
-	if (load(t, err) == 0)
+	if (load(t, err) == 0) {
+		list_add(t);
 		return t;
+	}
 	tls_free(t);
 	return NULL;
 }
@@ -408,6 +560,7 @@ void tls_free(struct tls *t)
 {
 	if (t == NULL || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	list_remove(t);
 	SSL_CTX_free(t->ctx);
 	pthread_mutex_destroy(&t->lock);
 	free_settings(&t->c);
@@ -462,9 +615,8 @@ void tls_conn_free(struct tls_conn *c)
 {
 	if (c == NULL)
 		return;
-	if (c->ssl != NULL && !c->failed && SSL_is_init_finished(c->ssl))
-		SSL_shutdown(c->ssl);
-	ERR_clear_error();
+	if (c->ssl != NULL)
+		tls_conn_end(c);
 	SSL_free(c->ssl);
 	tls_free(c->tls);
 	free(c);
@@ -493,7 +645,9 @@ static ssize_t outcome(struct tls_conn *c, int rc, bool *wants_write, struct err
 	*wants_write = why == SSL_ERROR_WANT_WRITE;
 	if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
 		return 0;
-	c->failed = true;
+	/* Its goodbye ends one direction only. */
+	c->failed = why != SSL_ERROR_ZERO_RETURN;
+	err_clear(&c->why);
 	set_why(c, why, saved_errno);
 	ERR_clear_error();
 	if (err != NULL)
@@ -525,6 +679,19 @@ static ssize_t failed_before(const struct tls_conn *c, struct err *err)
 	if (err != NULL)
 		*err = c->why;
 	return -1;
+}
+
+int tls_conn_handshake(struct tls_conn *c, struct err *err)
+{
+	int rc;
+
+	if (c->failed)
+		return (int)failed_before(c, err);
+	errno = 0;
+	ERR_clear_error();
+	c->read_wants_write = false;
+	rc = SSL_do_handshake(c->ssl);
+	return rc == 1 ? 1 : (int)outcome(c, rc, &c->read_wants_write, err);
 }
 
 ssize_t tls_conn_read(struct tls_conn *c, uint8_t *to, size_t n, struct err *err)
@@ -569,6 +736,14 @@ ssize_t tls_conn_write(struct tls_conn *c, const uint8_t *from, size_t n, struct
 		return -1;
 	rc = SSL_write(c->ssl, from, (int)MIN(n, (size_t)INT32_MAX));
 	return rc <= 0 ? write_outcome(c, rc, err) : rc;
+}
+
+void tls_conn_end(struct tls_conn *c)
+{
+	ERR_clear_error();
+	if (!c->failed && SSL_is_init_finished(c->ssl))
+		SSL_shutdown(c->ssl);
+	ERR_clear_error();
 }
 
 bool tls_conn_has_pending(const struct tls_conn *c)

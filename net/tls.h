@@ -22,9 +22,12 @@ struct tls_conn;
 
 /* NULL or "" = not set. Strings are borrowed until tls_new_* returns. */
 struct tls_settings {
-	const char *ca_file;        /* PEM; client: the server's CA (default: the system's) */
-	const char *cert_file;      /* PEM chain; required for a server */
-	const char *key_file;       /* PEM */
+	const char *what;      /* for the log: whose certificates, "otlp/in protocols.http" */
+	const char *ca_file;   /* PEM; client: the server's CA (default: the system's) */
+	const char *cert_file; /* PEM chain; required for a server */
+	const char *key_file;  /* PEM */
+	const char *ca_pem;    /* instead of the files: their content */
+	const char *cert_pem, *key_pem;
 	const char *client_ca_file; /* server: ask for and verify client certificates */
 	const char *server_name;    /* client: verify this name instead of the address */
 	const char *min_version;    /* "1.0" to "1.3"; default "1.2" */
@@ -51,13 +54,23 @@ struct tls *tls_new_server(const struct tls_settings *c, struct err *err);
 /* Connections stay valid. NULL is fine. */
 void tls_free(struct tls *t);
 
+/* Read the files of every struct tls of the process again, now (SIGHUP). New connections get what
+ * was read; where something is no good the old stays in force, which is logged, once for each
+ * reason. Connections are not touched. Any thread; reads files. The number that failed. */
+unsigned tls_reload_all(void);
+
 /* A connection on fd, which stays the caller's. Client: `host` is what the certificate must be for
  * (unless server_name is set) and goes into SNI when it is a name. The handshake happens inside
  * tls_conn_read and tls_conn_write. */
 struct tls_conn *tls_conn_new(struct tls *t, int fd, const char *host, struct err *err);
 /* Says goodbye when the descriptor takes it at once. NULL is fine. */
 void tls_conn_free(struct tls_conn *c);
-/* Bytes, 0 when it must wait for the descriptor, -1 at the end (err NONE) or on an error. */
+/* Say goodbye (close_notify) when the descriptor takes it at once; then only read. */
+void tls_conn_end(struct tls_conn *c);
+/* Go on with the handshake, reading nothing else: 1 done, 0 wait for the descriptor, -1. */
+int tls_conn_handshake(struct tls_conn *c, struct err *err);
+/* Bytes, 0 when it must wait for the descriptor, -1 at the end (err NONE; writing still works) or
+ * on an error. */
 ssize_t tls_conn_read(struct tls_conn *c, uint8_t *to, size_t n, struct err *err);
 ssize_t tls_conn_write(struct tls_conn *c, const uint8_t *from, size_t n, struct err *err);
 /* Does it hold bytes that a read would give without the descriptor? */

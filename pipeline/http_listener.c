@@ -29,6 +29,7 @@ struct http_listener {
 	const struct http_server_options *options;
 	const struct http_listener_setup *setup; /* during http_listener_start */
 	struct listener sockets;
+	struct tls *tls; /* NULL: plain */
 	struct share *shares;
 	unsigned n;
 	_Atomic unsigned n_drained;
@@ -52,6 +53,7 @@ static struct http_settings settings_of(const struct http_listener *l, struct co
 	s.idle_timeout_ms = o->keep_alives_enabled ? ms_of(o->idle_timeout_ns) : NOT_KEPT_MS;
 	s.hold_timeout_ms = l->setup->hold_timeout_ms;
 	s.budget = component_budget(c);
+	s.tls = l->tls;
 	s.error = l->setup->error;
 	return s;
 }
@@ -102,8 +104,9 @@ struct http_listener *http_listener_start(struct component *c, const struct http
 
 	l->options = o;
 	l->setup = setup;
-	if (listener_open(&l->sockets, c, o->endpoint, o->transport, n, "Starting HTTP server",
-			  err) < 0)
+	if (listener_tls(c, o->tls_on, &o->tls, "HTTP", "http/1.1", &l->tls, err) < 0 ||
+	    listener_open(&l->sockets, c, o->endpoint, o->transport, o->tls_on, n,
+			  "Starting HTTP server", err) < 0)
 		goto fail;
 	l->shares = xcalloc(n, sizeof(*l->shares));
 	while (l->n < n) {
@@ -149,6 +152,7 @@ void http_listener_free(struct http_listener *l)
 	for (unsigned i = 0; i < l->n; i++)
 		loop_call(l->shares[i].site.loop, free_on_loop, &l->shares[i]);
 	listener_close(&l->sockets);
+	tls_free(l->tls);
 	free(l->shares);
 	free(l);
 }
@@ -196,9 +200,9 @@ void http_listener_check(const struct http_server_options *o, const struct conf_
 
 	snprintf(key, sizeof(key), "%sendpoint", section);
 	listener_check(o->endpoint, o->transport, node, key, errs, yaml_path);
+	snprintf(key, sizeof(key), "%stls", section);
 	if (o->tls_on)
-		not_yet(section, "tls", "put a proxy that ends TLS in front, or use OTLP/gRPC",
-			node, errs, yaml_path);
+		listener_check_tls(&o->tls, node, key, errs, yaml_path);
 	if (o->cors.allowed_origins.n > 0)
 		not_yet(section, "cors", "put a proxy that answers CORS in front", node, errs,
 			yaml_path);

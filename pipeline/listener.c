@@ -41,7 +41,8 @@ static bool is_local(const struct sockaddr_storage *sa)
 	return true;
 }
 
-static void announce(const struct listener *l, const struct component *c, const char *sentence)
+static void announce(const struct listener *l, const struct component *c, bool has_tls,
+		     const char *sentence)
 {
 	struct sockaddr_storage sa = { 0 };
 	socklen_t n = sizeof(sa);
@@ -51,13 +52,18 @@ static void announce(const struct listener *l, const struct component *c, const 
 		return;
 	listen_format((struct sockaddr *)&sa, text);
 	log_info(sentence, "component", c->id, "endpoint", text);
-	if (!is_local(&sa))
+	if (is_local(&sa))
+		return;
+	if (has_tls)
 		log_info("this endpoint is open to other machines", "component", c->id, "endpoint",
 			 text);
+	else
+		log_warn("this endpoint is open to other machines, without TLS", "component", c->id,
+			 "endpoint", text);
 }
 
 int listener_open(struct listener *l, struct component *c, const char *endpoint, int transport,
-		  unsigned n, const char *sentence, struct err *err)
+		  bool has_tls, unsigned n, const char *sentence, struct err *err)
 {
 	l->endpoint = address(endpoint, transport);
 	l->fds = xcalloc(n, sizeof(*l->fds));
@@ -68,7 +74,7 @@ int listener_open(struct listener *l, struct component *c, const char *endpoint,
 		return -1;
 	}
 	l->n = n;
-	announce(l, c, sentence);
+	announce(l, c, has_tls, sentence);
 	return 0;
 }
 
@@ -91,6 +97,49 @@ void listener_close(struct listener *l)
 	free(l->endpoint);
 	free(l->fds);
 	*l = (struct listener){ NULL, NULL, 0 };
+}
+
+int listener_tls(struct component *c, bool tls_on, const struct tls_server_options *o,
+		 const char *section, const char *alpn, struct tls **tls, struct err *err)
+{
+	const struct tls_common_options *t = &o->common;
+	char *what = NULL;
+
+	if (!tls_on)
+		return 0;
+	what = xasprintf("%s %s", c->id, section);
+	*tls = tls_new_server(
+		&(struct tls_settings){ .what = what,
+					.cert_file = t->cert_file,
+					.key_file = t->key_file,
+					.cert_pem = t->cert_pem,
+					.key_pem = t->key_pem,
+					.client_ca_file = o->client_ca_file,
+					.min_version = tls_version_name(t->min_version),
+					.max_version = tls_version_name(t->max_version),
+					.reload_ns = (uint64_t)t->reload_interval_ns,
+					.client_ca_reload = o->client_ca_file_reload,
+					.ciphers = t->cipher_suites.items,
+					.n_ciphers = t->cipher_suites.n,
+					.groups = t->curve_preferences.items,
+					.n_groups = t->curve_preferences.n,
+					.alpn = alpn },
+		err);
+	free(what);
+	return *tls != NULL ? 0 : -1;
+}
+
+void listener_check_tls(const struct tls_server_options *o, const struct conf_node *node,
+			const char *key, struct conf_errors *errs, const char *yaml_path)
+{
+	const struct tls_common_options *t = &o->common;
+
+	option_blocks_check_tls(t, node, key, errs, yaml_path);
+	option_blocks_check_tls_names(t, node, key, errs, yaml_path);
+	if (t->cert_file[0] == '\0' && t->cert_pem[0] == '\0' && t->key_file[0] == '\0' &&
+	    t->key_pem[0] == '\0')
+		conf_error_at(errs, node, yaml_path, key, "set cert_file and key_file",
+			      "a server needs a certificate");
 }
 
 void listener_check(const char *endpoint, int transport, const struct conf_node *node,

@@ -8,6 +8,7 @@
 #ifndef PIPELINE_LISTENER_H
 #define PIPELINE_LISTENER_H
 
+#include "net/tls.h"
 #include "pipeline/component.h"
 #include "pipeline/option_blocks.h"
 
@@ -18,14 +19,22 @@ struct listener {
 };
 
 /* Listen with n sockets and log `sentence` with the real address; an address beyond this machine is
- * pointed out. `transport` is an enum net_transport. On error nothing stays open. */
+ * pointed out, with a warning when it has no TLS. `transport` is an enum net_transport. On error
+ * nothing stays open. */
 int listener_open(struct listener *l, struct component *c, const char *endpoint, int transport,
-		  unsigned n, const char *sentence, struct err *err);
+		  bool has_tls, unsigned n, const char *sentence, struct err *err);
 /* The i-th descriptor becomes the caller's. */
 int listener_take(struct listener *l, unsigned i);
 /* Close what is open, remove a unix socket's file, free. A zeroed listener is fine. */
 void listener_close(struct listener *l);
 
+/* Server TLS out of the option block; `section` ("HTTP") and the component name it in the log. *tls
+ * stays NULL without a `tls:` block. -1 (err names the file) when something is no good. */
+int listener_tls(struct component *c, bool tls_on, const struct tls_server_options *o,
+		 const char *section, const char *alpn, struct tls **tls, struct err *err);
+/* For validate: the server's `tls:` block at the dotted key `key`. */
+void listener_check_tls(const struct tls_server_options *o, const struct conf_node *node,
+			const char *key, struct conf_errors *errs, const char *yaml_path);
 /* For validate: the endpoint, unless it is a unix socket's path. `key` is its dotted key. */
 void listener_check(const char *endpoint, int transport, const struct conf_node *node,
 		    const char *key, struct conf_errors *errs, const char *yaml_path);

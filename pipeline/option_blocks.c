@@ -417,9 +417,19 @@ void option_blocks_check_tls(const struct tls_common_options *t, const struct co
 			    "min_version must be less than or equal to max_version");
 }
 
-void option_blocks_check_tls_names(const struct tls_common_options *t,
-				   const struct conf_node *node, const char *section,
-				   struct conf_errors *errors, const char *yaml_path)
+const char *tls_version_name(int version)
+{
+	static const char *const names[] = {
+		[TLS_VERSION_DEFAULT] = NULL, [TLS_VERSION_1_0] = "1.0", [TLS_VERSION_1_1] = "1.1",
+		[TLS_VERSION_1_2] = "1.2",    [TLS_VERSION_1_3] = "1.3",
+	};
+
+	return names[version];
+}
+
+void option_blocks_check_tls_names(const struct tls_common_options *t, const struct conf_node *node,
+				   const char *section, struct conf_errors *errors,
+				   const char *yaml_path)
 {
 	char what[200];
 

@@ -207,11 +207,13 @@ void option_blocks_check_queue(const struct queue_options *q, const struct conf_
 void option_blocks_check_tls(const struct tls_common_options *t, const struct conf_node *node,
 			     const char *section, struct conf_errors *errors,
 			     const char *yaml_path);
+/* An enum tls_version as net/tls.h takes it; NULL for the default. */
+const char *tls_version_name(int version);
 /* The names in cipher_suites and curve_preferences: those that net/tls.h knows. Not for librdkafka.
  */
-void option_blocks_check_tls_names(const struct tls_common_options *t,
-				   const struct conf_node *node, const char *section,
-				   struct conf_errors *errors, const char *yaml_path);
+void option_blocks_check_tls_names(const struct tls_common_options *t, const struct conf_node *node,
+				   const char *section, struct conf_errors *errors,
+				   const char *yaml_path);
 /* host:port with a port 1..65535 (0 is allowed when the key is a listener's); reports at `key` of
  * node. 0 or -1. */
 int option_blocks_check_endpoint(const char *endpoint, bool is_listener,

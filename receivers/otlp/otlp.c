@@ -44,20 +44,10 @@ static void check_grpc(const struct otlp_config *conf, const struct conf_node *n
 		       struct conf_errors *errs, const char *path)
 {
 	const struct grpc_server_options *g = &conf->grpc;
-	const struct tls_common_options *t = &g->tls.common;
 
 	listener_check(g->endpoint, g->transport, node, "protocols.grpc.endpoint", errs, path);
-	if (!g->tls_on)
-		return;
-	option_blocks_check_tls(t, node, "protocols.grpc.tls", errs, path);
-	option_blocks_check_tls_names(t, node, "protocols.grpc.tls", errs, path);
-	if (t->cert_pem[0] != '\0' || t->key_pem[0] != '\0' || t->ca_pem[0] != '\0')
-		conf_error_at(errs, node, path, "protocols.grpc.tls",
-			      "write it to a file and use cert_file, key_file, ca_file",
-			      "certificates inside the configuration are not in Spanmill yet");
-	if (t->cert_file[0] == '\0' || t->key_file[0] == '\0')
-		conf_error_at(errs, node, path, "protocols.grpc.tls", "set cert_file and key_file",
-			      "a server needs a certificate");
+	if (g->tls_on)
+		listener_check_tls(&g->tls, node, "protocols.grpc.tls", errs, path);
 }
 
 static void otlp_validate(void *config, const struct conf_node *node, struct conf_errors *errs,

@@ -146,34 +146,6 @@ static void fill_settings(struct otlp_grpc *g, struct component *c)
 	};
 }
 
-static int make_tls(struct otlp_grpc *g, const struct grpc_server_options *o, struct err *err)
-{
-	static const char *const versions[] = {
-		[TLS_VERSION_DEFAULT] = NULL, [TLS_VERSION_1_0] = "1.0", [TLS_VERSION_1_1] = "1.1",
-		[TLS_VERSION_1_2] = "1.2",    [TLS_VERSION_1_3] = "1.3",
-	};
-	const struct tls_common_options *t = &o->tls.common;
-
-	if (!o->tls_on)
-		return 0;
-	g->tls = tls_new_server(
-		&(struct tls_settings){ .ca_file = t->ca_file,
-					.cert_file = t->cert_file,
-					.key_file = t->key_file,
-					.client_ca_file = o->tls.client_ca_file,
-					.min_version = versions[t->min_version],
-					.max_version = versions[t->max_version],
-					.reload_ns = (uint64_t)t->reload_interval_ns,
-					.client_ca_reload = o->tls.client_ca_file_reload,
-					.ciphers = t->cipher_suites.items,
-					.n_ciphers = t->cipher_suites.n,
-					.groups = t->curve_preferences.items,
-					.n_groups = t->curve_preferences.n,
-					.alpn = "h2" },
-		err);
-	return g->tls != NULL ? 0 : -1;
-}
-
 static void start_on_loop(void *arg)
 {
 	struct share *sh = arg;
@@ -204,8 +176,9 @@ struct otlp_grpc *otlp_grpc_start(struct component *c, struct err *err)
 	struct otlp_grpc *g = xcalloc(1, sizeof(*g));
 	unsigned n = component_n_loops(c);
 
-	if (make_tls(g, o, err) < 0 || listener_open(&g->sockets, c, o->endpoint, o->transport, n,
-						     "Starting GRPC server", err) < 0)
+	if (listener_tls(c, o->tls_on, &o->tls, "gRPC", "h2", &g->tls, err) < 0 ||
+	    listener_open(&g->sockets, c, o->endpoint, o->transport, o->tls_on, n,
+			  "Starting GRPC server", err) < 0)
 		goto fail;
 	fill_settings(g, c);
 	g->shares = xcalloc(n, sizeof(*g->shares));

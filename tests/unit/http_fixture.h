@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * http_fixture.h - for test_http_server.c: the server under test and a raw-socket client. Included
- * once, after the headers of the test.
+ * http_fixture.h - for test_http_server.c: the server under test and a raw-socket client, or one of
+ * OpenSSL's with HTTP_OVER_TLS. Included once, after the headers of the test.
  */
 #ifndef TESTS_UNIT_HTTP_FIXTURE_H
 #define TESTS_UNIT_HTTP_FIXTURE_H
+
+#ifdef HTTP_OVER_TLS
+#include "tests/unit/certificates.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+static char cert_path[64], key_path[64];
+static SSL_CTX *client_ctx;
+#endif
 
 /* ---- the server under test ---- */
 
@@ -153,6 +163,13 @@ static void start_with(struct http_settings settings)
 
 	fx.settings = settings;
 	fx.settings.budget = &fx.budget;
+#ifdef HTTP_OVER_TLS
+	fx.settings.tls = tls_new_server(&(struct tls_settings){ .cert_file = cert_path,
+								 .key_file = key_path,
+								 .alpn = "http/1.1" },
+					 &err);
+	assert_non_null(fx.settings.tls);
+#endif
 	fx.budget = (struct budget)BUDGET_INIT(256 << 20);
 	fx.handled = fx.taken = fx.late = 0;
 	fx.gone[0] = fx.gone[1] = fx.gone[2] = 0;
@@ -179,6 +196,7 @@ static void stop(void)
 	loop_stop(fx.loop);
 	loop_free(fx.loop);
 	close(fx.listen_fd);
+	tls_free(fx.settings.tls);
 	for (size_t i = 0; i < fx.n_waiting; i++)
 		http_request_unref(fx.waiting[i]);
 	fx.n_waiting = 0;
@@ -190,6 +208,9 @@ static void stop(void)
 struct client {
 	int fd;
 	struct buf in;
+#ifdef HTTP_OVER_TLS
+	SSL *ssl;
+#endif
 };
 
 struct reply {
@@ -210,11 +231,29 @@ static struct client open_client(void)
 	setsockopt(c.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (connect(c.fd, (struct sockaddr *)&a, sizeof(a)) < 0)
 		fail_msg("connect: %s", strerror(errno));
+#ifdef HTTP_OVER_TLS
+	c.ssl = SSL_new(client_ctx);
+	SSL_set_fd(c.ssl, c.fd);
+	if (SSL_connect(c.ssl) != 1)
+		fail_msg("handshake: %s", ERR_error_string(ERR_get_error(), NULL));
+#endif
 	return c;
+}
+
+/* Nothing more is sent, but read. */
+static void end_sending(struct client *c)
+{
+#ifdef HTTP_OVER_TLS
+	SSL_shutdown(c->ssl);
+#endif
+	shutdown(c->fd, SHUT_WR);
 }
 
 static void close_client(struct client *c)
 {
+#ifdef HTTP_OVER_TLS
+	SSL_free(c->ssl);
+#endif
 	close(c->fd);
 	buf_fini(&c->in);
 }
@@ -223,7 +262,16 @@ static void close_client(struct client *c)
 static int put(struct client *c, const void *p, size_t n)
 {
 	while (n > 0) {
+#ifdef HTTP_OVER_TLS
+		ssize_t done = SSL_write(c->ssl, p, (int)MIN(n, (size_t)1 << 20));
+
+		if (done <= 0 && errno == 0)
+			errno = EPIPE;
+		done = MAX(done, -1);
+		done -= done == 0;
+#else
 		ssize_t done = send(c->fd, p, n, MSG_NOSIGNAL);
+#endif
 
 		if (done < 0)
 			return errno;
@@ -252,7 +300,15 @@ static void put_request(struct client *c, const char *path, const char *headers,
 /* More input: 1, 0 end of file, -1 error. */
 static int fill(struct client *c)
 {
+#ifdef HTTP_OVER_TLS
+	ssize_t n = SSL_read(c->ssl, buf_reserve(&c->in, 65536), 65536);
+
+	/* An end without a goodbye is an error. */
+	if (n <= 0)
+		n = SSL_get_error(c->ssl, (int)n) == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+#else
 	ssize_t n = recv(c->fd, buf_reserve(&c->in, 65536), 65536, 0);
+#endif
 
 	if (n > 0)
 		c->in.n += (size_t)n;

@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -533,7 +534,7 @@ static void *rude_client(void *arg)
 		if (rand_r(&seed) % 3 == 0)
 			usleep((unsigned)rand_r(&seed) % 2000);
 		if (rand_r(&seed) % 3 == 0)
-			shutdown(c.fd, SHUT_WR);
+			end_sending(&c);
 		if (rand_r(&seed) % 2)
 			setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 		close_client(&c);
@@ -595,7 +596,7 @@ static void vanished_client_is_noticed_and_its_answer_dropped(void **state)
 	/* Half-closed clients still get their answer. */
 	c = open_client();
 	put_request(&c, "/hold", "", BYTES_LIT("x"));
-	shutdown(c.fd, SHUT_WR);
+	end_sending(&c);
 	assert_true(wait_until(&fx.gone[HTTP_GONE_CLIENT], 2));
 	http_request_call(fx.waiting[0], complete, NULL);
 	http_request_call(fx.waiting[1], complete, NULL);
@@ -694,6 +695,21 @@ static void stop_in_the_middle_of_uploads(void **state)
 
 /* ---- time and numbers ---- */
 
+static bool has_input(struct client *c)
+{
+#ifdef HTTP_OVER_TLS
+	char one = 0;
+	bool has = false;
+
+	fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) | O_NONBLOCK);
+	has = SSL_peek(c->ssl, &one, 1) > 0;
+	fcntl(c->fd, F_SETFL, fcntl(c->fd, F_GETFL) & ~O_NONBLOCK);
+	return has;
+#else
+	return recv(c->fd, (char[1]){ 0 }, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+#endif
+}
+
 static void slow_senders_are_cut(void **state)
 {
 	struct http_settings set = HTTP_SETTINGS_INIT;
@@ -716,7 +732,7 @@ static void slow_senders_are_cut(void **state)
 		put(&head, "A", 1);
 		put(&body, "A", 1);
 		usleep(20000);
-		if (recv(body.fd, (char[1]){ 0 }, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+		if (has_input(&body))
 			break;
 	}
 	expect(&body, 408, NULL);
@@ -819,7 +835,11 @@ static long rss_kib(void)
 
 static void a_thousand_idle_connections(void **state)
 {
+#ifdef HTTP_OVER_TLS
+	enum { N = 500 }; /* a pair of sockets more each */
+#else
 	enum { N = 1000 }; /* both ends are in this process */
+#endif
 	static struct client c[N];
 	struct rlimit files;
 	long before = 0, fresh = 0, used = 0;
@@ -829,7 +849,7 @@ static void a_thousand_idle_connections(void **state)
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = MIN(files.rlim_max, 4096);
 	setrlimit(RLIMIT_NOFILE, &files);
-	if (files.rlim_cur < 2 * N + 50) {
+	if (files.rlim_cur < 2000 + 50) {
 		printf("skipped: %ld descriptors\n", (long)files.rlim_cur);
 		return;
 	}
@@ -887,8 +907,8 @@ static void idle_connections_make_room(void **state)
 		usleep(1000);
 		loop_call(fx.loop, ask_connections, &open);
 	}
-	assert_in_range(open, 32, 60);
-	assert_true(fx.budget.used < fx.budget.limit / 4);
+	assert_in_range(open, 28, 60); /* 32 whatever the budget says, less one that just left */
+	assert_true(fx.budget.used < fx.budget.limit / (fx.settings.tls != NULL ? 2 : 4));
 	for (size_t i = 0; i < N; i++)
 		close_client(&idle[i]);
 	assert_int_equal(wait_used_below(1), 0);
@@ -961,6 +981,33 @@ static void references_outlive_the_server(void **state)
 	stop();
 }
 
+#ifdef HTTP_OVER_TLS
+#define NAME "https_server"
+
+static int set_up_group(void **state)
+{
+	(void)state;
+	snprintf(cert_path, sizeof(cert_path), "/tmp/test_https.%d.crt", (int)getpid());
+	snprintf(key_path, sizeof(key_path), "/tmp/test_https.%d.key", (int)getpid());
+	make_certificate("IP:127.0.0.1", cert_path, key_path);
+	client_ctx = SSL_CTX_new(TLS_client_method());
+	return SSL_CTX_load_verify_locations(client_ctx, cert_path, NULL) == 1 ? 0 : -1;
+}
+
+static int tear_down_group(void **state)
+{
+	(void)state;
+	unlink(cert_path);
+	unlink(key_path);
+	SSL_CTX_free(client_ctx);
+	return 0;
+}
+#else
+#define NAME "http_server"
+#define set_up_group NULL
+#define tear_down_group NULL
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -990,5 +1037,5 @@ int main(void)
 	};
 
 	signal(SIGPIPE, SIG_IGN);
-	return cmocka_run_group_tests_name("http_server", tests, NULL, NULL);
+	return cmocka_run_group_tests_name(NAME, tests, set_up_group, tear_down_group);
 }

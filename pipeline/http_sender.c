@@ -375,16 +375,6 @@ static const char *or_null(const char *s)
 	return s[0] != '\0' ? s : NULL;
 }
 
-static const char *tls_version_name(int version)
-{
-	static const char *const names[] = {
-		[TLS_VERSION_DEFAULT] = NULL, [TLS_VERSION_1_0] = "1.0", [TLS_VERSION_1_1] = "1.1",
-		[TLS_VERSION_1_2] = "1.2",    [TLS_VERSION_1_3] = "1.3",
-	};
-
-	return names[version];
-}
-
 static struct http_lane *lane_new(const struct http_client_options *o, struct err *err)
 {
 	const struct tls_common_options *t = &o->tls.common;

@@ -206,8 +206,7 @@ bool regex_extract(const struct regex *re, struct bytes text, struct bytes value
 		values[i] = BYTES_EMPTY;
 		/* n is one more than the last group that took part; 0: more than fit. */
 		if ((n == 0 || g < (uint32_t)n) && g < OVECTOR_PAIRS && at[2 * g] != PCRE2_UNSET)
-			values[i] = (struct bytes){ text.p + at[2 * g],
-						    at[2 * g + 1] - at[2 * g] };
+			values[i] = (struct bytes){ text.p + at[2 * g], at[2 * g + 1] - at[2 * g] };
 	}
 	return true;
 }

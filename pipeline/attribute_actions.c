@@ -47,14 +47,10 @@ struct attribute_actions {
 /* ---- options ---- */
 
 static const struct option_choice action_names[] = {
-	{ "insert", ACTION_INSERT },
-	{ "update", ACTION_UPDATE },
-	{ "upsert", ACTION_UPSERT },
-	{ "delete", ACTION_DELETE },
-	{ "hash", ACTION_HASH },
-	{ "extract", ACTION_EXTRACT },
-	{ "convert", ACTION_CONVERT },
-	{ NULL, 0 },
+	{ "insert", ACTION_INSERT },   { "update", ACTION_UPDATE },
+	{ "upsert", ACTION_UPSERT },   { "delete", ACTION_DELETE },
+	{ "hash", ACTION_HASH },       { "extract", ACTION_EXTRACT },
+	{ "convert", ACTION_CONVERT }, { NULL, 0 },
 };
 
 #define A struct attribute_action_options
@@ -145,8 +141,8 @@ static void check_source(struct check *c, const struct attribute_action_options 
 
 static void check_action(struct check *c, const struct attribute_action_options *o)
 {
-	bool by_pattern = (o->action == ACTION_DELETE || o->action == ACTION_HASH) &&
-			  o->pattern[0] != '\0';
+	bool by_pattern =
+		(o->action == ACTION_DELETE || o->action == ACTION_HASH) && o->pattern[0] != '\0';
 
 	if (o->action == ACTION_NONE)
 		say(c, "action", "for example action: insert", "an action is required");
@@ -285,9 +281,7 @@ static size_t hash_input(const struct any_value *v, uint8_t number[8], struct by
 	store_le32(number, (uint32_t)bits);
 	store_le32(number + 4, (uint32_t)(bits >> 32));
 	in->p = number;
-	in->n = v->kind == ANY_BOOL				     ? 1
-		: v->kind == ANY_INT || v->kind == ANY_DOUBLE ? 8
-							      : 0;
+	in->n = v->kind == ANY_BOOL ? 1 : v->kind == ANY_INT || v->kind == ANY_DOUBLE ? 8 : 0;
 	return in->n;
 }
 

@@ -39,8 +39,7 @@ static void write_head(struct batch *b, uint32_t r, struct attr_edit *e, struct 
 		buf_add_bytes(&head, fields[i]);
 	pb_end(&head, mark);
 	buf_add_bytes(&head, buf_bytes(rest));
-	batch_set_resource(b, r,
-			   (struct bytes){ arena_dup(&b->arena, head.p, head.n), head.n });
+	batch_set_resource(b, r, (struct bytes){ arena_dup(&b->arena, head.p, head.n), head.n });
 	buf_fini(&head);
 }
 

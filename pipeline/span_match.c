@@ -30,9 +30,9 @@ struct library_option {
 	bool has_version;
 };
 
-static const struct option_choice match_types[] = {
-	{ "strict", MATCH_STRICT }, { "regexp", MATCH_REGEXP }, { NULL, 0 }
-};
+static const struct option_choice match_types[] = { { "strict", MATCH_STRICT },
+						    { "regexp", MATCH_REGEXP },
+						    { NULL, 0 } };
 
 static const struct option attribute_rows[] = {
 	OPT_STR(struct attribute_option, "key", key, NULL, "Its name; must be there."),

@@ -27,8 +27,7 @@ struct attributes_state {
 static const struct option attributes_options[] = {
 	OPT_LIST(C, "actions", actions, struct attribute_action_options, attribute_action_table,
 		 "What to do, in this order."),
-	OPT_INCLUDE(C, match, struct span_match_sides, span_match_sides_table),
-	OPT_END
+	OPT_INCLUDE(C, match, struct span_match_sides, span_match_sides_table), OPT_END
 };
 #undef C
 

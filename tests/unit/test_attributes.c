@@ -82,8 +82,7 @@ static const struct action_case action_cases[] = {
 	  KV("db.user", STR("x")) "," KV("a", INT("1")) "," KV("db.password", STR("y")),
 	  KV("a", INT("1")) },
 	{ "{actions: [{key: a, pattern: ^db, action: delete}]}",
-	  KV("a", INT("1")) "," KV("db.user", STR("x")) "," KV("c", INT("1")),
-	  KV("c", INT("1")) },
+	  KV("a", INT("1")) "," KV("db.user", STR("x")) "," KV("c", INT("1")), KV("c", INT("1")) },
 	/* printf abc | sha1sum; the number 1 as eight bytes, true as one */
 	{ "{actions: [{key: a, action: hash}]}", KV("a", STR("abc")),
 	  KV("a", STR("a9993e364706816aba3e25717850c26c9cd0d89d")) },
@@ -216,8 +215,8 @@ static void include_and_exclude(void **state)
 		  "attributes: [{key: a}]}",
 		  false },
 	};
-	char *in = request(KV("service.name", STR("shop")),
-			   KV("a", INT("1")) "," KV("m", STR("abc")));
+	char *in =
+		request(KV("service.name", STR("shop")), KV("a", INT("1")) "," KV("m", STR("abc")));
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -282,12 +281,9 @@ static void many_changes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(actions_on_spans),
-		cmocka_unit_test(actions_on_resources),
-		cmocka_unit_test(resource_out_of_nothing),
-		cmocka_unit_test(include_and_exclude),
-		cmocka_unit_test(others_see_nothing),
-		cmocka_unit_test(many_changes),
+		cmocka_unit_test(actions_on_spans),        cmocka_unit_test(actions_on_resources),
+		cmocka_unit_test(resource_out_of_nothing), cmocka_unit_test(include_and_exclude),
+		cmocka_unit_test(others_see_nothing),      cmocka_unit_test(many_changes),
 	};
 
 	all_components_register();

@@ -5,11 +5,12 @@
  *	(path, content type) -> form -> its decoder -> OTLP bytes -> batch -> ingest_submit -> 202
  *
  * A form is one row of the table below: what is posted where, the transport label it counts under,
- * and what reads it. A form without a reader is known and refused by name.
+ * and what reads it.
  * OWNERSHIP, THREADS: a request belongs to its loop; it holds a reference of its http_request and
  * points to nothing of the receiver.
  * LIMITS: the HTTP server block; memory by the budget, before a body is read.
- * SPEC: zipkin2-api.yaml; docs/formats/zipkin.md; INTERFACE "Receivers' answers".
+ * SPEC: zipkin2-api.yaml, zipkin.proto, zipkinCore.thrift; docs/formats/zipkin.md; INTERFACE
+ * "Receivers' answers".
  */
 #include "base/clock.h"
 #include "base/mem.h"
@@ -20,6 +21,8 @@
 #include "pipeline/transcode.h"
 #include "wire/zipkin_json.h"
 #include "wire/zipkin_proto.h"
+#include "wire/zipkin_thrift.h"
+#include "wire/zipkin_v1_json.h"
 
 enum { HOLD_MARGIN_MS = 1000, GONE_GRACE_MS = 500, GROW_MAX = 16 };
 
@@ -41,7 +44,7 @@ struct form {
 	const char *path;
 	const char *type; /* of the content; NULL: any other, or none */
 	const char *transport;
-	transcode_fn decode; /* arg is a struct reading; NULL: not read yet */
+	transcode_fn decode; /* arg is a struct reading */
 };
 
 static int decode_json_v2(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
@@ -60,11 +63,27 @@ static int decode_proto_v2(struct bytes in, size_t max_bytes, struct arena *aren
 	return zipkin_proto_decode(in, max_bytes, r->typed_tags, arena, out, &r->result, err);
 }
 
+static int decode_json_v1(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
+			  void *arg, struct err *err)
+{
+	struct reading *r = arg;
+
+	return zipkin_v1_json_decode(in, max_bytes, r->typed_tags, arena, out, &r->result, err);
+}
+
+static int decode_thrift_v1(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
+			    void *arg, struct err *err)
+{
+	struct reading *r = arg;
+
+	return zipkin_thrift_decode(in, max_bytes, r->typed_tags, arena, out, &r->result, err);
+}
+
 static const struct form forms[] = {
 	{ path_v2, "application/x-protobuf", "http_v2_proto", decode_proto_v2 },
 	{ path_v2, NULL, "http_v2_json", decode_json_v2 },
-	{ path_v1, "application/x-thrift", "http_v1_thrift", NULL },
-	{ path_v1, NULL, "http_v1_json", NULL },
+	{ path_v1, "application/x-thrift", "http_v1_thrift", decode_thrift_v1 },
+	{ path_v1, NULL, "http_v1_json", decode_json_v1 },
 };
 
 struct zipkin_state {
@@ -164,16 +183,10 @@ static void begin(struct http_request *req, void *arg)
 {
 	struct http_site *site = arg;
 	struct component *c = site->component;
-	const struct form *f = form_of(req);
 	char tenant[TENANT_MAX + 1];
 	struct err err = ERR_INIT;
 
-	if (f->decode == NULL)
-		http_respond_error(
-			req, 415, 0,
-			"%s on %s is not read by this version: post Zipkin v2 JSON to %s",
-			f->type != NULL ? f->type : "JSON", f->path, path_v2);
-	else if (tenant_of(c, req, tenant, &err) < 0)
+	if (tenant_of(c, req, tenant, &err) < 0)
 		refuse(req, &err);
 	else
 		http_listener_takes_coding(req, &COMPONENT_CONFIG(c, struct zipkin_config)->http);
@@ -292,8 +305,7 @@ static int zipkin_start(struct component *c, struct err *err)
 	};
 
 	for (size_t i = 0; i < COUNT_OF(forms); i++)
-		if (forms[i].decode != NULL)
-			st->count[i] = telemetry_transport(c, forms[i].transport);
+		st->count[i] = telemetry_transport(c, forms[i].transport);
 	st->listener = http_listener_start(c, &conf->http, &setup, err);
 	return st->listener != NULL ? 0 : -1;
 }
@@ -330,7 +342,7 @@ static void zipkin_metrics(struct component *c, struct buf *out)
 const struct component_type receiver_zipkin = {
 	.name = "zipkin",
 	.kind = KIND_RECEIVER,
-	.summary = "Takes Zipkin v2 spans as JSON over HTTP.",
+	.summary = "Takes Zipkin spans over HTTP: v2 JSON and protobuf, v1 JSON and thrift.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_TRACES,
 	.config_size = sizeof(struct zipkin_config),

@@ -79,19 +79,6 @@ static int read_parent_id(struct decoder *d, const struct json_value *v)
 	return 0;
 }
 
-static enum zipkin_span_kind to_kind(struct bytes s)
-{
-	if (str_eq_nocase(s, "CLIENT"))
-		return ZIPKIN_KIND_CLIENT;
-	if (str_eq_nocase(s, "SERVER"))
-		return ZIPKIN_KIND_SERVER;
-	if (str_eq_nocase(s, "PRODUCER"))
-		return ZIPKIN_KIND_PRODUCER;
-	if (str_eq_nocase(s, "CONSUMER"))
-		return ZIPKIN_KIND_CONSUMER;
-	return ZIPKIN_KIND_NONE;
-}
-
 static int read_us(struct decoder *d, const char *field, const struct json_value *v, uint64_t *us)
 {
 	if (v->kind != JSON_STRING && v->kind != JSON_NUMBER)
@@ -211,7 +198,7 @@ static int read_member(struct decoder *d, const struct json_value *v)
 	if (JSON_KEY_IS(v, "annotations"))
 		return read_annotations(d, v);
 	if (JSON_KEY_IS(v, "kind") && v->kind == JSON_STRING)
-		d->sp.kind = to_kind(v->text);
+		d->sp.kind = zipkin_json_kind(v->text);
 	else if (JSON_KEY_IS(v, "debug"))
 		d->sp.debug = v->kind == JSON_TRUE;
 	else if (JSON_KEY_IS(v, "shared"))

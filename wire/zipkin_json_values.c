@@ -90,3 +90,16 @@ bool zipkin_json_is_blank(struct bytes s)
 			return false;
 	return true;
 }
+
+enum zipkin_span_kind zipkin_json_kind(struct bytes s)
+{
+	if (str_eq_nocase(s, "CLIENT"))
+		return ZIPKIN_KIND_CLIENT;
+	if (str_eq_nocase(s, "SERVER"))
+		return ZIPKIN_KIND_SERVER;
+	if (str_eq_nocase(s, "PRODUCER"))
+		return ZIPKIN_KIND_PRODUCER;
+	if (str_eq_nocase(s, "CONSUMER"))
+		return ZIPKIN_KIND_CONSUMER;
+	return ZIPKIN_KIND_NONE;
+}

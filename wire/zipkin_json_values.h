@@ -21,6 +21,8 @@ bool zipkin_json_scalar(const struct json_value *v, struct bytes *out);
  * span. 0, 1 when *bad is a name that is not UTF-8 (the object is then half read), -1 damaged. */
 int zipkin_json_endpoint(struct json_reader *r, struct zipkin_span_endpoint *ep,
 			 struct json_value *bad, struct err *err) MUST_CHECK;
+/* In either case; NONE for what is unknown. */
+enum zipkin_span_kind zipkin_json_kind(struct bytes s);
 /* Nothing but white space. */
 bool zipkin_json_is_blank(struct bytes s);
 

@@ -196,10 +196,14 @@ static void sort_otlp_tag(struct sorted_tags *s, struct zipkin_span_tag *t)
 	} else if (cut_prefix(k, BYTES_LIT("otlp.attribute."), &rest)) {
 		t->key = rest;
 	} else if (cut_prefix(k, BYTES_LIT("otlp.resource."), &rest)) {
-		*t = (struct zipkin_span_tag){ rest, t->value, true, ZIPKIN_TAG_RESOURCE };
+		*t = (struct zipkin_span_tag){
+			.key = rest, .value = t->value, .taken = true, .place = ZIPKIN_TAG_RESOURCE
+		};
 		s->n_resource_tags++;
 	} else if (cut_prefix(k, BYTES_LIT("otlp.scope."), &rest)) {
-		*t = (struct zipkin_span_tag){ rest, t->value, true, ZIPKIN_TAG_SCOPE };
+		*t = (struct zipkin_span_tag){
+			.key = rest, .value = t->value, .taken = true, .place = ZIPKIN_TAG_SCOPE
+		};
 		s->n_scope_tags++;
 	}
 }
@@ -471,13 +475,30 @@ static void put_typed_attr(struct buf *b, struct bytes key, struct bytes value)
 	put_attr(b, 9, key, value);
 }
 
+/* A value whose type came with it. */
+static void put_binary_attr(struct buf *b, const struct zipkin_span_tag *t)
+{
+	size_t pair = pb_begin(b, 9), any;
+
+	pb_put_bytes(b, 1, t->key);
+	any = pb_begin(b, 2);
+	if (t->type == ZIPKIN_TAG_DOUBLE)
+		pb_put_fixed64(b, ANY_DOUBLE, t->bits);
+	else
+		pb_put_uint(b, t->type == ZIPKIN_TAG_BOOL ? ANY_BOOL : ANY_INT, t->bits);
+	pb_end(b, any);
+	pb_end(b, pair);
+}
+
 static void put_attrs(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s,
 		      bool typed)
 {
 	for (size_t i = 0; i < sp->n_tags; i++) {
 		if (sp->tags[i].taken)
 			continue;
-		if (typed)
+		if (UNLIKELY(sp->tags[i].type != ZIPKIN_TAG_TEXT))
+			put_binary_attr(b, &sp->tags[i]);
+		else if (typed)
 			put_typed_attr(b, sp->tags[i].key, sp->tags[i].value);
 		else
 			put_attr(b, 9, sp->tags[i].key, sp->tags[i].value);

@@ -37,8 +37,13 @@ struct zipkin_span_endpoint {
 /* Where a tag belongs in OTLP. */
 enum zipkin_tag_place { ZIPKIN_TAG_SPAN, ZIPKIN_TAG_RESOURCE, ZIPKIN_TAG_SCOPE };
 
+/* Thrift's binary annotations know more than text. */
+enum zipkin_tag_type { ZIPKIN_TAG_TEXT, ZIPKIN_TAG_BOOL, ZIPKIN_TAG_INT, ZIPKIN_TAG_DOUBLE };
+
 struct zipkin_span_tag {
-	struct bytes key, value;
+	struct bytes key, value; /* value is text in any case */
+	enum zipkin_tag_type type;
+	uint64_t bits; /* BOOL, INT, DOUBLE: the value */
 	/* The mapping's own: */
 	bool taken; /* it is no attribute any more */
 	enum zipkin_tag_place place;

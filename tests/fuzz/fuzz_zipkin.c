@@ -12,6 +12,8 @@
 #include "wire/pb.h"
 #include "wire/zipkin_json.h"
 #include "wire/zipkin_proto.h"
+#include "wire/zipkin_thrift.h"
+#include "wire/zipkin_v1_json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -62,7 +64,8 @@ static void try_form(decode_fn decode, struct bytes in, bool is_v1)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const decode_fn forms[] = { NULL, zipkin_proto_decode };
+	static const decode_fn forms[] = { NULL, zipkin_proto_decode, zipkin_v1_json_decode,
+					   zipkin_thrift_decode };
 	struct bytes in = { data, size };
 
 	if (size > 0 && data[0] > 0 && data[0] < COUNT_OF(forms))

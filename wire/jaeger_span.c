@@ -306,19 +306,30 @@ static void put_attributes(struct buf *b, const struct jaeger_span *sp)
 		otlp_attr_uint(b, SPAN_ATTRIBUTES, BYTES_LIT("jaeger.flags"), OTLP_INT, sp->flags);
 }
 
+/* The field that names the event: its place among the log's, or their number. */
+static size_t find_event_name(const struct jaeger_span *sp, const struct jaeger_log *log)
+{
+	size_t i = 0;
+
+	for (; i < log->n; i++) {
+		const struct jaeger_tag *t = &sp->log_tags[log->first + i];
+
+		if (t->type == JAEGER_STRING && IS_KEY(t, "event"))
+			break;
+	}
+	return i;
+}
+
 static void put_event(struct buf *b, const struct jaeger_span *sp, const struct jaeger_log *log)
 {
-	const struct jaeger_tag *t = &sp->log_tags[log->first], *end = t + log->n, *name = t;
-	size_t mark = pb_begin(b, SPAN_EVENTS);
+	size_t mark = pb_begin(b, SPAN_EVENTS), name = find_event_name(sp, log);
 
-	while (name < end && !(name->type == JAEGER_STRING && IS_KEY(name, "event")))
-		name++;
 	pb_put_fixed64(b, 1, log->time_ns);
-	if (name < end && name->text.n > 0)
-		pb_put_bytes(b, 2, name->text);
-	for (; t < end; t++)
-		if (t != name)
-			put_tag(b, EVENT_ATTRIBUTES, t);
+	if (name < log->n && sp->log_tags[log->first + name].text.n > 0)
+		pb_put_bytes(b, 2, sp->log_tags[log->first + name].text);
+	for (size_t i = 0; i < log->n; i++)
+		if (i != name)
+			put_tag(b, EVENT_ATTRIBUTES, &sp->log_tags[log->first + i]);
 	pb_end(b, mark);
 }
 

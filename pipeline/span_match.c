@@ -48,7 +48,7 @@ static const struct option library_rows[] = {
 };
 
 #define S struct span_match_options
-static const struct option side_rows[] = {
+const struct option span_match_side_table[] = {
 	OPT_ENUM(S, "match_type", match_type, match_types, NULL,
 		 "strict (equal) or regexp (found anywhere)."),
 	OPT_STRLIST(S, "services", services, NULL, "Of the resource's service.name any of these."),
@@ -68,9 +68,9 @@ static const struct option side_rows[] = {
 #define T struct span_match_sides
 const struct option span_match_sides_table[] = {
 	OPT_SECTION_NULL_OFF(T, "include", include.is_on, include, struct span_match_options,
-			     side_rows, "Only these spans; absent: all."),
+			     span_match_side_table, "Only these spans; absent: all."),
 	OPT_SECTION_NULL_OFF(T, "exclude", exclude.is_on, exclude, struct span_match_options,
-			     side_rows, "But not these."),
+			     span_match_side_table, "But not these."),
 	OPT_END
 };
 #undef T

@@ -30,7 +30,7 @@ struct span_match_options {
 struct span_match_sides {
 	struct span_match_options include, exclude;
 };
-extern const struct option span_match_sides_table[];
+extern const struct option span_match_sides_table[], span_match_side_table[]; /* of both, of one */
 
 void span_match_check(const struct span_match_sides *o, const struct conf_node *node,
 		      struct conf_errors *errs, const char *path);

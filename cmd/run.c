@@ -21,27 +21,42 @@
 
 enum { EXIT_DONE = 0, EXIT_CONFIG = 1, EXIT_START = 2, EXIT_UNDELIVERED = 3 };
 
-static unsigned long long dropped_spans(void)
+static unsigned long long dropped_of(const struct ledger *l)
 {
 	unsigned long long n = 0;
 
 	for (int r = 0; r < DROP_REASON_MAX; r++)
-		n += atomic_load(&ledger.dropped[r]);
+		n += atomic_load(&l->dropped[r]);
 	return n;
+}
+
+static void print_books(const char *of, const struct ledger *l)
+{
+	fprintf(stderr, "spanmill %s accepted=%llu delivered=%llu dropped=%llu held=%lld\n", of,
+		(unsigned long long)atomic_load(&l->accepted),
+		(unsigned long long)atomic_load(&l->delivered), dropped_of(l),
+		(long long)atomic_load(&l->held));
 }
 
 /* The last line, and the exit status. */
 static int balance(void)
 {
-	int64_t unsettled = atomic_load(&ledger.in_flight);
+	static const char *const names[] = { [OTLP_METRICS] = "metrics", [OTLP_LOGS] = "logs" };
+	int ret = EXIT_DONE;
 
 	log_silence();
-	fprintf(stderr, "spanmill stopped accepted=%llu delivered=%llu dropped=%llu held=%lld\n",
-		(unsigned long long)atomic_load(&ledger.accepted),
-		(unsigned long long)atomic_load(&ledger.delivered), dropped_spans(),
-		(long long)atomic_load(&ledger.held));
-	return unsettled > 0 || atomic_load(&ledger.dropped[DROP_SHUTDOWN]) > 0 ? EXIT_UNDELIVERED
-										: EXIT_DONE;
+	/* The line of spans is the last. */
+	for (int g = OTLP_SIGNALS - 1; g >= 0; g--) {
+		const struct ledger *l = ledger_of((enum otlp_signal)g);
+
+		if (atomic_load(&l->in_flight) > 0 || atomic_load(&l->dropped[DROP_SHUTDOWN]) > 0)
+			ret = EXIT_UNDELIVERED;
+		if (g == OTLP_TRACES)
+			print_books("stopped", l);
+		else if (atomic_load(&l->accepted) > 0)
+			print_books(names[g], l);
+	}
+	return ret;
 }
 
 /* ---- what the main thread waits for ---- */

@@ -14,7 +14,7 @@ static const struct option nop_options[] = { OPT_END };
 
 static void nop_consume(struct component *c, struct batch *b)
 {
-	atomic_fetch_add_explicit(&c->count->sent, b->tables.n_spans, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->count->sent, batch_n_items(b), memory_order_relaxed);
 	batch_settle(b, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
 	batch_unref(b);
 }
@@ -24,7 +24,7 @@ const struct component_type exporter_nop = {
 	.kind = KIND_EXPORTER,
 	.summary = "Takes every span and does nothing with it.",
 	.stability = STABILITY_BETA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct nop_config),
 	.options = nop_options,
 	.consume = nop_consume,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp.c - exporter that sends traces to the next hop as OTLP over gRPC.
+ * otlp.c - exporter that sends traces, metrics and logs to the next hop as OTLP over gRPC.
  *
  * consume -> sending queue (pipeline/sending_queue.h) -> grpc_client call; nothing is copied but by
  * the compression. One call is one batch of one tenant, which travels as X-Scope-OrgID unless it is
@@ -22,7 +22,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EXPORT_PATH "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+#define SERVICE(name) "/opentelemetry.proto.collector." name "/Export"
+
+static const char *const export_paths[] = {
+	[OTLP_TRACES] = SERVICE("trace.v1.TraceService"),
+	[OTLP_METRICS] = SERVICE("metrics.v1.MetricsService"),
+	[OTLP_LOGS] = SERVICE("logs.v1.LogsService"),
+};
 
 enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 10000 };
 
@@ -109,7 +115,7 @@ static uint32_t read_partial_success(struct bytes response, struct err *err)
 
 	otlp_answer_partial(response, false, &partial);
 	if (partial.n_rejected > 0 || partial.message[0] != '\0')
-		err_set(err, ERR_INVALID, "the next hop refused %llu spans: %s",
+		err_set(err, ERR_INVALID, "the next hop refused %llu items: %s",
 			(unsigned long long)partial.n_rejected, partial.message);
 	return (uint32_t)MIN(partial.n_rejected, (uint64_t)UINT32_MAX);
 }
@@ -201,7 +207,7 @@ static void otlp_send(struct component *c, struct send_request *r)
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 	struct call *call = xcalloc(1, sizeof(*call));
 	struct grpc_request request = {
-		.path = EXPORT_PATH,
+		.path = export_paths[c->signal],
 		.headers = st->headers,
 		.n_headers = st->n_headers,
 		.pieces = r->encoding.pieces,
@@ -399,9 +405,9 @@ const struct component_type exporter_otlp = {
 	.name = "otlp",
 	.alias = "otlp_grpc",
 	.kind = KIND_EXPORTER,
-	.summary = "Sends traces to the next hop as OTLP over gRPC.",
+	.summary = "Sends traces, metrics and logs to the next hop as OTLP over gRPC.",
 	.stability = STABILITY_ALPHA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct otlp_config),
 	.state_size = sizeof(struct otlp_state),
 	.options = otlp_options,

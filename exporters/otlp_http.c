@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp_http.c - exporter that sends traces to the next hop as OTLP over HTTP.
+ * otlp_http.c - exporter that sends traces, metrics and logs to the next hop as OTLP over HTTP.
  *
  * consume -> http_sender (pipeline/http_sender.h): queue, retry, compression, verdict by status.
  * `encoding: proto` sends the batch's own bytes, `json` writes OTLP/JSON from them on the loop. One
@@ -22,7 +22,7 @@ enum encoding { ENCODING_PROTO, ENCODING_JSON };
 
 struct otlp_http_config {
 	struct http_client_options client;
-	const char *traces_endpoint;
+	const char *traces_endpoint, *metrics_endpoint, *logs_endpoint;
 	int encoding; /* enum encoding */
 	struct retry_options retry;
 	struct queue_options queue;
@@ -31,7 +31,7 @@ struct otlp_http_config {
 
 struct otlp_http_state {
 	struct http_sender *sender;
-	char *traces_url;
+	char *url; /* of the signal that this instance sends */
 };
 
 static const struct option_choice encodings[] = {
@@ -46,6 +46,10 @@ static const struct option otlp_http_options[] = {
 	OPT_DEFAULT("write_buffer_size", "512KiB"),
 	OPT_STR(C, "traces_endpoint", traces_endpoint, NULL,
 		"URL for traces; empty: endpoint and /v1/traces."),
+	OPT_STR(C, "metrics_endpoint", metrics_endpoint, NULL,
+		"URL for metrics; empty: endpoint and /v1/metrics."),
+	OPT_STR(C, "logs_endpoint", logs_endpoint, NULL,
+		"URL for logs; empty: endpoint and /v1/logs."),
 	OPT_ENUM(C, "encoding", encoding, encodings, "proto", "Of bodies: proto or json."),
 	OPT_TABLE(C, "retry_on_failure", retry, struct retry_options, retry_option_table,
 		  "Attempts after a retryable failure."),
@@ -62,11 +66,14 @@ static void otlp_http_validate(void *config, const struct conf_node *node, struc
 {
 	const struct otlp_http_config *conf = config;
 
-	if (conf->client.endpoint[0] == '\0' && conf->traces_endpoint[0] == '\0')
+	if (conf->client.endpoint[0] == '\0' && conf->traces_endpoint[0] == '\0' &&
+	    conf->metrics_endpoint[0] == '\0' && conf->logs_endpoint[0] == '\0')
 		conf_error_at(errs, node, path, "endpoint", "add endpoint: http://host:4318",
 			      "at least one endpoint must be specified");
 	http_sender_check_url(conf->client.endpoint, "endpoint", node, errs, path);
 	http_sender_check_url(conf->traces_endpoint, "traces_endpoint", node, errs, path);
+	http_sender_check_url(conf->metrics_endpoint, "metrics_endpoint", node, errs, path);
+	http_sender_check_url(conf->logs_endpoint, "logs_endpoint", node, errs, path);
 	http_sender_check(&conf->client, &conf->queue, node, errs, path);
 }
 
@@ -81,7 +88,7 @@ static int encode_json(const struct send_request *r, struct buf *out, struct err
 	for (size_t i = 0; i < r->encoding.n_pieces; i++)
 		buf_add_bytes(&joined, r->encoding.pieces[i]);
 	whole = buf_bytes(&joined);
-	ret = otlp_json_encode(&whole, 1, OTLP_JSON, 0, out, err);
+	ret = otlp_json_encode_items(r->batch->signal, &whole, 1, OTLP_JSON, 0, out, err);
 	buf_fini(&joined);
 	return ret;
 }
@@ -91,7 +98,7 @@ static int otlp_http_encode(struct component *c, const struct send_request *r,
 {
 	const struct otlp_http_config *conf = COMPONENT_CONFIG(c, struct otlp_http_config);
 
-	out->url = COMPONENT_STATE(c, struct otlp_http_state)->traces_url;
+	out->url = COMPONENT_STATE(c, struct otlp_http_state)->url;
 	if (conf->encoding == ENCODING_JSON) {
 		out->content_type = "application/json";
 		return encode_json(r, &out->own, err);
@@ -124,7 +131,7 @@ static uint32_t otlp_http_accepted(struct component *c, const struct http_reply 
 		return 0;
 	otlp_answer_partial(buf_bytes(&reply->body), is_json, &partial);
 	if (partial.n_rejected > 0 || partial.message[0] != '\0')
-		err_set(err, ERR_INVALID, "the next hop refused %llu spans: %s",
+		err_set(err, ERR_INVALID, "the next hop refused %llu items: %s",
 			(unsigned long long)partial.n_rejected, partial.message);
 	return (uint32_t)MIN(partial.n_rejected, (uint64_t)UINT32_MAX);
 }
@@ -140,15 +147,24 @@ static void otlp_http_explain(struct component *c, const struct http_reply *repl
 
 /* ---- life ---- */
 
-static char *url_of(const char *endpoint, const char *own, const char *path)
+/* NULL: neither `endpoint` nor the signal's own says where. */
+static char *url_of(const struct otlp_http_config *conf, enum otlp_signal signal)
 {
+	const struct {
+		const char *own, *path;
+	} urls[] = {
+		[OTLP_TRACES] = { conf->traces_endpoint, "/v1/traces" },
+		[OTLP_METRICS] = { conf->metrics_endpoint, "/v1/metrics" },
+		[OTLP_LOGS] = { conf->logs_endpoint, "/v1/logs" },
+	};
+	const char *endpoint = conf->client.endpoint;
 	size_t n = strlen(endpoint);
 
-	if (own[0] != '\0')
-		return xstrdup(own);
+	if (urls[signal].own[0] != '\0')
+		return xstrdup(urls[signal].own);
 	while (n > 0 && endpoint[n - 1] == '/')
 		n--;
-	return xasprintf("%.*s%s", (int)n, endpoint, path);
+	return n > 0 ? xasprintf("%.*s%s", (int)n, endpoint, urls[signal].path) : NULL;
 }
 
 static int otlp_http_start(struct component *c, struct err *err)
@@ -156,7 +172,16 @@ static int otlp_http_start(struct component *c, struct err *err)
 	const struct otlp_http_config *conf = COMPONENT_CONFIG(c, struct otlp_http_config);
 	struct otlp_http_state *st = COMPONENT_STATE(c, struct otlp_http_state);
 
-	st->traces_url = url_of(conf->client.endpoint, conf->traces_endpoint, "/v1/traces");
+	static const char *const keys[] = { [OTLP_TRACES] = "traces_endpoint",
+					    [OTLP_METRICS] = "metrics_endpoint",
+					    [OTLP_LOGS] = "logs_endpoint" };
+
+	st->url = url_of(conf, c->signal);
+	if (st->url == NULL)
+		return err_set(err, ERR_CONFIG,
+			       "neither endpoint nor %s is set: set one, or take the exporter out "
+			       "of that signal's pipeline",
+			       keys[c->signal]);
 	st->sender = http_sender_new(
 		&(struct http_sender_settings){ .component = c,
 						.client = &conf->client,
@@ -206,17 +231,17 @@ static void otlp_http_shutdown(struct component *c)
 
 	http_sender_free(st->sender);
 	st->sender = NULL;
-	free(st->traces_url);
-	st->traces_url = NULL;
+	free(st->url);
+	st->url = NULL;
 }
 
 const struct component_type exporter_otlp_http = {
 	.name = "otlp_http",
 	.alias = "otlphttp",
 	.kind = KIND_EXPORTER,
-	.summary = "Sends traces to the next hop as OTLP over HTTP.",
+	.summary = "Sends traces, metrics and logs to the next hop as OTLP over HTTP.",
 	.stability = STABILITY_ALPHA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct otlp_http_config),
 	.state_size = sizeof(struct otlp_http_state),
 	.options = otlp_http_options,

@@ -132,17 +132,25 @@ static int charge_index(const struct rcbuf *request, const struct sizes *s, stru
 struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct budget *budget,
 			      struct otlp_result *result, struct err *err)
 {
+	return batch_from_request(OTLP_TRACES, request, tenant, budget, result, err);
+}
+
+struct batch *batch_from_request(enum otlp_signal signal, struct rcbuf *request, const char *tenant,
+				 struct budget *budget, struct otlp_result *result, struct err *err)
+{
 	struct bytes bytes = { request->p, request->n };
 	struct sizes s = { .n_sources = 1, .n_origins = 1, .n_whole = 1 };
 	struct batch *b = NULL;
 
-	if (otlp_count(bytes, &s.tables, err) < 0 || charge_index(request, &s, budget, err) < 0) {
+	if (otlp_count_items(signal, bytes, &s.tables, err) < 0 ||
+	    charge_index(request, &s, budget, err) < 0) {
 		rcbuf_unref(request);
 		return NULL;
 	}
 	b = batch_alloc(&s, budget, tenant);
+	b->signal = (uint8_t)signal;
 	b->sources[b->n_sources++] = request;
-	if (otlp_index(bytes, &b->tables, &b->arena, result, err) < 0) {
+	if (otlp_index_items(signal, bytes, &b->tables, &b->arena, result, err) < 0) {
 		batch_unref(b);
 		return NULL;
 	}
@@ -150,6 +158,15 @@ struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct 
 	if (result->is_whole && b->tables.n_spans > 0)
 		b->whole[b->n_whole++] = bytes;
 	return b;
+}
+
+uint64_t batch_n_points(const struct batch *b)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < b->tables.n_spans; i++)
+		n += b->tables.spans[i].n_points;
+	return n;
 }
 
 void batch_bind(struct batch *b, struct origin *o)
@@ -307,6 +324,7 @@ static struct batch *batch_like(struct batch *b, uint32_t n_spans)
 	budget_force(b->budget, batch_bytes(&s));
 	to = batch_alloc(&s, b->budget, b->tenant);
 	to->is_detached = b->is_detached;
+	to->signal = b->signal;
 	to->tables.n_scopes = b->tables.n_scopes;
 	to->tables.n_resources = b->tables.n_resources;
 	to->tables.n_heads = b->tables.n_heads;
@@ -398,7 +416,8 @@ static void append_batch(struct batch *to, struct batch *b)
 {
 	uint32_t scope0 = to->tables.n_scopes, origin0 = to->n_origins;
 
-	assert(b->is_detached == to->is_detached && strcmp(b->tenant, to->tenant) == 0);
+	assert(b->is_detached == to->is_detached && b->signal == to->signal &&
+	       strcmp(b->tenant, to->tenant) == 0);
 	append_tables(to, b);
 	for (uint32_t i = 0; i < b->n_origins; i++)
 		to->origins[to->n_origins++] = b->origins[i];
@@ -441,6 +460,7 @@ struct batch *batch_concat(struct batch **v, size_t n)
 	budget_force(v[0]->budget, batch_bytes(&s));
 	to = batch_alloc(&s, v[0]->budget, v[0]->tenant);
 	to->is_detached = v[0]->is_detached;
+	to->signal = v[0]->signal;
 	for (size_t i = 0; i < n; i++) {
 		whole &= v[i]->n_whole > 0;
 		for (uint32_t k = 0; k < v[i]->tables.n_extras; k++)

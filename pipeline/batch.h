@@ -39,6 +39,7 @@ struct batch_origin {
 
 struct batch {
 	_Atomic uint32_t refs;
+	uint8_t signal; /* enum otlp_signal; of others than traces spans[] are items: wire/span.h */
 	struct span_tables tables;
 	struct rcbuf **sources;
 	struct batch_origin *origins;
@@ -61,6 +62,17 @@ struct batch {
  * zero spans is legal. */
 struct batch *batch_from_otlp(struct rcbuf *request, const char *tenant, struct budget *budget,
 			      struct otlp_result *result, struct err *err);
+/* The same of any signal. A batch of logs or metrics goes the way of spans and is settled, joined,
+ * split and encoded as they are, item by item. */
+struct batch *batch_from_request(enum otlp_signal signal, struct rcbuf *request, const char *tenant,
+				 struct budget *budget, struct otlp_result *result,
+				 struct err *err);
+/* What the Collector counts: spans, log records, data points. */
+uint64_t batch_n_points(const struct batch *b);
+static inline uint64_t batch_n_items(const struct batch *b)
+{
+	return LIKELY(b->signal != OTLP_METRICS) ? b->tables.n_spans : batch_n_points(b);
+}
 /* Make `o` the origin of all spans of a fresh batch; origin_init(o, b->tables.n_spans, ...) was
  * called. */
 void batch_bind(struct batch *b, struct origin *o);

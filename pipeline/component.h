@@ -40,7 +40,12 @@ enum component_kind {
 
 enum stability { STABILITY_DEVELOPMENT, STABILITY_ALPHA, STABILITY_BETA, STABILITY_STABLE };
 
-enum signals { SIGNAL_TRACES = 1, SIGNAL_METRICS = 2, SIGNAL_LOGS = 4 };
+enum signals {
+	SIGNAL_TRACES = 1 << OTLP_TRACES,
+	SIGNAL_METRICS = 1 << OTLP_METRICS,
+	SIGNAL_LOGS = 1 << OTLP_LOGS,
+	SIGNAL_ALL = SIGNAL_TRACES | SIGNAL_METRICS | SIGNAL_LOGS,
+};
 
 struct component;
 struct component_counters;
@@ -114,11 +119,15 @@ struct component {
 	const void *config;                      /* type->config_size bytes, parsed */
 	void *state;                             /* type->state_size bytes, zeroed at start */
 	const struct receiver_options *receiver; /* receivers: tenant, ack, ack_timeout */
+	/* Of exporters, processors and connectors: what it gets, nothing else. An exporter that
+	 * several signals use has an instance (with a queue and a client) for each. */
+	enum otlp_signal signal;
 	const char *pipeline; /* processors: the id of the pipeline it is in, a label; else NULL */
 	struct component_counters *count;
 	/* ---- */
 	struct service *service;
-	struct fanout *out; /* where component_emit goes; NULL for exporters and extensions */
+	/* Where component_emit goes, by the batch's signal; NULL where nobody wants it. */
+	struct fanout *out[OTLP_SIGNALS];
 };
 
 /* Config and state through a checked size, so that a wrong cast is found in the first test. */
@@ -145,6 +154,12 @@ void component_emit(struct component *c, struct batch *b);
 /* A receiver is about to send records of `s`: tell every exporter that will owe it verdicts. May
  * block on I/O. Before the first source_add. */
 void component_source_open(struct component *c, struct source *s);
+
+/* Does a pipeline take this signal from the receiver? */
+static inline bool component_emits(const struct component *c, enum otlp_signal signal)
+{
+	return c->out[signal] != NULL;
+}
 
 /* What the service lends. Any thread; valid between start and shutdown. */
 struct budget *component_budget(struct component *c);

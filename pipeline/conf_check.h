@@ -26,6 +26,7 @@ struct service_component {
 	const struct conf_node *node;     /* the body; may be a null node */
 	const char *yaml_path;            /* "exporters.otlp/jaeger" */
 	bool is_used;                     /* by a pipeline or by service.extensions */
+	unsigned used_signals;            /* of those pipelines; enum signals, or-ed */
 	struct receiver_options receiver; /* receivers: the keys every one has */
 	struct exporter_options exporter; /* exporters: likewise */
 };
@@ -38,7 +39,7 @@ struct service_refs {
 
 struct service_pipeline {
 	const char *id; /* "traces/2" */
-	enum signals signal;
+	enum otlp_signal signal;
 	struct service_refs receivers;  /* receivers, and connectors that feed this pipeline */
 	struct service_refs processors; /* in order */
 	struct service_refs exporters;  /* exporters, and connectors this pipeline feeds */

@@ -108,17 +108,21 @@ static bool has_ref(const struct service_refs *refs, size_t index)
 	return false;
 }
 
+static const char *const signal_names[] = {
+	[OTLP_TRACES] = "traces", [OTLP_METRICS] = "metrics", [OTLP_LOGS] = "logs"
+};
+
 static void check_signal(struct conf_check *k, const struct service_component *c,
-			 const struct conf_node *n, const char *path)
+			 enum otlp_signal signal, const struct conf_node *n, const char *path)
 {
-	if (c->type != NULL && c->kind != KIND_EXTENSION && !(c->type->signals & SIGNAL_TRACES))
+	if (c->type != NULL && c->kind != KIND_EXTENSION && !(c->type->signals & 1u << signal))
 		conf_error_add(k->errors, n->pos, path, "use it in a pipeline of another signal",
-			       "%s \"%s\" does not support traces", registry_kind_name(c->kind),
-			       c->id);
+			       "%s \"%s\" does not support %s", registry_kind_name(c->kind), c->id,
+			       signal_names[signal]);
 }
 
 /* A list of names; `node` may be NULL. */
-static void resolve_list(struct conf_check *k, enum component_kind kind,
+static void resolve_list(struct conf_check *k, enum component_kind kind, enum otlp_signal signal,
 			 const struct conf_node *node, const char *path, struct service_refs *out)
 {
 	if (node == NULL || node->kind == CONF_NULL)
@@ -151,8 +155,9 @@ static void resolve_list(struct conf_check *k, enum component_kind kind,
 						registry_kind_name(kind), c->text);
 			continue;
 		}
-		check_signal(k, component(k, (size_t)index), c, path);
+		check_signal(k, component(k, (size_t)index), signal, c, path);
 		component(k, (size_t)index)->is_used = true;
+		component(k, (size_t)index)->used_signals |= 1u << signal;
 		out->items[out->n++] = (size_t)index;
 	}
 }
@@ -197,11 +202,10 @@ static int check_pipeline_twin(struct conf_check *k, const struct conf_node *n, 
 	return 0;
 }
 
-/* 0 and *id, blanks trimmed, when the pipeline's signal is one we carry. */
+/* 0, *id, blanks trimmed, and *signal when the pipeline's signal is one we carry. */
 static int check_pipeline_id(struct conf_check *k, const struct conf_node *n, const char *path,
-			     const char **id)
+			     const char **id, enum otlp_signal *signal)
 {
-	static const char *const later[] = { "metrics", "logs", "profiles" };
 	const char *type, *name, *why = conf_check_id(k, n->key, &type, &name);
 
 	if (why != NULL) {
@@ -210,16 +214,17 @@ static int check_pipeline_id(struct conf_check *k, const struct conf_node *n, co
 		return -1;
 	}
 	*id = name[0] ? arena_printf(k->arena, "%s/%s", type, name) : type;
-	if (strcmp(type, "traces") == 0)
+	for (int s = 0; s < OTLP_SIGNALS; s++) {
+		if (strcmp(type, signal_names[s]) != 0)
+			continue;
+		*signal = (enum otlp_signal)s;
 		return check_pipeline_twin(k, n, path, *id);
-	for (size_t i = 0; i < COUNT_OF(later); i++) {
-		if (strcmp(type, later[i]) == 0) {
-			conf_error_add(k->errors, n->key_pos, path,
-				       "remove the pipeline; only traces are carried",
-				       "the Collector's \"%s\" pipelines are not in Spanmill yet",
-				       type);
-			return -1;
-		}
+	}
+	if (strcmp(type, "profiles") == 0) {
+		conf_error_add(k->errors, n->key_pos, path,
+			       "remove the pipeline; traces, metrics and logs are carried",
+			       "the Collector's \"profiles\" pipelines are not in Spanmill yet");
+		return -1;
 	}
 	conf_error_add(k->errors, n->key_pos, path,
 		       str_distance(type, "traces") <= 3 ? "did you mean \"traces\"?"
@@ -233,20 +238,21 @@ static void check_pipeline(struct conf_check *k, const struct conf_node *n)
 	struct service_pipeline *p = &k->config->pipelines[k->config->n_pipelines];
 	struct pipeline_body body = { NULL, NULL, NULL };
 	const char *path = arena_printf(k->arena, "service.pipelines.%.200s", n->key), *id;
+	enum otlp_signal signal;
 
-	if (check_pipeline_id(k, n, path, &id) < 0)
+	if (check_pipeline_id(k, n, path, &id, &signal) < 0)
 		return;
 	if (option_parse(pipeline_table, n, &body, k->arena, k->errors, path) < 0 &&
 	    n->kind != CONF_MAP)
 		return;
 	k->config->n_pipelines++;
 	p->id = id;
-	p->signal = SIGNAL_TRACES;
+	p->signal = signal;
 	p->node = n;
 	p->yaml_path = path;
-	resolve_list(k, KIND_RECEIVER, body.receivers, path, &p->receivers);
-	resolve_list(k, KIND_PROCESSOR, body.processors, path, &p->processors);
-	resolve_list(k, KIND_EXPORTER, body.exporters, path, &p->exporters);
+	resolve_list(k, KIND_RECEIVER, signal, body.receivers, path, &p->receivers);
+	resolve_list(k, KIND_PROCESSOR, signal, body.processors, path, &p->processors);
+	resolve_list(k, KIND_EXPORTER, signal, body.exporters, path, &p->exporters);
 	need_one(k, KIND_RECEIVER, n, body.receivers, &p->receivers, path);
 	need_one(k, KIND_EXPORTER, n, body.exporters, &p->exporters, path);
 	if (p->processors.n == SIZE_MAX)
@@ -466,7 +472,8 @@ static void check_pipelines(struct conf_check *k, const struct conf_node *root,
 void conf_pipelines_check(struct conf_check *k, const struct conf_node *root,
 			  const struct conf_node *extensions, const struct conf_node *pipelines)
 {
-	resolve_list(k, KIND_EXTENSION, extensions, "service.extensions", &k->config->extensions);
+	resolve_list(k, KIND_EXTENSION, OTLP_TRACES, extensions, "service.extensions",
+		     &k->config->extensions);
 	if (k->config->extensions.n == SIZE_MAX) {
 		k->config->extensions.n = 0;
 		k->broken[KIND_EXTENSION] = true;

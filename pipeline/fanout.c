@@ -8,7 +8,7 @@
 
 static void give(struct component *c, struct batch *b)
 {
-	atomic_fetch_add_explicit(&c->count->incoming, b->tables.n_spans, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->count->incoming, batch_n_items(b), memory_order_relaxed);
 	c->type->consume(c, b);
 }
 
@@ -44,6 +44,6 @@ void fanout_consume(struct fanout *f, struct batch *b)
 
 void component_emit(struct component *c, struct batch *b)
 {
-	atomic_fetch_add_explicit(&c->count->outgoing, b->tables.n_spans, memory_order_relaxed);
-	fanout_consume(c->out, b);
+	atomic_fetch_add_explicit(&c->count->outgoing, batch_n_items(b), memory_order_relaxed);
+	fanout_consume(c->out[b->signal], b);
 }

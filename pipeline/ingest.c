@@ -23,9 +23,9 @@ static void answer_once(struct ingest *in, const struct ingest_answer *a)
 	in->answered = true;
 	loop_timer_stop(in->loop, &in->timer);
 	if (a->retryable)
-		atomic_fetch_add(&in->count->refused, in->origin.n_spans);
+		atomic_fetch_add(&in->count->refused, in->n_items);
 	else
-		atomic_fetch_add(&in->count->accepted, in->origin.n_spans);
+		atomic_fetch_add(&in->count->accepted, in->n_items);
 	in->answer(in, a);
 }
 
@@ -35,6 +35,9 @@ static void answer_outcome(struct ingest *in)
 	struct ingest_answer a;
 
 	origin_outcome(&in->origin, &out);
+	/* Of a request of metrics that failed as a whole the client is told in data points. */
+	if (out.n_permanent == in->origin.n_spans)
+		out.n_permanent = in->n_items;
 	a = (struct ingest_answer){
 		.retryable = out.retryable,
 		.retry_after_ms = out.retryable ? MAX(out.err->retry_after_ms, RETRY_AFTER_MS) : 0,
@@ -112,6 +115,7 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 	uint32_t n_spans = b->tables.n_spans;
 
 	in->answered = false;
+	in->n_items = (uint32_t)MIN(batch_n_items(b), (uint64_t)UINT32_MAX);
 	in->n_rejected = rejects ? rejects->n : 0;
 	snprintf(in->first_reject, sizeof(in->first_reject), "%s",
 		 rejects && rejects->n ? rejects->first : "");
@@ -119,7 +123,7 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 	atomic_fetch_add_explicit(&in->count->rejected, in->n_rejected, memory_order_relaxed);
 	atomic_fetch_add_explicit(&in->count->refused, in->n_rejected, memory_order_relaxed);
 	in->timer = (struct loop_timer){ .fn = deadline_near, .arg = in };
-	origin_init(&in->origin, n_spans, settled);
+	origin_init_items(&in->origin, b->signal, n_spans, settled);
 	batch_bind(b, &in->origin);
 	if (n_spans == 0) {
 		batch_unref(b);

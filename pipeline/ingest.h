@@ -38,6 +38,7 @@ struct ingest {
 	struct transport_counters *count;
 	struct loop_timer timer;
 	struct loop_task task;
+	uint32_t n_items;    /* what the counters count: spans, log records, data points */
 	uint32_t n_rejected; /* by the index */
 	char first_reject[192];
 	uint64_t due_ns; /* monotonic: when the answer is given at the latest */

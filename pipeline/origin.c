@@ -25,6 +25,7 @@ struct origin_marks {
 };
 
 struct ledger ledger;
+static struct ledger ledger_metrics, ledger_logs;
 
 static _Atomic uint64_t next_number = 1;
 static pthread_once_t epoch_once = PTHREAD_ONCE_INIT;
@@ -56,10 +57,24 @@ void origin_init_held(struct origin *o, uint32_t n_spans, void (*settled)(struct
 	atomic_store(&o->owed, n_spans);
 }
 
+struct ledger *ledger_of(enum otlp_signal signal)
+{
+	return signal == OTLP_TRACES ? &ledger
+	       : signal == OTLP_LOGS ? &ledger_logs
+				     : &ledger_metrics;
+}
+
+void origin_init_items(struct origin *o, enum otlp_signal signal, uint32_t n_items,
+		       void (*settled)(struct origin *o))
+{
+	origin_init_held(o, n_items, settled);
+	o->books = ledger_of(signal);
+	atomic_fetch_add_explicit(&o->books->in_flight, n_items, memory_order_relaxed);
+}
+
 void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o))
 {
-	origin_init_held(o, n_spans, settled);
-	atomic_fetch_add_explicit(&ledger.in_flight, n_spans, memory_order_relaxed);
+	origin_init_items(o, OTLP_TRACES, n_spans, settled);
 }
 
 void origin_promise(struct origin *o)
@@ -98,8 +113,7 @@ bool origin_has_marks(const struct origin *o)
 
 uint64_t origin_number(const struct origin *o, uint32_t ordinal)
 {
-	const struct origin_marks *marks =
-		atomic_load_explicit(&o->marks, memory_order_acquire);
+	const struct origin_marks *marks = atomic_load_explicit(&o->marks, memory_order_acquire);
 
 	return marks != NULL ? marks->number + ordinal : 0;
 }
@@ -260,6 +274,7 @@ static void add_broken_promises(struct origin *o, struct books *to)
 uint32_t origin_fini(struct origin *o)
 {
 	bool refused = !o->promised && (origin_is_withdrawn(o) || atomic_load(&o->n_retryable) > 0);
+	struct ledger *l = o->books;
 	struct books books;
 
 	read_tallies(o, &books);
@@ -268,33 +283,33 @@ uint32_t origin_fini(struct origin *o)
 		add_broken_promises(o, &books);
 	/* What a log already holds of a refused request will leave it as delivered: it came in by
 	 * another door. */
-	atomic_fetch_add(&ledger.refused, refused ? o->n_spans : 0);
-	atomic_fetch_add(&ledger.accepted, refused ? books.held : o->n_spans);
-	atomic_fetch_add(&ledger.held, (int64_t)books.held);
+	atomic_fetch_add(&l->refused, refused ? o->n_spans : 0);
+	atomic_fetch_add(&l->accepted, refused ? books.held : o->n_spans);
+	atomic_fetch_add(&l->held, (int64_t)books.held);
 	if (!refused) {
-		atomic_fetch_add(&ledger.delivered, books.delivered);
+		atomic_fetch_add(&l->delivered, books.delivered);
 		for (int r = 0; r < DROP_REASON_MAX; r++)
-			atomic_fetch_add(&ledger.dropped[r], books.dropped[r]);
+			atomic_fetch_add(&l->dropped[r], books.dropped[r]);
 	}
-	atomic_fetch_sub(&ledger.in_flight, o->n_spans);
+	atomic_fetch_sub(&l->in_flight, o->n_spans);
 	free(atomic_exchange(&o->marks, NULL));
 	return refused ? 0 : o->n_spans;
 }
 
-void ledger_found(uint64_t n)
+void ledger_found(struct ledger *l, uint64_t n)
 {
-	atomic_fetch_add(&ledger.accepted, n);
-	atomic_fetch_add(&ledger.held, (int64_t)n);
+	atomic_fetch_add(&l->accepted, n);
+	atomic_fetch_add(&l->held, (int64_t)n);
 }
 
-void ledger_held_delivered(uint64_t n)
+void ledger_held_delivered(struct ledger *l, uint64_t n)
 {
-	atomic_fetch_sub(&ledger.held, (int64_t)n);
-	atomic_fetch_add(&ledger.delivered, n);
+	atomic_fetch_sub(&l->held, (int64_t)n);
+	atomic_fetch_add(&l->delivered, n);
 }
 
-void ledger_held_dropped(uint64_t n, enum drop_reason reason)
+void ledger_held_dropped(struct ledger *l, uint64_t n, enum drop_reason reason)
 {
-	atomic_fetch_sub(&ledger.held, (int64_t)n);
-	atomic_fetch_add(&ledger.dropped[reason], n);
+	atomic_fetch_sub(&l->held, (int64_t)n);
+	atomic_fetch_add(&l->dropped[reason], n);
 }

@@ -33,6 +33,7 @@
 
 #include "base/base.h"
 #include "base/err.h"
+#include "wire/span.h"
 
 #include <stdatomic.h>
 
@@ -66,21 +67,23 @@ struct origin_outcome {
 	const struct err *err; /* of the first failure; borrowed; ERR_NONE when none */
 };
 
+struct ledger;
 struct source_range;
 struct origin_marks;
 
 struct origin {
 	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
-	struct source_range *range; /* the records it is of (source.h); NULL: a client's */
+	struct ledger *books;              /* NULL: none are kept (origin_init_held) */
+	struct source_range *range;        /* the records it is of (source.h); NULL: a client's */
 	uint32_t n_spans;
 	_Atomic int64_t owed;                      /* verdicts still to come */
 	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */
 	/* Spans that met their one verdict outside a fan-out, for the books. */
 	_Atomic uint32_t n_delivered, n_held, n_dropped[DROP_REASON_MAX];
 	_Atomic(struct origin_marks *) marks; /* once fanned out; see origin.c */
-	_Atomic int withdrawn;            /* answered before it settled */
-	_Atomic int retry_reason;         /* of the first RETRYABLE verdict, + 1 */
-	bool promised;                    /* the client was told "taken" before any verdict */
+	_Atomic int withdrawn;                /* answered before it settled */
+	_Atomic int retry_reason;             /* of the first RETRYABLE verdict, + 1 */
+	bool promised;                        /* the client was told "taken" before any verdict */
 	_Atomic int err_claimed;
 	struct err err;
 };
@@ -96,6 +99,8 @@ struct ledger {
 };
 
 extern struct ledger ledger;
+/* Of log records and of metrics (not their data points); that of traces is `ledger`. */
+struct ledger *ledger_of(enum otlp_signal signal);
 
 /* "sampled", "filtered", ...: the label of a drop reason. */
 const char *drop_reason_name(enum drop_reason reason);
@@ -103,6 +108,9 @@ const char *drop_reason_name(enum drop_reason reason);
 /* Before the spans go anywhere: n_spans are owed one verdict each. With n_spans 0 nothing is owed
  * and `settled` never runs: the owner answers at once (and calls origin_fini). */
 void origin_init(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o));
+/* The same for items of any signal. */
+void origin_init_items(struct origin *o, enum otlp_signal signal, uint32_t n_items,
+		       void (*settled)(struct origin *o));
 /* The same for spans that a log of ours holds: the books were written when they came in, so none
  * are written here and origin_fini is not called; no fan-out. */
 void origin_init_held(struct origin *o, uint32_t n_spans, void (*settled)(struct origin *o));
@@ -145,8 +153,8 @@ uint32_t origin_fini(struct origin *o);
 
 /* Spans found in a log at start, or leaving it later: n of those that batch_hold or ledger_found
  * spoke of. */
-void ledger_found(uint64_t n);
-void ledger_held_delivered(uint64_t n);
-void ledger_held_dropped(uint64_t n, enum drop_reason reason);
+void ledger_found(struct ledger *l, uint64_t n);
+void ledger_held_delivered(struct ledger *l, uint64_t n);
+void ledger_held_dropped(struct ledger *l, uint64_t n, enum drop_reason reason);
 
 #endif

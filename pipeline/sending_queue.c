@@ -230,7 +230,10 @@ static void deliver(struct send_request *r, uint32_t n_rejected, const struct er
 {
 	struct component_counters *count = r->queue->o.component->count;
 
-	atomic_fetch_add(&count->sent, r->batch->tables.n_spans);
+	atomic_fetch_add(&count->sent, batch_n_items(r->batch));
+	/* Of metrics a hop counts data points; ours are settled metric by metric. */
+	if (n_rejected >= batch_n_items(r->batch))
+		n_rejected = r->batch->tables.n_spans;
 	if (n_rejected > 0)
 		batch_settle_partial(r->batch, n_rejected, err);
 	else
@@ -241,7 +244,7 @@ static void deliver(struct send_request *r, uint32_t n_rejected, const struct er
 static void drop(struct send_request *r, enum drop_reason reason, const struct err *err)
 {
 	struct component *c = r->queue->o.component;
-	uint32_t n = r->batch->tables.n_spans;
+	uint64_t n = batch_n_items(r->batch);
 
 	log_error("Exporting failed. Dropping data.", "exporter", c->id, "error", err->msg,
 		  "dropped_items", LOG_NUM(n));
@@ -360,8 +363,8 @@ static void retry_or_give_up(struct send_request *r, const struct err *err)
 		drop(r, DROP_RETRIES_EXHAUSTED, err);
 	} else {
 		log_warn("Exporting failed. Rejecting data.", "exporter", q->o.component->id,
-			 "error", err->msg, "rejected_items", LOG_NUM(r->batch->tables.n_spans));
-		atomic_fetch_add(&q->o.component->count->send_failed, r->batch->tables.n_spans);
+			 "error", err->msg, "rejected_items", LOG_NUM(batch_n_items(r->batch)));
+		atomic_fetch_add(&q->o.component->count->send_failed, batch_n_items(r->batch));
 		give_back(r, DROP_RETRIES_EXHAUSTED, err);
 	}
 }
@@ -603,7 +606,7 @@ void sending_queue_consume(struct sending_queue *q, struct batch *b)
 	}
 	if (sending_queue_push(q, b, false))
 		return;
-	atomic_fetch_add(&q->o.component->count->enqueue_failed, b->tables.n_spans);
+	atomic_fetch_add(&q->o.component->count->enqueue_failed, batch_n_items(b));
 	err_set(&err, ERR_EXHAUSTED, "sending queue is full");
 	batch_settle(b, VERDICT_RETRYABLE, DROP_QUEUE_FULL, &err);
 	batch_unref(b);

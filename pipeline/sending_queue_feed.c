@@ -67,10 +67,10 @@ static void book(const struct run *run)
 		uint32_t n = MIN(atomic_load(&run->origin.n_dropped[r]), left);
 
 		if (n > 0)
-			ledger_held_dropped(n, (enum drop_reason)r);
+			ledger_held_dropped(run->q->log->books, n, (enum drop_reason)r);
 		left -= n;
 	}
-	ledger_held_delivered(left);
+	ledger_held_delivered(run->q->log->books, left);
 }
 
 /* On the loop, or where the feeder stops. */
@@ -153,15 +153,16 @@ static struct batch *decode(struct sending_queue *q, struct err *err)
 {
 	const struct joining *j = &q->log->joining;
 	struct budget *budget = component_budget(q->o.component);
+	enum otlp_signal signal = q->o.component->signal;
 	struct otlp_result result = { 0 };
 	struct batch *b;
 
 	/* Not to be counted as refused. */
 	if (budget_left(budget) < INDEX_MIN + j->n_spans * sizeof(struct span_ref))
 		budget = NULL;
-	b = batch_from_otlp(rcbuf_ref(j->bytes), j->tenant, budget, &result, err);
+	b = batch_from_request(signal, rcbuf_ref(j->bytes), j->tenant, budget, &result, err);
 	if (b == NULL && (err->kind == ERR_EXHAUSTED || err->kind == ERR_TOO_LARGE))
-		b = batch_from_otlp(rcbuf_ref(j->bytes), j->tenant, NULL, &result, err);
+		b = batch_from_request(signal, rcbuf_ref(j->bytes), j->tenant, NULL, &result, err);
 	return b;
 }
 
@@ -203,7 +204,7 @@ static bool open_run(struct sending_queue *q, struct batch *b)
 	}
 	pthread_mutex_unlock(&q->lock);
 	if (n_lost > 0)
-		ledger_held_dropped(n_lost, DROP_CORRUPT);
+		ledger_held_dropped(l->books, n_lost, DROP_CORRUPT);
 	if (run != NULL)
 		batch_bind(b, &run->origin);
 	return run != NULL;

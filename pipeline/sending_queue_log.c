@@ -117,7 +117,7 @@ static void refuse(struct append *ap, const struct err *err)
 {
 	bool too_large = err->kind == ERR_TOO_LARGE;
 
-	atomic_fetch_add(&ap->q->o.component->count->enqueue_failed, ap->b->tables.n_spans);
+	atomic_fetch_add(&ap->q->o.component->count->enqueue_failed, batch_n_items(ap->b));
 	log_warn("sending queue does not take more", "exporter", id_of(ap->q), "error", err->msg);
 	batch_settle(ap->b, too_large ? VERDICT_PERMANENT : VERDICT_RETRYABLE,
 		     too_large ? DROP_TOO_LARGE : DROP_QUEUE_FULL, err);
@@ -304,7 +304,7 @@ void sending_queue_found(struct sending_queue *q, uint64_t lsn, const struct bat
 	if (lsn >= l->found_to || lsn < l->counted_to)
 		return;
 	n = span_numbers_count(br->numbers, br->n_spans);
-	ledger_found(n);
+	ledger_found(l->books, n);
 	pthread_mutex_lock(&q->lock);
 	if (n != br->n_spans)
 		note_claims(&l->found_claims, lsn, n);
@@ -344,7 +344,7 @@ void sending_queue_write_off(struct sending_queue_log *l)
 		l->size = 0;
 	if (l->held == 0)
 		return;
-	ledger_held_dropped(l->held, DROP_CORRUPT);
+	ledger_held_dropped(l->books, l->held, DROP_CORRUPT);
 	l->held = 0;
 }
 
@@ -378,9 +378,14 @@ void sending_queue_note_disk(struct sending_queue *q)
 
 /* ---- life ---- */
 
-/* "<directory>/<exporter id>", with %XX for what a file name should not have. */
-static char *log_dir(const char *directory, const char *id)
+/* "<directory>/<exporter id>", with %XX for what a file name should not have; with "@logs" or
+ * "@metrics" behind it, since an exporter has a queue per signal. */
+static char *log_dir(const char *directory, const struct component *c)
 {
+	static const char *const suffixes[] = {
+		[OTLP_TRACES] = "", [OTLP_METRICS] = "@metrics", [OTLP_LOGS] = "@logs"
+	};
+	const char *id = c->id;
 	struct buf path = BUF_INIT;
 	char *dir;
 
@@ -394,6 +399,7 @@ static char *log_dir(const char *directory, const char *id)
 		else
 			buf_printf(&path, "%%%02X", (uint8_t)*id);
 	}
+	buf_add_str(&path, suffixes[c->signal]);
 	dir = xstrdup(buf_cstr(&path));
 	buf_fini(&path);
 	return dir;
@@ -448,7 +454,8 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 		return -1;
 	l = xcalloc(1, sizeof(*l));
 	l->parked_tail = &l->parked;
-	l->dir = log_dir(storage->directory, id_of(q));
+	l->dir = log_dir(storage->directory, q->o.component);
+	l->books = ledger_of(q->o.component->signal);
 	options.dir = l->dir;
 	options.max_bytes =
 		o->has_queue_size && o->sizer == QUEUE_SIZER_BYTES ? MAX(o->queue_size, MIB) : 0;

@@ -49,6 +49,7 @@ struct append;
 struct sending_queue_log {
 	struct segment_log *log;
 	char *dir;
+	struct ledger *books;
 	pthread_t feeder;
 	bool has_feeder;
 	pthread_cond_t wake;

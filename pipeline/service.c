@@ -25,7 +25,8 @@ static int64_t default_budget(void)
 }
 
 /* Add an instance of conf->components[index]; returns its place. Room was counted before. */
-static size_t add_component(struct service *s, size_t index, const char *pipeline)
+static size_t add_component(struct service *s, size_t index, enum otlp_signal signal,
+			    const char *pipeline)
 {
 	const struct service_component *sc = &s->conf->components[index];
 	struct component *c = &s->components[s->n_components];
@@ -37,50 +38,69 @@ static size_t add_component(struct service *s, size_t index, const char *pipelin
 	c->state = xcalloc(1, MAX(sc->type->state_size, (size_t)1));
 	c->count = &s->counters[s->n_components];
 	c->service = s;
+	c->signal = signal;
 	c->pipeline = pipeline;
 	s->conf_index[s->n_components] = index;
 	return s->n_components++;
 }
 
-/* The instance of a component that exists once per id; NULL when unused. */
-static struct component *instance(struct service *s, size_t conf_index)
+/* A receiver listens once for all signals; others have an instance for each. */
+static bool is_per_signal(enum component_kind kind)
+{
+	return kind == KIND_EXPORTER || kind == KIND_CONNECTOR;
+}
+
+/* The instance of a component that exists once per id, or per id and signal; NULL when unused. */
+static struct component *instance(struct service *s, size_t conf_index, enum otlp_signal signal)
 {
 	for (size_t i = 0; i < s->n_components; i++)
-		if (s->conf_index[i] == conf_index && s->components[i].pipeline == NULL)
+		if (s->conf_index[i] == conf_index && s->components[i].pipeline == NULL &&
+		    (!is_per_signal(s->components[i].type->kind) ||
+		     s->components[i].signal == signal))
 			return &s->components[i];
 	return NULL;
 }
 
 static void add_used(struct service *s, enum component_kind kind)
 {
-	for (size_t i = 0; i < s->conf->n_components; i++)
-		if (s->conf->components[i].kind == kind && s->conf->components[i].is_used)
-			add_component(s, i, NULL);
+	for (size_t i = 0; i < s->conf->n_components; i++) {
+		const struct service_component *sc = &s->conf->components[i];
+
+		if (sc->kind != kind || !sc->is_used)
+			continue;
+		if (!is_per_signal(kind))
+			add_component(s, i, OTLP_TRACES, NULL);
+		for (int g = 0; is_per_signal(kind) && g < OTLP_SIGNALS; g++)
+			if (sc->used_signals & 1u << g)
+				add_component(s, i, (enum otlp_signal)g, NULL);
+	}
 }
 
 static size_t count_instances(const struct service_config *conf)
 {
-	size_t n = conf->n_components;
+	size_t n = conf->n_components * OTLP_SIGNALS;
 
 	for (size_t i = 0; i < conf->n_pipelines; i++)
 		n += conf->pipelines[i].processors.n;
 	return n;
 }
 
-static struct fanout *new_fanout(struct component *c, size_t room)
+static struct fanout *new_fanout(struct component *c, enum otlp_signal signal, size_t room)
 {
-	if (c->out == NULL) {
-		c->out = xcalloc(1, sizeof(*c->out));
-		c->out->targets = xcalloc(room, sizeof(*c->out->targets));
+	struct fanout *f = c->out[signal];
+
+	if (f == NULL) {
+		f = c->out[signal] = xcalloc(1, sizeof(*f));
+		f->targets = xcalloc(room, sizeof(*f->targets));
 	}
-	return c->out;
+	return f;
 }
 
 static void connect_to(struct service *s, struct component *from, struct component *to, size_t room)
 {
 	const struct service_component *sc =
 		&s->conf->components[s->conf_index[to - s->components]];
-	struct fanout *f = new_fanout(from, room);
+	struct fanout *f = new_fanout(from, to->signal, room);
 	bool best_effort = to->type->kind == KIND_EXPORTER && sc->exporter.best_effort;
 
 	f->targets[f->n++] = (struct fanout_target){ to, best_effort };
@@ -103,7 +123,7 @@ static struct component *connect_processors(struct service *s, const struct serv
 	*last = NULL;
 	for (size_t i = 0; i < p->processors.n; i++) {
 		struct component *c =
-			&s->components[add_component(s, p->processors.items[i], p->id)];
+			&s->components[add_component(s, p->processors.items[i], p->signal, p->id)];
 
 		if (*last != NULL)
 			connect_to(s, *last, c, 1);
@@ -118,7 +138,8 @@ static void connect_exporters(struct service *s, const struct service_pipeline *
 			      struct component *from)
 {
 	for (size_t i = 0; i < p->exporters.n; i++)
-		connect_to(s, from, instance(s, p->exporters.items[i]), edge_room(s->conf));
+		connect_to(s, from, instance(s, p->exporters.items[i], p->signal),
+			   edge_room(s->conf));
 }
 
 static void connect_pipeline(struct service *s, const struct service_pipeline *p)
@@ -128,7 +149,7 @@ static void connect_pipeline(struct service *s, const struct service_pipeline *p
 	if (last != NULL)
 		connect_exporters(s, p, last);
 	for (size_t i = 0; i < p->receivers.n; i++) {
-		struct component *r = instance(s, p->receivers.items[i]);
+		struct component *r = instance(s, p->receivers.items[i], p->signal);
 
 		if (first != NULL)
 			connect_to(s, r, first, edge_room(s->conf) * s->conf->n_pipelines);
@@ -143,7 +164,7 @@ static void add_extensions(struct service *s, bool with_needs)
 		size_t index = s->conf->extensions.items[i];
 
 		if ((s->conf->components[index].type->needs != NULL) == with_needs)
-			add_component(s, index, NULL);
+			add_component(s, index, OTLP_TRACES, NULL);
 	}
 }
 
@@ -354,8 +375,12 @@ static bool kind_is_drained(struct service *s, enum component_kind kind)
 /* Everything upstream of the exporters is empty: no request unanswered, no span unsettled. */
 static bool is_settled(struct service *s)
 {
+	int64_t in_flight = 0;
+
+	for (int g = 0; g < OTLP_SIGNALS; g++)
+		in_flight += atomic_load(&ledger_of((enum otlp_signal)g)->in_flight);
 	return kind_is_drained(s, KIND_PROCESSOR) && kind_is_drained(s, KIND_RECEIVER) &&
-	       atomic_load(&ledger.in_flight) == 0;
+	       in_flight == 0;
 }
 
 static bool exporters_are_drained(struct service *s)
@@ -398,9 +423,11 @@ void service_free(struct service *s)
 		return;
 	for (size_t i = 0; i < s->n_components; i++) {
 		free(s->components[i].state);
-		if (s->components[i].out != NULL)
-			free(s->components[i].out->targets);
-		free(s->components[i].out);
+		for (int g = 0; g < OTLP_SIGNALS; g++) {
+			if (s->components[i].out[g] != NULL)
+				free(s->components[i].out[g]->targets);
+			free(s->components[i].out[g]);
+		}
 	}
 	for (unsigned i = 0; i < s->n_loops; i++)
 		loop_free(s->loops[i]);
@@ -460,11 +487,13 @@ void *component_borrow(struct component *c, const char *type_name)
 /* Everybody downstream once, however many ways lead there; not those that nobody waits for. */
 static void open_downstream(struct component *c, struct source *s, bool *visited)
 {
-	for (unsigned i = 0; c->out != NULL && i < c->out->n; i++) {
-		struct component *to = c->out->targets[i].component;
+	const struct fanout *f = c->out[OTLP_TRACES];
+
+	for (unsigned i = 0; f != NULL && i < f->n; i++) {
+		struct component *to = f->targets[i].component;
 		size_t index = (size_t)(to - to->service->components);
 
-		if (c->out->targets[i].best_effort || visited[index])
+		if (f->targets[i].best_effort || visited[index])
 			continue;
 		visited[index] = true;
 		if (to->type->source_open != NULL)

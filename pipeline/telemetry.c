@@ -12,13 +12,21 @@
 
 struct transport_counters *telemetry_transport(struct component *c, const char *transport)
 {
+	return telemetry_transport_of(c, transport, OTLP_TRACES);
+}
+
+struct transport_counters *telemetry_transport_of(struct component *c, const char *transport,
+						  enum otlp_signal signal)
+{
 	for (int i = 0; i < MAX_TRANSPORTS; i++) {
 		struct transport_counters *t = &c->count->transports[i];
 
-		if (t->transport != NULL && strcmp(t->transport, transport) == 0)
+		if (t->transport != NULL && t->signal == signal &&
+		    strcmp(t->transport, transport) == 0)
 			return t;
 		if (t->transport == NULL) {
 			t->transport = transport;
+			t->signal = signal;
 			return t;
 		}
 	}

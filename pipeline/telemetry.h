@@ -16,10 +16,12 @@
 
 #include <stdatomic.h>
 
-enum { MAX_TRANSPORTS = 4 };
+enum { MAX_TRANSPORTS = 8 };
 
-/* Of one transport of a receiver. Spans; requests for `damaged`. */
+/* Of one transport and signal of a receiver. Spans, log records or data points; requests for
+ * `damaged`. */
 struct transport_counters {
+	enum otlp_signal signal;
 	const char *transport; /* "grpc", "http", "http_v2_json", ...; NULL: slot not used */
 	_Atomic uint64_t accepted, refused;
 	_Atomic uint64_t rejected; /* spans refused one by one (partial_success) */
@@ -49,6 +51,8 @@ void telemetry_observe(struct telemetry_histogram *h, uint64_t v);
 
 /* The slot of a transport, made on first use. Call in start. */
 struct transport_counters *telemetry_transport(struct component *c, const char *transport);
+struct transport_counters *telemetry_transport_of(struct component *c, const char *transport,
+						  enum otlp_signal signal);
 
 struct service;
 /* Append the whole page. Any thread. */

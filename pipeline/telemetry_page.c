@@ -17,6 +17,7 @@
 #include "pipeline/system.h"
 
 #include <malloc.h>
+#include <stdio.h>
 #include <sys/resource.h>
 
 /* ---- families of the core ---- */
@@ -63,19 +64,30 @@ static uint64_t in_flight(const struct component *c)
 	return (uint64_t)atomic_load(&c->count->in_flight);
 }
 
+/* What the Collector calls what it counts; `what` for our help texts. */
+static const struct {
+	const char *signal, *items, *what;
+} signals[] = {
+	[OTLP_TRACES] = { "traces", "spans", "Spans" },
+	[OTLP_METRICS] = { "metrics", "metric_points", "Data points" },
+	[OTLP_LOGS] = { "logs", "log_records", "Log records" },
+};
+
+/* A name that ends in an underscore is a family per signal ("..._sent_spans"), and its help follows
+ * the name of what is counted. */
 static const struct family {
 	const char *name, *kind, *help;
 	enum component_kind of;
 	value_fn *value;
 } families[] = {
-	{ "otelcol_processor_incoming_items", "counter", "Spans handed to the processor.",
+	{ "otelcol_processor_incoming_items", "counter", "Items handed to the processor.",
 	  KIND_PROCESSOR, incoming },
-	{ "otelcol_processor_outgoing_items", "counter", "Spans the processor handed on.",
+	{ "otelcol_processor_outgoing_items", "counter", "Items the processor handed on.",
 	  KIND_PROCESSOR, outgoing },
-	{ "otelcol_exporter_sent_spans", "counter", "Spans delivered.", KIND_EXPORTER, sent },
-	{ "otelcol_exporter_send_failed_spans", "counter", "Spans whose delivery failed for good.",
+	{ "otelcol_exporter_sent_", "counter", "delivered.", KIND_EXPORTER, sent },
+	{ "otelcol_exporter_send_failed_", "counter", "whose delivery failed for good.",
 	  KIND_EXPORTER, send_failed },
-	{ "otelcol_exporter_enqueue_failed_spans", "counter", "Spans that found the queue full.",
+	{ "otelcol_exporter_enqueue_failed_", "counter", "that found the queue full.",
 	  KIND_EXPORTER, enqueue_failed },
 	{ "otelcol_exporter_queue_size", "gauge", "What waits in the sending queue.", KIND_EXPORTER,
 	  queue_size },
@@ -85,25 +97,65 @@ static const struct family {
 	  "Requests being sent, or waiting for their next attempt.", KIND_EXPORTER, in_flight },
 };
 
-static void write_family(struct service *s, const struct family *f, struct buf *out)
+enum { NAME_MAX_BYTES = 80 };
+
+/* Is there anything to say of this signal? Of traces always. */
+static bool is_carried(const struct service *s, enum otlp_signal signal)
+{
+	for (size_t i = 0; i < s->conf->n_pipelines; i++)
+		if (s->conf->pipelines[i].signal == signal)
+			return true;
+	return signal == OTLP_TRACES;
+}
+
+/* The head of a family of one signal: prefix "otelcol_exporter_sent_", help "delivered.". */
+static void signal_head(struct buf *out, char name[NAME_MAX_BYTES], const char *prefix,
+			const char *kind, const char *help, enum otlp_signal signal)
+{
+	char text[160];
+
+	snprintf(name, NAME_MAX_BYTES, "%s%s", prefix, signals[signal].items);
+	snprintf(text, sizeof(text), "%s %s", signals[signal].what, help);
+	telemetry_head(out, name, kind, text);
+}
+
+/* The samples of the components that carry one of `mask` (enum signals). */
+static void write_samples(struct service *s, const struct family *f, const char *name,
+			  unsigned mask, struct buf *out)
 {
 	bool is_queue =
 		f->value == queue_size || f->value == queue_capacity || f->value == in_flight;
 	bool is_processor = f->of == KIND_PROCESSOR;
 
-	telemetry_head(out, f->name, f->kind, f->help);
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
-		if (c->type->kind != f->of ||
+		if (c->type->kind != f->of || !(mask & 1u << c->signal) ||
 		    (is_queue && atomic_load(&c->count->queue_capacity) == 0))
 			continue;
-		telemetry_sample(out, f->name, (double)f->value(c), registry_kind_name(f->of),
-				 c->id, "pipeline", c->pipeline,
+		telemetry_sample(out, name, (double)f->value(c), registry_kind_name(f->of), c->id,
+				 "pipeline", c->pipeline,
 				 is_queue       ? "data_type"
 				 : is_processor ? "otel_signal"
 						: NULL,
-				 "traces", NULL);
+				 signals[c->signal].signal, NULL);
+	}
+}
+
+static void write_family(struct service *s, const struct family *f, struct buf *out)
+{
+	char name[NAME_MAX_BYTES];
+
+	if (f->name[strlen(f->name) - 1] != '_') {
+		telemetry_head(out, f->name, f->kind, f->help);
+		write_samples(s, f, f->name, SIGNAL_ALL, out);
+		return;
+	}
+	for (int g = 0; g < OTLP_SIGNALS; g++) {
+		if (!is_carried(s, (enum otlp_signal)g))
+			continue;
+		signal_head(out, name, f->name, f->kind, f->help, (enum otlp_signal)g);
+		write_samples(s, f, name, 1u << g, out);
 	}
 }
 
@@ -111,35 +163,53 @@ static const struct transport_family {
 	const char *name, *help;
 	size_t offset;
 } transport_families[] = {
-	{ "otelcol_receiver_accepted_spans", "Spans taken: the client was told so.",
+	{ "otelcol_receiver_accepted_", "taken: the client was told so.",
 	  offsetof(struct transport_counters, accepted) },
-	{ "otelcol_receiver_refused_spans",
-	  "Spans the client was told were not taken: to be sent again, or rejected one by one.",
+	{ "otelcol_receiver_refused_",
+	  "the client was told were not taken: to be sent again, or rejected one by one.",
 	  offsetof(struct transport_counters, refused) },
-	{ "spanmill_receiver_rejected_spans", "Spans refused one by one (partial success).",
+	{ "spanmill_receiver_rejected_", "refused one by one (partial success).",
 	  offsetof(struct transport_counters, rejected) },
 	{ "spanmill_receiver_damaged_requests", "Requests that could not be decoded.",
 	  offsetof(struct transport_counters, damaged) },
 };
 
-static void write_transport_family(struct service *s, const struct transport_family *f,
-				   struct buf *out)
+static void write_transport_samples(struct service *s, const struct transport_family *f,
+				    const char *name, unsigned mask, struct buf *out)
 {
-	telemetry_head(out, f->name, "counter", f->help);
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = &s->components[i];
 
 		for (int t = 0; c->type->kind == KIND_RECEIVER && t < MAX_TRANSPORTS; t++) {
 			struct transport_counters *tc = &c->count->transports[t];
 
-			if (tc->transport != NULL)
-				telemetry_sample(out, f->name,
+			if (tc->transport != NULL && mask & 1u << tc->signal)
+				telemetry_sample(out, name,
 						 (double)atomic_load(
 							 (_Atomic uint64_t *)(void *)((char *)tc +
 										      f->offset)),
 						 "receiver", c->id, "transport", tc->transport,
-						 NULL);
+						 mask == SIGNAL_ALL ? "data_type" : NULL,
+						 signals[tc->signal].signal, NULL);
 		}
+	}
+}
+
+static void write_transport_family(struct service *s, const struct transport_family *f,
+				   struct buf *out)
+{
+	char name[NAME_MAX_BYTES];
+
+	if (f->name[strlen(f->name) - 1] != '_') {
+		telemetry_head(out, f->name, "counter", f->help);
+		write_transport_samples(s, f, f->name, SIGNAL_ALL, out);
+		return;
+	}
+	for (int g = 0; g < OTLP_SIGNALS; g++) {
+		if (!is_carried(s, (enum otlp_signal)g))
+			continue;
+		signal_head(out, name, f->name, "counter", f->help, (enum otlp_signal)g);
+		write_transport_samples(s, f, name, 1u << g, out);
 	}
 }
 
@@ -150,8 +220,35 @@ static void single(struct buf *out, const char *name, const char *kind, const ch
 	telemetry_sample(out, name, v, NULL);
 }
 
+/* The same books of the other signals, in what is settled by itself: log records, metrics. */
+static void write_other_ledgers(struct service *s, struct buf *out)
+{
+	static const char name[] = "spanmill_items";
+
+	if (!is_carried(s, OTLP_METRICS) && !is_carried(s, OTLP_LOGS))
+		return;
+	telemetry_head(out, name, "gauge",
+		       "Log records and metrics (not their data points): accepted = delivered + "
+		       "dropped + held.");
+	for (int g = OTLP_METRICS; g < OTLP_SIGNALS; g++) {
+		const struct ledger *l = ledger_of((enum otlp_signal)g);
+		uint64_t dropped = 0;
+
+		for (int r = 0; r < DROP_REASON_MAX; r++)
+			dropped += atomic_load(&l->dropped[r]);
+		telemetry_sample(out, name, (double)atomic_load(&l->accepted), "data_type",
+				 signals[g].signal, "what", "accepted", NULL);
+		telemetry_sample(out, name, (double)atomic_load(&l->delivered), "data_type",
+				 signals[g].signal, "what", "delivered", NULL);
+		telemetry_sample(out, name, (double)dropped, "data_type", signals[g].signal, "what",
+				 "dropped", NULL);
+		telemetry_sample(out, name, (double)atomic_load(&l->held), "data_type",
+				 signals[g].signal, "what", "held", NULL);
+	}
+}
+
 /* The two ends of the books, counted independently of each other. */
-static void write_ledger(struct buf *out)
+static void write_ledger(struct service *s, struct buf *out)
 {
 	single(out, "spanmill_accepted_spans", "counter",
 	       "Spans this process took on, or found in a log at start.",
@@ -166,6 +263,7 @@ static void write_ledger(struct buf *out)
 				 drop_reason_name((enum drop_reason)r), NULL);
 	single(out, "spanmill_held_spans", "gauge", "Of those: acknowledged and lying in a log.",
 	       (double)atomic_load(&ledger.held));
+	write_other_ledgers(s, out);
 	single(out, "spanmill_in_flight_spans", "gauge", "Spans received and not answered yet.",
 	       (double)atomic_load(&ledger.in_flight));
 }
@@ -335,7 +433,7 @@ static void write_families(struct service *s, struct buf *out)
 		write_transport_family(s, &transport_families[i], out);
 	for (size_t i = 0; i < COUNT_OF(families); i++)
 		write_family(s, &families[i], out);
-	write_ledger(out);
+	write_ledger(s, out);
 	write_budget(s, out);
 	write_process(s, out);
 	write_target(s, out);

@@ -111,9 +111,8 @@ static void memory_limiter_metrics(struct component *c, struct buf *out)
 	telemetry_head(out, refused, "counter",
 		       "Spans of the process that found none once their request was read. Most are "
 		       "refused before their number is known: spanmill_memory_refusals.");
-	telemetry_sample(out, refused,
-			 (double)atomic_load(&component_budget(c)->refused_spans), "processor",
-			 c->id, "pipeline", c->pipeline, NULL);
+	telemetry_sample(out, refused, (double)atomic_load(&component_budget(c)->refused_spans),
+			 "processor", c->id, "pipeline", c->pipeline, NULL);
 }
 
 const struct component_type processor_memory_limiter = {
@@ -121,7 +120,7 @@ const struct component_type processor_memory_limiter = {
 	.kind = KIND_PROCESSOR,
 	.summary = "Sets the memory budget that every receiver charges before it reads.",
 	.stability = STABILITY_BETA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct memory_limiter_config),
 	.options = memory_limiter_options,
 	.validate = memory_limiter_validate,

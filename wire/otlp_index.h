@@ -58,6 +58,14 @@ int otlp_index(struct bytes request, struct span_tables *tables, struct arena *a
 int otlp_index_stored(struct bytes traces_data, struct span_tables *tables, struct arena *arena,
 		      struct otlp_result *result, struct err *err);
 
+/* The same two steps for any signal. Of logs and metrics only envelopes are read, down to the
+ * fields of a LogRecord, and to the data points of a Metric, which are counted: a broken one
+ * damages the request, nothing is rejected by itself, and an item may be as short as it likes. */
+int otlp_count_items(enum otlp_signal signal, struct bytes request, struct otlp_counts *counts,
+		     struct err *err);
+int otlp_index_items(enum otlp_signal signal, struct bytes request, struct span_tables *tables,
+		     struct arena *arena, struct otlp_result *result, struct err *err);
+
 /* Name and trace_state of a span. */
 static inline struct bytes span_name(const struct span_ref *sp)
 {

@@ -141,7 +141,7 @@ static int put_enum(struct decoder *d, const struct otlp_json_field *f, const st
 static int put_unsigned(struct decoder *d, const struct otlp_json_field *f,
 			const struct json_value *v)
 {
-	bool is_long = f->type == OTLP_FIXED64;
+	bool is_long = f->type == OTLP_FIXED64 || f->type == OTLP_UINT64;
 	uint64_t n = 0;
 
 	if (json_reader_u64(v, &n) < 0 || (!is_long && n > UINT32_MAX))
@@ -149,7 +149,7 @@ static int put_unsigned(struct decoder *d, const struct otlp_json_field *f,
 			     is_long ? "an unsigned integer" : "an unsigned 32-bit integer");
 	if (n == 0)
 		return 0;
-	if (is_long)
+	if (f->type == OTLP_FIXED64)
 		pb_put_fixed64(d->out, f->number, n);
 	else if (f->type == OTLP_FIXED32)
 		pb_put_fixed32(d->out, f->number, (uint32_t)n);
@@ -158,25 +158,51 @@ static int put_unsigned(struct decoder *d, const struct otlp_json_field *f,
 	return 0;
 }
 
-/* intValue, doubleValue and boolValue: members of a oneof, so zero is written too. */
-static int put_oneof_scalar(struct decoder *d, const struct otlp_json_field *f,
-			    const struct json_value *v)
+static bool is_zero_double(double x)
+{
+	static const double zero = 0;
+
+	return memcmp(&x, &zero, sizeof(x)) == 0; /* -0.0 is a value */
+}
+
+static int put_signed(struct decoder *d, const struct otlp_json_field *f,
+		      const struct json_value *v, bool keep_zero)
 {
 	int64_t n = 0;
+
+	if (json_reader_i64(v, &n) < 0)
+		return wrong(d, f, v, "a 64-bit integer");
+	if (f->type == OTLP_SINT32 && (n < INT32_MIN || n > INT32_MAX))
+		return wrong(d, f, v, "a 32-bit integer");
+	if (n == 0 && !keep_zero)
+		return 0;
+	if (f->type == OTLP_SFIXED64)
+		pb_put_fixed64(d->out, f->number, (uint64_t)n);
+	else if (f->type == OTLP_SINT32)
+		pb_put_uint(d->out, f->number, pb_zigzag(n));
+	else
+		pb_put_uint(d->out, f->number, (uint64_t)n);
+	return 0;
+}
+
+/* Scalars that are members of a oneof, or may be absent, are written also when they are zero. */
+static int put_scalar(struct decoder *d, const struct otlp_json_field *f,
+		      const struct json_value *v, bool keep_zero)
+{
 	double x = 0;
 
 	if (f->type == OTLP_BOOL) {
 		if (v->kind != JSON_TRUE && v->kind != JSON_FALSE)
 			return wrong(d, f, v, "true or false");
-		pb_put_uint(d->out, f->number, v->kind == JSON_TRUE);
+		if (v->kind == JSON_TRUE || keep_zero)
+			pb_put_uint(d->out, f->number, v->kind == JSON_TRUE);
 	} else if (f->type == OTLP_DOUBLE) {
 		if (json_reader_double(v, &x) < 0)
 			return wrong(d, f, v, "a number");
-		pb_put_double(d->out, f->number, x);
+		if (keep_zero || !is_zero_double(x))
+			pb_put_double(d->out, f->number, x);
 	} else {
-		if (json_reader_i64(v, &n) < 0)
-			return wrong(d, f, v, "a 64-bit integer");
-		pb_put_uint(d->out, f->number, (uint64_t)n);
+		return put_signed(d, f, v, keep_zero);
 	}
 	return 0;
 }
@@ -210,12 +236,56 @@ static int put_value(struct decoder *d, const struct otlp_json_field *f, const s
 	case OTLP_UINT32:
 	case OTLP_FIXED32:
 	case OTLP_FIXED64:
+	case OTLP_UINT64:
 		return put_unsigned(d, f, v);
 	case OTLP_MESSAGE:
 		return put_message(d, f, v);
 	default:
-		return put_oneof_scalar(d, f, v);
+		return put_scalar(d, f, v, keep_zero);
 	}
+}
+
+/* Numbers of a packed field, behind each other: counts and bounds. */
+static int put_packed_element(struct decoder *d, const struct otlp_json_field *f,
+			      const struct json_value *v)
+{
+	uint8_t raw[8];
+	uint64_t n = 0;
+	double x = 0;
+
+	if (f->type == OTLP_DOUBLE) {
+		if (json_reader_double(v, &x) < 0)
+			return wrong(d, f, v, "a number");
+		memcpy(&n, &x, sizeof(n));
+	} else if (json_reader_u64(v, &n) < 0) {
+		return wrong(d, f, v, "an unsigned integer");
+	}
+	if (f->type == OTLP_UINT64) {
+		pb_put_varint(d->out, n);
+		return 0;
+	}
+	store_le64(raw, n);
+	buf_add(d->out, raw, sizeof(raw));
+	return 0;
+}
+
+static int put_packed(struct decoder *d, const struct otlp_json_field *f,
+		      const struct json_value *v)
+{
+	size_t start = d->out->n, mark = pb_begin(d->out, f->number), first = d->out->n;
+	struct json_value e;
+	int rc = 0;
+
+	if (v->kind != JSON_ARRAY)
+		return wrong(d, f, v, "an array");
+	while ((rc = json_reader_element(&d->r, &e, d->err)) > 0)
+		if (put_packed_element(d, f, &e) < 0)
+			return -1;
+	if (d->out->n == first)
+		d->out->n = start; /* an empty list is none */
+	else
+		pb_end(d->out, mark);
+	return rc;
 }
 
 static int put_list(struct decoder *d, const struct otlp_json_field *f, const struct json_value *v)
@@ -307,7 +377,9 @@ static int decode_members(struct decoder *d, const struct otlp_json_message *m, 
 			d->out->n = start;	/* the last member wins */
 		else
 			open_run(d, first_run, f, old);
-		if ((f->repeated ? put_list(d, f, &v) : put_value(d, f, &v, m->oneof)) < 0)
+		if ((f->packed     ? put_packed(d, f, &v)
+		     : f->repeated ? put_list(d, f, &v)
+				   : put_value(d, f, &v, m->oneof || f->presence)) < 0)
 			return -1;
 	}
 	return rc;
@@ -329,7 +401,7 @@ static int decode_message(struct decoder *d, const struct otlp_json_message *m)
 	return 0;
 }
 
-static int decode_text(struct decoder *d)
+static int decode_text(struct decoder *d, const struct otlp_json_message *root)
 {
 	struct json_value v;
 
@@ -338,13 +410,19 @@ static int decode_text(struct decoder *d)
 	if (v.kind != JSON_OBJECT)
 		return err_set(d->err, ERR_INVALID, "otlp json: expected an object, got %s",
 			       json_reader_kind_name(v.kind));
-	if (decode_message(d, &otlp_json_traces_data) < 0)
+	if (decode_message(d, root) < 0)
 		return -1;
 	return json_reader_end(&d->r, d->err);
 }
 
 int otlp_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
 		     struct err *err)
+{
+	return otlp_json_decode_items(OTLP_TRACES, json, max_bytes, arena, out, err);
+}
+
+int otlp_json_decode_items(enum otlp_signal signal, struct bytes json, size_t max_bytes,
+			   struct arena *arena, struct buf *out, struct err *err)
 {
 	size_t start = out->n, outer_max = out->max;
 	bool outer_overflow = out->overflow;
@@ -357,7 +435,7 @@ int otlp_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, s
 	out->overflow = false;
 	if (max_bytes > 0 && (outer_max == 0 || max_bytes < outer_max - start))
 		out->max = start + max_bytes;
-	rc = decode_text(&d);
+	rc = decode_text(&d, otlp_json_roots[signal]);
 	if (rc == 0 && out->overflow)
 		rc = err_set(err, ERR_TOO_LARGE,
 			     "otlp json: protobuf form is larger than %zu bytes", out->max - start);

@@ -27,6 +27,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "wire/span.h"
 
 /* Append the ExportTraceServiceRequest (TracesData) in `json` to out, at most max_bytes of it (0:
  * only out's own cap holds). Borrows json; scratch goes to arena, which the caller resets, other
@@ -35,5 +36,9 @@
  * thread. */
 int otlp_json_decode(struct bytes json, size_t max_bytes, struct arena *arena, struct buf *out,
 		     struct err *err) MUST_CHECK;
+
+/* The same for the request of any signal. */
+int otlp_json_decode_items(enum otlp_signal signal, struct bytes json, size_t max_bytes,
+			   struct arena *arena, struct buf *out, struct err *err) MUST_CHECK;
 
 #endif

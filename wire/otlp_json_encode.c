@@ -62,9 +62,12 @@ static enum pb_wire wire_of(const struct otlp_json_field *f)
 	case OTLP_BOOL:
 	case OTLP_INT64:
 	case OTLP_UINT32:
+	case OTLP_UINT64:
+	case OTLP_SINT32:
 	case OTLP_ENUM:
 		return PB_VARINT;
 	case OTLP_FIXED64:
+	case OTLP_SFIXED64:
 	case OTLP_DOUBLE:
 		return PB_FIXED64;
 	case OTLP_FIXED32:
@@ -74,6 +77,12 @@ static enum pb_wire wire_of(const struct otlp_json_field *f)
 	}
 }
 
+/* Numbers of a list come one by one, or packed. */
+static bool wire_fits(const struct otlp_json_field *f, unsigned wire)
+{
+	return wire == (unsigned)wire_of(f) || (f->packed && wire == PB_LEN);
+}
+
 /* The next occurrence of `number` with the wire type of f; others are not ours to judge. */
 static int walk_to(struct walk *k, const struct otlp_json_field *f, uint32_t number,
 		   struct pb_field *pf)
@@ -81,7 +90,7 @@ static int walk_to(struct walk *k, const struct otlp_json_field *f, uint32_t num
 	int rc;
 
 	while ((rc = walk_next(k, pf)) > 0)
-		if (pf->number == number && pf->wire == (uint8_t)wire_of(f))
+		if (pf->number == number && wire_fits(f, pf->wire))
 			break;
 	return rc;
 }
@@ -133,8 +142,13 @@ static void encode_scalar(struct encoder *e, const struct otlp_json_field *f,
 		json_writer_bool(e->w, pf->value != 0);
 		break;
 	case OTLP_INT64:
+	case OTLP_SFIXED64:
 		json_writer_i64_str(e->w, (int64_t)pf->value);
 		break;
+	case OTLP_SINT32:
+		json_writer_i64(e->w, pb_unzigzag32((uint32_t)pf->value));
+		break;
+	case OTLP_UINT64:
 	case OTLP_FIXED64:
 		json_writer_u64_str(e->w, pf->value);
 		break;
@@ -204,6 +218,27 @@ static int encode_one(struct encoder *e, const struct otlp_json_field *f, struct
 	return 0;
 }
 
+/* The numbers of one packed field. */
+static int encode_packed(struct encoder *e, const struct otlp_json_field *f, struct bytes in)
+{
+	struct pb_field pf = { .wire = (uint8_t)wire_of(f) };
+
+	while (in.n > 0 && !e->w->out->overflow) {
+		if (pf.wire == PB_VARINT) {
+			if (!pb_varint(&in, &pf.value))
+				return damaged(e);
+		} else {
+			if (in.n < 8)
+				return damaged(e);
+			pf.value = load_le64(in.p);
+			in.p += 8;
+			in.n -= 8;
+		}
+		encode_scalar(e, f, &pf);
+	}
+	return 0;
+}
+
 static int encode_list(struct encoder *e, const struct otlp_json_field *f, const char *key,
 		       struct walk k, uint32_t number)
 {
@@ -212,7 +247,10 @@ static int encode_list(struct encoder *e, const struct otlp_json_field *f, const
 	json_writer_key(e->w, key);
 	json_writer_array(e->w);
 	while (walk_to(&k, f, number, &pf) > 0) {
-		if (f->type != OTLP_MESSAGE)
+		if (f->packed && pf.wire == PB_LEN) {
+			if (encode_packed(e, f, pf.data) < 0)
+				return -1;
+		} else if (f->type != OTLP_MESSAGE)
 			encode_scalar(e, f, &pf);
 		else if (encode_message(e, f->message, (struct parts){ &pf.data, 1 }) < 0)
 			return -1;
@@ -241,7 +279,7 @@ static int see_fields(struct encoder *e, const struct otlp_json_message *m, stru
 		for (size_t i = 0; i < m->n_fields; i++) {
 			const struct otlp_json_field *f = &m->fields[i];
 
-			if (pf.wire != (uint8_t)wire_of(f))
+			if (!wire_fits(f, pf.wire))
 				continue;
 			if (f->number == pf.number)
 				*seen = (m->oneof ? 0 : *seen) | 1u << f->number;
@@ -273,7 +311,8 @@ static int encode_members(struct encoder *e, const struct otlp_json_message *m, 
 			continue;
 		}
 		rc = f->repeated ? encode_list(e, f, f->name, walk_of(in), number) :
-				   encode_one(e, f, walk_of(in), number, m->oneof);
+				   encode_one(e, f, walk_of(in), number,
+					      m->oneof || f->presence);
 		if (rc < 0)
 			return -1;
 		if (e->w->out->overflow)
@@ -282,24 +321,39 @@ static int encode_members(struct encoder *e, const struct otlp_json_message *m, 
 	return 0;
 }
 
-int otlp_json_encode_list(struct json_writer *w, const char *key, const struct bytes *parts,
-			  size_t n_parts, enum otlp_json_dialect dialect, struct err *err)
+static int encode_root(struct json_writer *w, const struct otlp_json_message *root,
+		       const char *key, const struct bytes *parts, size_t n_parts,
+		       enum otlp_json_dialect dialect, struct err *err)
 {
 	struct encoder e = { .w = w, .dialect = dialect, .err = err };
 	struct parts in = { parts, n_parts };
 	uint32_t seen = 0;
 	int rc = -1;
 
-	rc = see_fields(&e, &otlp_json_traces_data, in, &seen);
+	rc = see_fields(&e, root, in, &seen);
 	if (rc == 0 && seen != 0)
-		rc = encode_list(&e, &otlp_json_traces_data.fields[0], key, walk_of(in), 1);
+		rc = encode_list(&e, &root->fields[0], key, walk_of(in), 1);
 	arena_fini(&e.scratch);
 	return rc;
+}
+
+int otlp_json_encode_list(struct json_writer *w, const char *key, const struct bytes *parts,
+			  size_t n_parts, enum otlp_json_dialect dialect, struct err *err)
+{
+	return encode_root(w, &otlp_json_traces_data, key, parts, n_parts, dialect, err);
 }
 
 int otlp_json_encode(const struct bytes *parts, size_t n_parts, enum otlp_json_dialect dialect,
 		     size_t max_bytes, struct buf *out, struct err *err)
 {
+	return otlp_json_encode_items(OTLP_TRACES, parts, n_parts, dialect, max_bytes, out, err);
+}
+
+int otlp_json_encode_items(enum otlp_signal signal, const struct bytes *parts, size_t n_parts,
+			   enum otlp_json_dialect dialect, size_t max_bytes, struct buf *out,
+			   struct err *err)
+{
+	const struct otlp_json_message *root = otlp_json_roots[signal];
 	size_t start = out->n, outer_max = out->max;
 	bool outer_overflow = out->overflow;
 	struct json_writer w = JSON_WRITER(out);
@@ -309,7 +363,7 @@ int otlp_json_encode(const struct bytes *parts, size_t n_parts, enum otlp_json_d
 	if (max_bytes > 0 && (outer_max == 0 || max_bytes < outer_max - start))
 		out->max = start + max_bytes;
 	json_writer_object(&w);
-	rc = otlp_json_encode_list(&w, "resourceSpans", parts, n_parts, dialect, err);
+	rc = encode_root(&w, root, root->fields[0].name, parts, n_parts, dialect, err);
 	json_writer_object_end(&w);
 	if (rc == 0 && out->overflow)
 		rc = err_set(err, ERR_TOO_LARGE, "otlp json: larger than %zu bytes",

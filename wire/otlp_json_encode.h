@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp_json_encode.h - OTLP protobuf trace bytes to JSON, in two dialects.
+ * otlp_json_encode.h - OTLP protobuf bytes to JSON, in two dialects.
  *
  * OTLP_JSON: the specification's: ids in lower-case hex, enums as integers. resource, scope and
  *	status are always there, as {} when they are empty, as the Collector writes them.
@@ -25,6 +25,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "wire/json_writer.h"
+#include "wire/span.h"
 
 enum otlp_json_dialect { OTLP_JSON, OTLP_JSON_TEMPO };
 
@@ -34,6 +35,11 @@ enum otlp_json_dialect { OTLP_JSON, OTLP_JSON_TEMPO };
  * parts' lists are joined. Borrows. 0, or -1 with out as it was. Any thread. */
 int otlp_json_encode(const struct bytes *parts, size_t n_parts, enum otlp_json_dialect dialect,
 		     size_t max_bytes, struct buf *out, struct err *err) MUST_CHECK;
+
+/* The same of any signal: {"resourceLogs":[...]}, {"resourceMetrics":[...]}. */
+int otlp_json_encode_items(enum otlp_signal signal, const struct bytes *parts, size_t n_parts,
+			   enum otlp_json_dialect dialect, size_t max_bytes, struct buf *out,
+			   struct err *err) MUST_CHECK;
 
 /* The same as members of an object the caller has opened: "<key>":[...], nothing when there is no
  * ResourceSpans. Tempo's v1 answer calls the list "batches". Bounded by the cap of the writer's

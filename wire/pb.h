@@ -95,6 +95,17 @@ static inline int pb_next(struct bytes *in, struct pb_field *f)
 	return 1;
 }
 
+/* sint32 and sint64 as they travel. */
+static inline uint64_t pb_zigzag(int64_t v)
+{
+	return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+}
+
+static inline int32_t pb_unzigzag32(uint32_t v)
+{
+	return (int32_t)(v >> 1 ^ (0 - (v & 1)));
+}
+
 /* Bytes a varint takes. */
 static inline size_t pb_varint_size(uint64_t v)
 {

@@ -15,6 +15,10 @@
  * order never matters. Nothing is decoded deeper than a decision needs; everything was validated
  * once by otlp_index.
  *
+ * Requests of logs and metrics have the same envelopes with the same numbers, so the same tables
+ * serve them: an item, a LogRecord or a Metric, stands where a span does, and only p, len, scope,
+ * head_len, ordinal and n_points are of use. What is in an item is nobody's business here.
+ *
  * OWNERSHIP: plain data; points into buffers that the owner of the tables keeps alive.
  * SPEC: opentelemetry/proto/trace/v1/trace.proto; docs/formats/otlp.md.
  */
@@ -22,6 +26,9 @@
 #define WIRE_SPAN_H
 
 #include "base/base.h"
+
+/* What a request is of; in the order of the pipelines' enum signals. */
+enum otlp_signal { OTLP_TRACES, OTLP_METRICS, OTLP_LOGS, OTLP_SIGNALS };
 
 enum span_kind {
 	SPAN_UNSPECIFIED,
@@ -56,12 +63,15 @@ struct span_ref {
 	uint32_t name_off, name_len; /* of the name, from p */
 	const uint8_t *state;        /* trace_state: in p, or from an edit; NULL: no such field */
 	uint32_t state_len;          /* 0: none */
-	uint32_t flags;              /* Span.flags */
-	uint32_t origin;             /* index into the batch's origins[] */
-	uint32_t ordinal;            /* number of the span within its origin */
-	uint8_t kind;                /* enum span_kind, or what the sender wrote */
-	uint8_t status;              /* enum span_status, likewise */
-	uint8_t head_len;            /* of tag and length before p, when canonical; else 0 */
+	union {
+		uint32_t flags;    /* Span.flags */
+		uint32_t n_points; /* of a Metric */
+	};
+	uint32_t origin;  /* index into the batch's origins[] */
+	uint32_t ordinal; /* number of the span within its origin */
+	uint8_t kind;     /* enum span_kind, or what the sender wrote */
+	uint8_t status;   /* enum span_status, likewise */
+	uint8_t head_len; /* of tag and length before p, when canonical; else 0 */
 	uint8_t n_pieces;
 	bool may_have_priority; /* false: no attribute SPAN_PRIORITY_KEY, so do not look for it */
 };

@@ -102,7 +102,7 @@ static void add_to_open(struct section_log *l, struct batch *b, const struct seg
 	n_claimed = found != NULL ? span_numbers_count(found->numbers, b->tables.n_spans)
 				  : batch_hold(b);
 	if (found != NULL)
-		ledger_found(n_claimed);
+		ledger_found(&ledger, n_claimed);
 	l->open->n_claimed += n_claimed;
 	l->next_lsn = lsn + 1;
 	if (is_full(l))
@@ -117,8 +117,8 @@ void section_log_retire(struct section_log *l, uint64_t n_blocks, uint64_t n_los
 	struct live_section *s = section_list_take(&l->closed);
 	uint64_t n_dropped = MIN(n_lost, s->n_claimed);
 
-	ledger_held_dropped(n_dropped, DROP_CORRUPT);
-	ledger_held_delivered(s->n_claimed - n_dropped);
+	ledger_held_dropped(&ledger, n_dropped, DROP_CORRUPT);
+	ledger_held_delivered(&ledger, s->n_claimed - n_dropped);
 	l->stats.sections++;
 	l->stats.blocks_written += n_blocks;
 	l->stats.lost_spans += n_lost;

@@ -67,7 +67,7 @@ void stream_record_head(const struct batch *b, uint64_t wall_ns, struct buf *out
 			uint64_t *last)
 {
 	uint8_t head[BATCH_RECORD_HEAD_MAX], n_runs[4] = { 0 };
-	size_t n = batch_record_head(head, b->tenant, b->tables.n_spans, wall_ns, 0);
+	size_t n = batch_record_head(head, OTLP_TRACES, b->tenant, b->tables.n_spans, wall_ns, 0);
 
 	buf_add(out, head, n);
 	buf_add(out, n_runs, sizeof(n_runs));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * debug.c - exporter that shows what passes: a count, a line a span, or every field.
+ * debug.c - exporter that shows what passes: a count, a line a span, or every field. Logs and
+ * metrics are shown as OTLP/JSON, a line a batch.
  *
  * It is for looking only: best_effort by default, so it holds no ack. A write that fails or would
  * block for ever is the reader's problem, not the pipeline's.
@@ -10,6 +11,7 @@
 #include "exporters/debug/text.h"
 #include "pipeline/component.h"
 #include "pipeline/telemetry.h"
+#include "wire/otlp_json_encode.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -43,8 +45,10 @@ static const struct option_choice verbosities[] = {
 
 #define C struct debug_config
 static const struct option debug_options[] = {
-	OPT_ENUM(C, "verbosity", verbosity, verbosities, "basic",
-		 "basic: a line per batch; normal: a line per span; detailed: every field."),
+	OPT_ENUM(
+		C, "verbosity", verbosity, verbosities, "basic",
+		"basic: a line per batch; normal: a line per span; detailed: every field. Logs and "
+		"metrics are then shown as OTLP/JSON."),
 	OPT_UINT(C, "sampling_initial", sampling_initial, "2", 0, 1 << 30,
 		 "Batches shown each second, before sampling."),
 	OPT_UINT(C, "sampling_thereafter", sampling_thereafter, "1", 1, 1 << 30,
@@ -118,6 +122,29 @@ static void write_all(const struct debug_state *st, const struct buf *text)
 	}
 }
 
+static void count_line(const struct batch *b, struct buf *out)
+{
+	const struct span_tables *t = &b->tables;
+
+	if (b->signal == OTLP_TRACES)
+		buf_printf(out, "Traces resource_spans=%u spans=%u\n", t->n_resources, t->n_spans);
+	else if (b->signal == OTLP_LOGS)
+		buf_printf(out, "Logs resource_logs=%u log_records=%u\n", t->n_resources,
+			   t->n_spans);
+	else
+		buf_printf(out, "Metrics resource_metrics=%u metrics=%u data_points=%llu\n",
+			   t->n_resources, t->n_spans, (unsigned long long)batch_n_points(b));
+}
+
+static void text_json(const struct batch *b, struct bytes otlp, struct buf *out)
+{
+	struct err err = ERR_INIT;
+
+	if (otlp_json_encode_items(b->signal, &otlp, 1, OTLP_JSON, 0, out, &err) < 0)
+		buf_printf(out, "(%s)", err.msg);
+	buf_add_char(out, '\n');
+}
+
 static void describe(const struct debug_config *conf, const struct batch *b, struct buf *out)
 {
 	struct arena arena = ARENA_INIT;
@@ -126,14 +153,16 @@ static void describe(const struct debug_config *conf, const struct batch *b, str
 	char when[CLOCK_RFC3339_SIZE];
 
 	clock_format_rfc3339(clock_wall_ns(), when);
-	buf_printf(out, "%s info Traces resource_spans=%u spans=%u\n", when, b->tables.n_resources,
-		   b->tables.n_spans);
+	buf_printf(out, "%s info ", when);
+	count_line(b, out);
 	if (conf->verbosity == VERBOSITY_BASIC)
 		return;
 	batch_encode(b, &arena, &e);
 	for (size_t i = 0; i < e.n_pieces; i++)
 		buf_add_bytes(&joined, e.pieces[i]);
-	if (conf->verbosity == VERBOSITY_DETAILED)
+	if (b->signal != OTLP_TRACES)
+		text_json(b, buf_bytes(&joined), out);
+	else if (conf->verbosity == VERBOSITY_DETAILED)
 		debug_text_detailed(buf_bytes(&joined), out);
 	else
 		debug_text_normal(buf_bytes(&joined), out);
@@ -154,7 +183,7 @@ static void debug_consume(struct component *c, struct batch *b)
 	}
 	pthread_mutex_unlock(&st->lock);
 	buf_fini(&text);
-	atomic_fetch_add(&c->count->sent, b->tables.n_spans);
+	atomic_fetch_add(&c->count->sent, batch_n_items(b));
 	batch_settle(b, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
 	batch_unref(b);
 }
@@ -177,7 +206,7 @@ const struct component_type exporter_debug = {
 	.kind = KIND_EXPORTER,
 	.summary = "Prints what passes, for looking.",
 	.stability = STABILITY_BETA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.best_effort = true,
 	.config_size = sizeof(struct debug_config),
 	.state_size = sizeof(struct debug_state),

@@ -95,7 +95,7 @@ void dead_letter_abort(struct kafka_state *st)
 
 static void drop(struct kafka_state *st, struct record *rec, const struct err *err)
 {
-	atomic_fetch_add(&st->c->count->send_failed, record_n_spans(rec));
+	atomic_fetch_add(&st->c->count->send_failed, record_n_items(rec));
 	record_settle(rec, VERDICT_PERMANENT, DROP_TOO_LARGE, err);
 }
 

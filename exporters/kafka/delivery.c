@@ -92,7 +92,8 @@ static bool encode(struct kafka_state *st, struct record *rec)
 {
 	size_t limit = gather_limit(&st->gather, rec->route);
 
-	if (st->conf->encoding != ENCODING_OTLP_JSON || rec->reason != NULL || rec->json.n > 0)
+	if (kafka_place(st)->encoding != ENCODING_OTLP_JSON || rec->reason != NULL ||
+	    rec->json.n > 0)
 		return true;
 	if (record_to_json(rec, limit, NULL) == 0)
 		return true;
@@ -185,8 +186,8 @@ static void give_up(struct kafka_state *st, struct record *rec, const struct err
 		return;
 	}
 	log_warn("Exporting failed. Rejecting data.", "exporter", st->c->id, "error", err->msg,
-		 "rejected_items", LOG_NUM(record_n_spans(rec)));
-	atomic_fetch_add(&st->c->count->send_failed, record_n_spans(rec));
+		 "rejected_items", LOG_NUM(record_n_items(rec)));
+	atomic_fetch_add(&st->c->count->send_failed, record_n_items(rec));
 	record_settle(rec, VERDICT_RETRYABLE, DROP_RETRIES_EXHAUSTED, err);
 }
 
@@ -260,7 +261,7 @@ void delivery_delivered(void *arg, void *opaque, const struct err *err)
 		failed(st, rec, err);
 	} else {
 		atomic_store(&st->is_failing, false);
-		atomic_fetch_add(&st->c->count->sent, record_n_spans(rec));
+		atomic_fetch_add(&st->c->count->sent, record_n_items(rec));
 		atomic_fetch_add(rec->reason ? &st->n_dead_letters : &st->n_records, 1);
 		atomic_fetch_add(&st->n_record_bytes, record_value(rec).n);
 		record_settle(rec, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);

@@ -29,11 +29,19 @@ enum kafka_encoding {
 	ENCODING_ZIPKIN_JSON,
 };
 
+/* Where a signal goes: `traces:`, `metrics:`, `logs:`. */
+struct kafka_place {
+	const char *topic;
+	int encoding; /* enum kafka_encoding */
+	bool has_topic, has_encoding;
+};
+
 struct kafka_config {
 	struct kafka_client_options client;
-	const char *topic, *old_topic;
-	int encoding, old_encoding; /* enum kafka_encoding */
-	bool has_topic, has_encoding, has_old_encoding;
+	struct kafka_place traces, metrics, logs;
+	const char *old_topic;
+	int old_encoding; /* enum kafka_encoding */
+	bool has_old_encoding;
 	const char *topic_from_metadata_key, *message_key_from_metadata_key, *topic_from_attribute;
 	struct strlist include_metadata_keys;
 	struct strmap record_headers;
@@ -102,6 +110,8 @@ extern const struct option_choice kafka_compressions[];
 void kafka_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
 		    const char *path);
 bool kafka_is_topic_name(const char *name);
+/* Of the signal that this instance writes. */
+const struct kafka_place *kafka_place(const struct kafka_state *st);
 
 /* ---- kafka.c ---- */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kafka.c - exporter that writes traces to a Kafka topic, each trace to one partition.
+ * kafka.c - exporter that writes traces to a Kafka topic, each trace to one partition; logs and
+ * metrics to topics of their own, request by request to the partitions in turn.
  *
  * DESIGN: consume -> sending queue (memory or disk) -> here, once there is room in the window and
  * the topic's partitions are known -> gather (records by partition, over requests) -> delivery. The
@@ -360,26 +361,37 @@ static void make_headers(struct kafka_state *st)
 		st->tenant_header = st->conf->include_metadata_keys.items[0];
 }
 
+static bool is_by_trace(const struct kafka_state *st)
+{
+	return st->conf->partition_traces_by_id && st->c->signal == OTLP_TRACES;
+}
+
+/* Items of logs and metrics are not looked into, so that they have no trace id to go by. */
+static enum spread spread_of(const struct kafka_state *st)
+{
+	if (st->conf->least_backup_on)
+		return SPREAD_LEAST_BACKUP;
+	return st->conf->round_robin_on || st->c->signal != OTLP_TRACES ? SPREAD_ROUND_ROBIN
+									: SPREAD_BY_TRACE;
+}
+
 static void init_gather(struct kafka_state *st)
 {
 	const struct kafka_config *conf = st->conf;
 	int64_t linger =
 		st->has_storage && !conf->has_linger ? LINGER_BEHIND_DISK_NS : conf->linger_ns;
 
-	gather_init(&st->gather, &(struct gather_settings){
-					 .loop = st->loop,
-					 .pool = &st->pool,
-					 .hasher = (enum hasher)conf->hasher,
-					 .spread = conf->round_robin_on    ? SPREAD_ROUND_ROBIN
-						   : conf->least_backup_on ? SPREAD_LEAST_BACKUP
-									   : SPREAD_BY_TRACE,
-					 .by_trace = conf->partition_traces_by_id,
-					 .max_bytes = conf->max_message_bytes,
-					 .header_bytes = header_bytes(st),
-					 .linger_ns = (uint64_t)linger,
-					 .arg = st,
-					 .ready = ready,
-					 .too_large = too_large });
+	gather_init(&st->gather, &(struct gather_settings){ .loop = st->loop,
+							    .pool = &st->pool,
+							    .hasher = (enum hasher)conf->hasher,
+							    .spread = spread_of(st),
+							    .by_trace = is_by_trace(st),
+							    .max_bytes = conf->max_message_bytes,
+							    .header_bytes = header_bytes(st),
+							    .linger_ns = (uint64_t)linger,
+							    .arg = st,
+							    .ready = ready,
+							    .too_large = too_large });
 }
 
 static void init_topics(struct kafka_state *st)
@@ -407,7 +419,7 @@ static void start_on_loop(void *arg)
 	st->producer = make_producer(st, &st->err);
 	if (st->producer == NULL)
 		return;
-	st->topic = topics_find(&st->topics, st->conf->topic);
+	st->topic = topics_find(&st->topics, kafka_place(st)->topic);
 	/* So that a missing one is known before it is needed. */
 	if (st->conf->dead_letter_topic[0] != '\0')
 		topics_find(&st->topics, st->conf->dead_letter_topic);
@@ -423,6 +435,7 @@ static void init(struct kafka_state *st, struct component *c)
 	st->loop = component_loop(c, atomic_fetch_add(&turn, 1) % component_n_loops(c));
 	st->has_storage = st->conf->queue.enabled && st->conf->queue.storage[0] != '\0';
 	st->pool.budget = component_budget(c);
+	st->pool.signal = c->signal;
 	st->batch_bytes = MIN(st->conf->max_message_bytes, (uint64_t)BATCH_BYTES_MAX);
 	st->retry_timer = (struct loop_timer){ .fn = delivery_retry_due, .arg = st };
 	st->replace_task = (struct loop_task){ .fn = replace_producer, .arg = st };
@@ -584,10 +597,10 @@ static void kafka_metrics(struct component *c, struct buf *out)
 const struct component_type exporter_kafka = {
 	.name = "kafka",
 	.kind = KIND_EXPORTER,
-	.summary = "Writes traces to a Kafka topic, each trace to one partition; acknowledges when "
-		   "all in-sync replicas have them.",
+	.summary = "Writes traces to a Kafka topic, each trace to one partition, and metrics and "
+		   "logs to theirs; acknowledges when all in-sync replicas have them.",
 	.stability = STABILITY_ALPHA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct kafka_config),
 	.state_size = sizeof(struct kafka_state),
 	.options = kafka_option_table,

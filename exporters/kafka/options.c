@@ -37,19 +37,33 @@ const struct option_choice kafka_compressions[] = {
 static const struct option nothing_table[] = { OPT_END };
 
 #define C struct kafka_config
+#define NOT_READ "logs and metrics go to the partitions in turn"
 #define NO_METADATA "batches carry no metadata beside the tenant"
 const struct option kafka_option_table[] = {
 	OPT_INCLUDE(C, client, struct kafka_client_options, kafka_client_option_table),
-	OPT_STR(C, "traces.topic", topic, "otlp_spans", "Topic to write to."),
-	OPT_PRESENT(C, "traces.topic", has_topic),
-	OPT_ENUM(C, "traces.encoding", encoding, encodings, "otlp_proto", "What a record holds."),
-	OPT_PRESENT(C, "traces.encoding", has_encoding),
+	OPT_STR(C, "traces.topic", traces.topic, "otlp_spans", "Topic to write to."),
+	OPT_PRESENT(C, "traces.topic", traces.has_topic),
+	OPT_ENUM(C, "traces.encoding", traces.encoding, encodings, "otlp_proto",
+		 "What a record holds."),
+	OPT_PRESENT(C, "traces.encoding", traces.has_encoding),
+	OPT_STR(C, "metrics.topic", metrics.topic, "otlp_metrics", "Topic for metrics."),
+	OPT_PRESENT(C, "metrics.topic", metrics.has_topic),
+	OPT_ENUM(C, "metrics.encoding", metrics.encoding, encodings, "otlp_proto",
+		 "What a record of metrics holds."),
+	OPT_PRESENT(C, "metrics.encoding", metrics.has_encoding),
+	OPT_STR(C, "logs.topic", logs.topic, "otlp_logs", "Topic for logs."),
+	OPT_PRESENT(C, "logs.topic", logs.has_topic),
+	OPT_ENUM(C, "logs.encoding", logs.encoding, encodings, "otlp_proto",
+		 "What a record of logs holds."),
+	OPT_PRESENT(C, "logs.encoding", logs.has_encoding),
 	OPT_STR(C, "traces.topic_from_metadata_key", topic_from_metadata_key, NULL,
 		"Not possible: " NO_METADATA "."),
 	OPT_STR(C, "traces.message_key_from_metadata_key", message_key_from_metadata_key, NULL,
 		"Not possible: " NO_METADATA "."),
-	OPT_STR(C, "topic", old_topic, NULL, "Older place of traces.topic."),
-	OPT_ENUM(C, "encoding", old_encoding, encodings, NULL, "Older place of traces.encoding."),
+	OPT_STR(C, "topic", old_topic, NULL,
+		"Older place of traces.topic, metrics.topic and logs.topic."),
+	OPT_ENUM(C, "encoding", old_encoding, encodings, NULL,
+		 "Older place of traces.encoding, metrics.encoding and logs.encoding."),
 	OPT_PRESENT(C, "encoding", has_old_encoding),
 	OPT_STR(C, "topic_from_attribute", topic_from_attribute, NULL,
 		"Resource attribute that names the topic; without it, or when there is no such "
@@ -57,7 +71,7 @@ const struct option kafka_option_table[] = {
 	OPT_STRLIST(C, "include_metadata_keys", include_metadata_keys, "[]",
 		    "Request metadata as record headers; only X-Scope-OrgID, the tenant."),
 	OPT_OPAQUE_MAP(C, "record_headers", record_headers, "Headers of every record."),
-	OPT_IGNORED("signal_header", "only traces are written"),
+	OPT_IGNORED("signal_header", "each signal has a topic of its own"),
 	OPT_BOOL(C, "partition_traces_by_id", partition_traces_by_id, "false",
 		 "One record per trace, with its id (32 hex digits) as the key; else a record has "
 		 "the traces of a partition and no key. The partition is the same."),
@@ -96,12 +110,10 @@ const struct option kafka_option_table[] = {
 		  "Attempts after a retryable failure."),
 	OPT_SECTION(C, "sending_queue", queue.enabled, queue, struct queue_options,
 		    queue_option_table, "on", "What waits to be sent."),
-	OPT_IGNORED("logs", "only traces are written"),
-	OPT_IGNORED("metrics", "only traces are written"),
-	OPT_IGNORED("profiles", "only traces are written"),
-	OPT_IGNORED("partition_logs_by_trace_id", "only traces are written"),
-	OPT_IGNORED("partition_logs_by_resource_attributes", "only traces are written"),
-	OPT_IGNORED("partition_metrics_by_resource_attributes", "only traces are written"),
+	OPT_IGNORED("profiles", "traces, metrics and logs are written"),
+	OPT_IGNORED("partition_logs_by_trace_id", NOT_READ),
+	OPT_IGNORED("partition_logs_by_resource_attributes", NOT_READ),
+	OPT_IGNORED("partition_metrics_by_resource_attributes", NOT_READ),
 	OPT_END
 };
 #undef C
@@ -145,15 +157,40 @@ static void check_topic(const char *name, const char *key, const struct conf_nod
 			      "invalid topic name \"%.100s\"", name);
 }
 
-static void check_encoding(const struct kafka_config *conf, const struct conf_node *node,
-			   struct conf_errors *errs, const char *path)
+/* `key` as written: "logs.topic", or "topic" at the top. */
+static const char *place_key(const char *signal, const char *key, bool is_own, char out[40])
 {
-	const char *key =
-		conf->has_encoding || !conf->has_old_encoding ? "traces.encoding" : "encoding";
+	snprintf(out, 40, "%s%s%s", is_own ? signal : "", is_own ? "." : "", key);
+	return out;
+}
 
-	if (conf->encoding > ENCODING_OTLP_JSON)
-		conf_error_at(errs, node, path, key, "write otlp_proto or otlp_json",
-			      "encoding %s is not in Spanmill yet", encodings[conf->encoding].name);
+/* One signal's topic and encoding; what stands at the top is for those that say nothing. */
+static void check_place(struct kafka_config *conf, struct kafka_place *p, const char *signal,
+			const struct conf_node *node, struct conf_errors *errs, const char *path)
+{
+	bool old_topic = conf->old_topic[0] != '\0' && !p->has_topic;
+	bool old_encoding = conf->has_old_encoding && !p->has_encoding;
+	char key[40];
+
+	if (old_topic)
+		p->topic = conf->old_topic;
+	if (old_encoding)
+		p->encoding = conf->old_encoding;
+	check_topic(p->topic, place_key(signal, "topic", p->has_topic || !old_topic, key), node,
+		    errs, path);
+	if (p->encoding > ENCODING_OTLP_JSON)
+		conf_error_at(errs, node, path, place_key(signal, "encoding", !old_encoding, key),
+			      "write otlp_proto or otlp_json", "encoding %s is not in Spanmill yet",
+			      encodings[p->encoding].name);
+}
+
+const struct kafka_place *kafka_place(const struct kafka_state *st)
+{
+	const struct kafka_config *conf = st->conf;
+
+	return st->c->signal == OTLP_TRACES ? &conf->traces
+	       : st->c->signal == OTLP_LOGS ? &conf->logs
+					    : &conf->metrics;
 }
 
 static void check_metadata(const struct kafka_config *conf, const struct conf_node *node,
@@ -183,7 +220,9 @@ static void check_dead_letter(const struct kafka_config *conf, const struct conf
 	if (conf->dead_letter_file[0] != '\0')
 		conf_error_at(errs, node, path, "dead_letter.file", "remove one of the two",
 			      "dead_letter.topic is set too");
-	if (strcmp(conf->dead_letter_topic, conf->topic) == 0)
+	if (strcmp(conf->dead_letter_topic, conf->traces.topic) == 0 ||
+	    strcmp(conf->dead_letter_topic, conf->metrics.topic) == 0 ||
+	    strcmp(conf->dead_letter_topic, conf->logs.topic) == 0)
 		conf_error_at(errs, node, path, "dead_letter.topic", "name another topic",
 			      "dead letters would go to the topic that does not take them");
 }
@@ -193,13 +232,10 @@ void kafka_validate(void *config, const struct conf_node *node, struct conf_erro
 {
 	struct kafka_config *conf = config;
 
-	if (conf->old_topic[0] != '\0' && !conf->has_topic)
-		conf->topic = conf->old_topic;
-	if (conf->has_old_encoding && !conf->has_encoding)
-		conf->encoding = conf->old_encoding;
 	kafka_options_check(&conf->client, owned, node, errs, path);
-	check_topic(conf->topic, conf->has_topic ? "traces.topic" : "topic", node, errs, path);
-	check_encoding(conf, node, errs, path);
+	check_place(conf, &conf->traces, "traces", node, errs, path);
+	check_place(conf, &conf->metrics, "metrics", node, errs, path);
+	check_place(conf, &conf->logs, "logs", node, errs, path);
 	check_metadata(conf, node, errs, path);
 	check_dead_letter(conf, node, errs, path);
 	option_blocks_check_queue(&conf->queue, node, "sending_queue", errs, path);

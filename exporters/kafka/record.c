@@ -37,6 +37,7 @@ struct record *record_new(struct record_pool *pool, struct route *route, int32_t
 	rec->next = rec->prev = NULL;
 	rec->route = route;
 	rec->partition = partition;
+	rec->n_points = 0;
 	rec->otlp = rcbuf_new_forced(pool->budget, n);
 	count(rec, 1);
 	pool->n_records++;
@@ -113,6 +114,8 @@ void record_append(struct record *rec, const struct batch *b, const struct span_
 	assert(end == rec->otlp->p + rec->otlp->n + size);
 	(void)end;
 	rec->otlp->n += size;
+	for (uint32_t i = 0; b->signal == OTLP_METRICS && i < n; i++)
+		rec->n_points += b->tables.spans[pick ? pick[i] : i].n_points;
 	span_debt_take(&rec->debt, b, pick, n);
 }
 
@@ -120,8 +123,8 @@ struct batch *record_to_batch(struct record *rec)
 {
 	struct otlp_result result = { 0 };
 	struct err err = ERR_INIT;
-	struct batch *b =
-		batch_from_otlp(rcbuf_ref(rec->otlp), rec->route->tenant, NULL, &result, &err);
+	struct batch *b = batch_from_request(rec->pool->signal, rcbuf_ref(rec->otlp),
+					     rec->route->tenant, NULL, &result, &err);
 
 	/* It was an index of these very bytes that let them in. */
 	assert(b != NULL && result.rejects.n == 0);
@@ -152,7 +155,8 @@ int record_to_json(struct record *rec, size_t max_bytes, struct err *err)
 	int ret;
 
 	drop_json(rec);
-	ret = otlp_json_encode(&otlp, 1, OTLP_JSON, max_bytes, &rec->json, err);
+	ret = otlp_json_encode_items(rec->pool->signal, &otlp, 1, OTLP_JSON, max_bytes, &rec->json,
+				     err);
 	rec->pool->n_bytes += rec->json.cap;
 	budget_force(rec->pool->budget, rec->json.cap);
 	return ret;

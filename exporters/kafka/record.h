@@ -21,7 +21,8 @@ struct route;
 
 struct record_pool {
 	struct budget *budget;
-	struct record *idle; /* with the memory of their debts */
+	enum otlp_signal signal; /* what the records are of */
+	struct record *idle;     /* with the memory of their debts */
 	size_t n_idle;
 	size_t n_records; /* that are there */
 	size_t n_bytes;   /* their buffers' capacities */
@@ -34,6 +35,7 @@ struct record {
 	struct rcbuf *otlp;
 	struct buf json; /* what is sent instead, with encoding otlp_json */
 	struct span_debt debt;
+	uint64_t n_points; /* of metrics */
 	int32_t partition;
 	bool has_key;
 	uint8_t trace_id[16]; /* the key, when there is one */
@@ -59,6 +61,11 @@ void record_settle(struct record *rec, enum verdict v, enum drop_reason reason,
 static inline uint32_t record_n_spans(const struct record *rec)
 {
 	return (uint32_t)rec->debt.n_spans;
+}
+/* What the counters count: spans, log records, data points. */
+static inline uint64_t record_n_items(const struct record *rec)
+{
+	return rec->pool->signal == OTLP_METRICS ? rec->n_points : record_n_spans(rec);
 }
 /* What is sent as the value. */
 struct bytes record_value(const struct record *rec);

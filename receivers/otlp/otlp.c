@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp.c - receiver of OTLP traces over gRPC and HTTP: options, life, and what is answered.
+ * otlp.c - receiver of OTLP over gRPC and HTTP: options, life, and what is answered.
  *
  *	otlp_grpc.c  TraceService/Export --\
- *	                                    +--> batch_from_otlp -> ingest_submit -> answer
+ *	                                    +--> batch_from_request -> ingest_submit -> answer
  *	otlp_http.c  POST /v1/traces ------/
  *
+ * Logs and metrics go the same way, counted and not looked into. Only signals that a pipeline takes
+ * are served.
  * OWNERSHIP, THREADS: a server per loop and protocol; a request belongs to its loop from the socket
  * to the answer.
  * LIMITS: the server blocks' sizes and times; memory by the budget, before a body is read.
@@ -22,10 +24,8 @@
 static const struct option otlp_http_options[] = {
 	OPT_INCLUDE(C, server, struct http_server_options, http_server_option_table),
 	OPT_STR(C, "traces_url_path", traces_path, "/v1/traces", "Path that takes traces."),
-	OPT_STR(C, "metrics_url_path", metrics_path, "/v1/metrics",
-		"Accepted; metrics are answered 404."),
-	OPT_STR(C, "logs_url_path", logs_path, "/v1/logs", "Accepted; logs are answered 404."),
-	OPT_END
+	OPT_STR(C, "metrics_url_path", metrics_path, "/v1/metrics", "Path that takes metrics."),
+	OPT_STR(C, "logs_url_path", logs_path, "/v1/logs", "Path that takes logs."), OPT_END
 };
 #undef C
 
@@ -50,6 +50,23 @@ static void check_grpc(const struct otlp_config *conf, const struct conf_node *n
 		listener_check_tls(&g->tls, node, "protocols.grpc.tls", errs, path);
 }
 
+static void check_paths(const struct otlp_http_config *h, const struct conf_node *node,
+			struct conf_errors *errs, const char *path)
+{
+	const struct {
+		const char *key, *value, *like;
+	} paths[] = {
+		{ "protocols.http.traces_url_path", h->traces_path, "for example /v1/traces" },
+		{ "protocols.http.metrics_url_path", h->metrics_path, "for example /v1/metrics" },
+		{ "protocols.http.logs_url_path", h->logs_path, "for example /v1/logs" },
+	};
+
+	for (size_t i = 0; i < COUNT_OF(paths); i++)
+		if (paths[i].value[0] == '\0')
+			conf_error_at(errs, node, path, paths[i].key, paths[i].like,
+				      "must not be empty");
+}
+
 static void otlp_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
 			  const char *path)
 {
@@ -63,9 +80,16 @@ static void otlp_validate(void *config, const struct conf_node *node, struct con
 		check_grpc(conf, node, errs, path);
 	if (conf->http_on)
 		http_listener_check(&conf->http.server, node, "protocols.http.", errs, path);
-	if (conf->http_on && conf->http.traces_path[0] == '\0')
-		conf_error_at(errs, node, path, "protocols.http.traces_url_path",
-			      "for example /v1/traces", "must not be empty");
+	if (conf->http_on)
+		check_paths(&conf->http, node, errs, path);
+}
+
+static void make_counters(struct component *c, const char *transport,
+			  struct transport_counters *count[OTLP_SIGNALS])
+{
+	for (int g = 0; g < OTLP_SIGNALS; g++)
+		if (component_emits(c, (enum otlp_signal)g))
+			count[g] = telemetry_transport_of(c, transport, (enum otlp_signal)g);
 }
 
 static int otlp_start(struct component *c, struct err *err)
@@ -74,13 +98,13 @@ static int otlp_start(struct component *c, struct err *err)
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 
 	if (conf->grpc_on) {
-		st->grpc_count = telemetry_transport(c, "grpc");
+		make_counters(c, "grpc", st->grpc_count);
 		st->grpc = otlp_grpc_start(c, err);
 		if (st->grpc == NULL)
 			return -1;
 	}
 	if (conf->http_on) {
-		st->http_count = telemetry_transport(c, "http");
+		make_counters(c, "http", st->http_count);
 		st->http = otlp_http_start(c, err);
 		if (st->http == NULL)
 			return -1;
@@ -128,15 +152,18 @@ static void put_text(struct buf *out, uint32_t number, const char *text)
 			out->p[i] = '?';
 }
 
-static void response_json(const struct ingest_answer *a, struct buf *out)
+static void response_json(enum otlp_signal signal, const struct ingest_answer *a, struct buf *out)
 {
+	static const char *const keys[] = { [OTLP_TRACES] = "rejectedSpans",
+					    [OTLP_METRICS] = "rejectedDataPoints",
+					    [OTLP_LOGS] = "rejectedLogRecords" };
 	struct json_writer w = JSON_WRITER(out);
 
 	json_writer_object(&w);
 	if (a->n_rejected > 0) {
 		json_writer_key(&w, "partialSuccess");
 		json_writer_object(&w);
-		json_writer_key(&w, "rejectedSpans");
+		json_writer_key(&w, keys[signal]);
 		json_writer_u64_str(&w, a->n_rejected);
 		json_writer_key(&w, "errorMessage");
 		json_writer_str(&w, a->message);
@@ -145,12 +172,13 @@ static void response_json(const struct ingest_answer *a, struct buf *out)
 	json_writer_object_end(&w);
 }
 
-void otlp_response_encode(const struct ingest_answer *a, bool json, struct buf *out)
+void otlp_response_encode(enum otlp_signal signal, const struct ingest_answer *a, bool json,
+			  struct buf *out)
 {
 	size_t mark;
 
 	if (json) {
-		response_json(a, out);
+		response_json(signal, a, out);
 		return;
 	}
 	if (a->n_rejected == 0)
@@ -181,9 +209,9 @@ void otlp_status_encode(enum grpc_status code, const char *message, bool json, s
 const struct component_type receiver_otlp = {
 	.name = "otlp",
 	.kind = KIND_RECEIVER,
-	.summary = "Takes OTLP traces over gRPC and over HTTP, as protobuf or JSON.",
+	.summary = "Takes OTLP over gRPC and over HTTP, as protobuf or JSON.",
 	.stability = STABILITY_ALPHA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct otlp_config),
 	.state_size = sizeof(struct otlp_state),
 	.options = otlp_options,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp_grpc.c - OTLP over gRPC: TraceService/Export, one server per loop.
+ * otlp_grpc.c - OTLP over gRPC: Export of the three services, one server per loop.
  *
- * Metrics, logs and profiles have no route: the server answers UNIMPLEMENTED, as the Collector does
- * without such a pipeline.
+ * A signal without a pipeline has no route: the server answers UNIMPLEMENTED, as the Collector
+ * does; profiles never have one.
  * OWNERSHIP: a request is one allocation from Export to `released`; it holds a reference of its
  * call and may outlive the connection, the server and the receiver, so it points to none of them.
- * SPEC: opentelemetry-proto collector/trace/v1; INTERFACE "Receivers' answers".
+ * SPEC: opentelemetry-proto collector/{trace,metrics,logs}/v1; INTERFACE "Receivers' answers".
  */
 #include "receivers/otlp/otlp_internal.h"
 
@@ -17,11 +17,26 @@
 
 enum { RETRY_AFTER_MS = 1000 };
 
-static const char export_path[] = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+#define SERVICE(name) "/opentelemetry.proto.collector." name "/Export"
+
+static const char *const export_paths[] = {
+	[OTLP_TRACES] = SERVICE("trace.v1.TraceService"),
+	[OTLP_METRICS] = SERVICE("metrics.v1.MetricsService"),
+	[OTLP_LOGS] = SERVICE("logs.v1.LogsService"),
+};
 
 struct request {
 	struct ingest in;
 	struct grpc_call *call;
+	enum otlp_signal signal;
+};
+
+struct share;
+
+/* What a route's handler gets. */
+struct service_share {
+	struct share *share;
+	enum otlp_signal signal;
 };
 
 /* One loop's share. */
@@ -29,7 +44,8 @@ struct share {
 	struct component *component;
 	struct loop *loop;
 	struct otlp_grpc *owner;
-	struct grpc_route routes[2];
+	struct service_share services[OTLP_SIGNALS];
+	struct grpc_route routes[OTLP_SIGNALS + 1];
 	struct grpc_server *server;
 	int fd;
 	struct err err;
@@ -63,7 +79,7 @@ static void answer(struct ingest *in, const struct ingest_answer *a)
 			       MAX(a->retry_after_ms, RETRY_AFTER_MS));
 		return;
 	}
-	otlp_response_encode(a, false, &message);
+	otlp_response_encode(r->signal, a, false, &message);
 	grpc_call_reply(r->call, buf_bytes(&message));
 	buf_fini(&message);
 }
@@ -84,9 +100,10 @@ static void gone(struct grpc_call *call, void *arg)
 	ingest_withdraw(&r->in, "the client cancelled");
 }
 
-static void export_traces(struct grpc_call *call, void *arg)
+static void export(struct grpc_call *call, void *arg)
 {
-	struct share *sh = arg;
+	const struct service_share *service = arg;
+	struct share *sh = service->share;
 	struct component *c = sh->component;
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 	struct rcbuf *message = grpc_call_take_message(call);
@@ -105,18 +122,21 @@ static void export_traces(struct grpc_call *call, void *arg)
 		grpc_call_reply(call, BYTES_EMPTY);
 		return;
 	}
-	b = batch_from_otlp(message, tenant, component_budget(c), &result, &err);
+	b = batch_from_request(service->signal, message, tenant, component_budget(c), &result,
+			       &err);
 	if (b == NULL) {
-		atomic_fetch_add(&st->grpc_count->damaged, err.kind == ERR_INVALID);
+		atomic_fetch_add(&st->grpc_count[service->signal]->damaged,
+				 err.kind == ERR_INVALID);
 		refuse(call, &err);
 		return;
 	}
 	r = xcalloc(1, sizeof(*r));
 	r->in.loop = sh->loop;
-	r->in.count = st->grpc_count;
+	r->in.count = st->grpc_count[service->signal];
 	r->in.answer = answer;
 	r->in.released = released;
 	r->call = grpc_call_ref(call);
+	r->signal = service->signal;
 	grpc_call_on_cancel(call, gone, r);
 	/* Last: r may be gone when this returns. */
 	ingest_submit(&r->in, c, b, &result.rejects, grpc_call_deadline_ns(call));
@@ -153,13 +173,25 @@ static void start_on_loop(void *arg)
 	sh->server = grpc_server_new(sh->loop, sh->fd, &sh->owner->settings, sh->routes, &sh->err);
 }
 
+static void make_routes(struct share *sh)
+{
+	struct grpc_route *route = sh->routes;
+
+	for (int g = 0; g < OTLP_SIGNALS; g++) {
+		sh->services[g] = (struct service_share){ sh, (enum otlp_signal)g };
+		if (component_emits(sh->component, (enum otlp_signal)g))
+			*route++ = (struct grpc_route){ .path = export_paths[g],
+							.call = export,
+							.arg = &sh->services[g] };
+	}
+}
+
 static int start_share(struct otlp_grpc *g, struct component *c, struct err *err)
 {
 	struct share *sh = &g->shares[g->n];
 
 	*sh = (struct share){ .component = c, .loop = component_loop(c, g->n), .owner = g };
-	sh->routes[0] =
-		(struct grpc_route){ .path = export_path, .call = export_traces, .arg = sh };
+	make_routes(sh);
 	sh->fd = listener_take(&g->sockets, g->n);
 	g->n++;
 	loop_call(sh->loop, start_on_loop, sh);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * otlp_http.c - OTLP over HTTP: POST /v1/traces with protobuf or JSON bodies, one server per loop.
+ * otlp_http.c - OTLP over HTTP: POST /v1/traces, /v1/metrics and /v1/logs with protobuf or JSON
+ * bodies, one server per loop. A signal without a pipeline has no path.
  *
  * Errors, the server's own ones too, are a google.rpc.Status in the request's content type; JSON
  * when it has none of the two.
@@ -22,12 +23,13 @@ static const char type_json[] = "application/json", type_protobuf[] = "applicati
 struct request {
 	struct ingest in;
 	struct http_request *req;
+	enum otlp_signal signal;
 	bool json;
 };
 
 struct otlp_http {
 	struct http_listener *listener;
-	char *traces_path;
+	char *paths[OTLP_SIGNALS];
 };
 
 /* ---- answers ---- */
@@ -71,11 +73,12 @@ static void refuse(struct http_request *req, const struct err *err)
 	http_respond_error(req, http_status_of(err), err->kind == ERR_EXHAUSTED, "%s", err->msg);
 }
 
-static void succeed(struct http_request *req, const struct ingest_answer *a, bool json)
+static void succeed(struct http_request *req, enum otlp_signal signal,
+		    const struct ingest_answer *a, bool json)
 {
 	struct buf body = BUF_INIT;
 
-	otlp_response_encode(a, json, &body);
+	otlp_response_encode(signal, a, json, &body);
 	http_respond(req, &(struct http_answer){ .status = 200,
 						 .content_type = content_type(json),
 						 .body = buf_bytes(&body) });
@@ -90,7 +93,7 @@ static void answer(struct ingest *in, const struct ingest_answer *a)
 		http_respond_error(r->req, 503, MAX((a->retry_after_ms + 999) / 1000, 1u), "%s",
 				   a->message);
 	else
-		succeed(r->req, a, r->json);
+		succeed(r->req, r->signal, a, r->json);
 }
 
 static void released(struct ingest *in)
@@ -142,15 +145,16 @@ static void begin(struct http_request *req, void *arg)
 static int decode_json(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
 		       void *arg, struct err *err)
 {
-	(void)arg;
-	return otlp_json_decode(in, max_bytes, arena, out, err);
+	return otlp_json_decode_items(*(const enum otlp_signal *)arg, in, max_bytes, arena, out,
+				      err);
 }
 
 /* The request's batch. NULL with *err. Takes the body. */
-static struct batch *read_batch(struct component *c, struct http_request *req, bool json,
-				struct otlp_result *result, struct err *err)
+static struct batch *read_batch(struct component *c, struct http_request *req,
+				enum otlp_signal signal, bool json, struct otlp_result *result,
+				struct err *err)
 {
-	static const struct transcode from_json = { decode_json, NULL, JSON_GROW_MAX };
+	const struct transcode from_json = { decode_json, &signal, JSON_GROW_MAX };
 	struct budget *budget = component_budget(c);
 	struct rcbuf *body = req->body;
 	char tenant[TENANT_MAX + 1];
@@ -162,12 +166,11 @@ static struct batch *read_batch(struct component *c, struct http_request *req, b
 	}
 	if (json)
 		body = transcode_body(&from_json, body, budget, err);
-	return body != NULL ? batch_from_otlp(body, tenant, budget, result, err) : NULL;
+	return body != NULL ? batch_from_request(signal, body, tenant, budget, result, err) : NULL;
 }
 
-static void export_traces(struct http_request *req, void *arg)
+static void export(struct http_request *req, struct http_site *site, enum otlp_signal signal)
 {
-	struct http_site *site = arg;
 	struct component *c = site->component;
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 	struct otlp_result result = { 0 };
@@ -177,42 +180,85 @@ static void export_traces(struct http_request *req, void *arg)
 	bool json = http_request_is_type(req, type_json);
 
 	if (req->body == NULL && !json) {
-		succeed(req, &(struct ingest_answer){ .message = "" }, false);
+		succeed(req, signal, &(struct ingest_answer){ .message = "" }, false);
 		return;
 	}
 	if (req->body != NULL)
-		b = read_batch(c, req, json, &result, &err);
+		b = read_batch(c, req, signal, json, &result, &err);
 	else
 		err_set(&err, ERR_INVALID, "otlp json: the body is empty");
 	if (b == NULL) {
-		atomic_fetch_add(&st->http_count->damaged, err.kind == ERR_INVALID);
+		atomic_fetch_add(&st->http_count[signal]->damaged, err.kind == ERR_INVALID);
 		refuse(req, &err);
 		return;
 	}
 	r = xcalloc(1, sizeof(*r));
 	r->in.loop = site->loop;
-	r->in.count = st->http_count;
+	r->in.count = st->http_count[signal];
 	r->in.answer = answer;
 	r->in.released = released;
 	r->req = http_request_ref(req);
+	r->signal = signal;
 	r->json = json;
 	http_request_on_gone(req, gone, r);
 	/* Last: r may be gone when this returns. */
 	ingest_submit(&r->in, c, b, &result.rejects, 0);
 }
 
+static void export_traces(struct http_request *req, void *arg)
+{
+	export(req, arg, OTLP_TRACES);
+}
+
+static void export_metrics(struct http_request *req, void *arg)
+{
+	export(req, arg, OTLP_METRICS);
+}
+
+static void export_logs(struct http_request *req, void *arg)
+{
+	export(req, arg, OTLP_LOGS);
+}
+
 /* ---- life ---- */
+
+/* The routes of the signals that are taken; returns their number. */
+static unsigned make_routes(struct otlp_http *h, struct component *c,
+			    const struct otlp_http_config *conf,
+			    struct http_route routes[OTLP_SIGNALS])
+{
+	const struct {
+		const char *path;
+		void (*handler)(struct http_request *req, void *arg);
+	} all[] = {
+		[OTLP_TRACES] = { conf->traces_path, export_traces },
+		[OTLP_METRICS] = { conf->metrics_path, export_metrics },
+		[OTLP_LOGS] = { conf->logs_path, export_logs },
+	};
+	unsigned n = 0;
+
+	for (int g = 0; g < OTLP_SIGNALS; g++) {
+		const char *path = all[g].path;
+
+		if (!component_emits(c, (enum otlp_signal)g))
+			continue;
+		h->paths[g] = xasprintf("%s%s", path[0] == '/' ? "" : "/", path);
+		routes[n++] = (struct http_route){ .method = "POST",
+						   .path = h->paths[g],
+						   .begin = begin,
+						   .handler = all[g].handler };
+	}
+	return n;
+}
 
 struct otlp_http *otlp_http_start(struct component *c, struct err *err)
 {
 	const struct otlp_http_config *conf = &COMPONENT_CONFIG(c, struct otlp_config)->http;
-	const char *path = conf->traces_path;
 	struct otlp_http *h = xcalloc(1, sizeof(*h));
-	struct http_route route = { .method = "POST", .begin = begin, .handler = export_traces };
-	struct http_listener_setup setup = { .routes = &route, .n_routes = 1, .error = error_body };
+	struct http_route routes[OTLP_SIGNALS];
+	struct http_listener_setup setup = { .routes = routes, .error = error_body };
 
-	h->traces_path = xasprintf("%s%s", path[0] == '/' ? "" : "/", path);
-	route.path = h->traces_path;
+	setup.n_routes = make_routes(h, c, conf, routes);
 	/* ingest answers before; this is the net under it. */
 	setup.hold_timeout_ms =
 		(uint32_t)MIN(c->receiver->ack_timeout_ns / (int64_t)NS_PER_MS + HOLD_MARGIN_MS,
@@ -240,6 +286,7 @@ void otlp_http_free(struct otlp_http *h)
 	if (h == NULL)
 		return;
 	http_listener_free(h->listener);
-	free(h->traces_path);
+	for (int g = 0; g < OTLP_SIGNALS; g++)
+		free(h->paths[g]);
 	free(h);
 }

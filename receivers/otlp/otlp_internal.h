@@ -27,7 +27,7 @@ struct otlp_http;
 struct otlp_state {
 	struct otlp_grpc *grpc; /* NULL: off, or stopped */
 	struct otlp_http *http;
-	struct transport_counters *grpc_count, *http_count;
+	struct transport_counters *grpc_count[OTLP_SIGNALS], *http_count[OTLP_SIGNALS];
 };
 
 /* The two servers: start, drain, is_drained and free as the component's callbacks (component.h);
@@ -42,9 +42,10 @@ void otlp_http_drain(struct otlp_http *h);
 bool otlp_http_is_drained(const struct otlp_http *h);
 void otlp_http_free(struct otlp_http *h);
 
-/* Append an ExportTraceServiceResponse for a success: empty, or partial_success with what was
+/* Append the response of a signal's Export for a success: empty, or partial_success with what was
  * rejected (a message without a count is not sent). */
-void otlp_response_encode(const struct ingest_answer *a, bool json, struct buf *out);
+void otlp_response_encode(enum otlp_signal signal, const struct ingest_answer *a, bool json,
+			  struct buf *out);
 /* Append a google.rpc.Status. */
 void otlp_status_encode(enum grpc_status code, const char *message, bool json, struct buf *out);
 

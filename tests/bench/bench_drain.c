@@ -70,8 +70,8 @@ static void make_bodies(struct body *bodies)
 	uint8_t head[BATCH_RECORD_HEAD_MAX];
 
 	for (uint64_t i = 0; i < BODIES; i++) {
-		size_t n =
-			batch_record_head(head, TENANT_DEFAULT, PAYLOAD_SPANS, clock_wall_ns(), 0);
+		size_t n = batch_record_head(head, OTLP_TRACES, TENANT_DEFAULT, PAYLOAD_SPANS,
+					     clock_wall_ns(), 0);
 
 		buf_add(&bodies[i].record, head, n);
 		payload_request(&bodies[i].record, PAYLOAD_SPANS, i + 1);

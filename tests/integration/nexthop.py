@@ -36,6 +36,7 @@ class NextHop:
         self.lock = threading.Lock()
         self.calls = []  # (monotonic time, request)
         self.taken = []  # requests answered OK
+        self.others = {"metrics": [], "logs": []}  # the same of other signals
         self.metadata = []
         self.paths = []  # of HTTP
         self.server = None
@@ -57,28 +58,54 @@ class NextHop:
         name, method = otlp.EXPORT[1:].split("/")
         self.server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(name, {method: handler}),)
+            + tuple(self.other_service(s) for s in self.others)
         )
         assert self.server.add_insecure_port(self.target) == self.port
         self.server.start()
         return self
+
+    def other_service(self, signal):
+        request, response = otlp.messages_of(signal)
+
+        def export(message, context):
+            return self.export(message, context, signal)
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            export,
+            request_deserializer=request.FromString,
+            response_serializer=response.SerializeToString,
+        )
+        name, method = otlp.export_path(signal)[1:].split("/")
+        return grpc.method_handlers_generic_handler(name, {method: handler})
 
     def stop(self):
         if self.server:
             self.server.stop(0).wait()
             self.server = None
 
-    def export(self, request, context):
+    def export(self, request, context, signal="traces"):
         with self.lock:
             self.calls.append((time.monotonic(), request))
             self.metadata.append(dict(context.invocation_metadata()))
         response = (
             self.behave(request, context, self)
             if self.behave
-            else service.ExportTraceServiceResponse()
+            else otlp.messages_of(signal)[1]()
         )
         with self.lock:
-            self.taken.append(request)
+            self.taken_of(signal).append(request)
         return response
+
+    def taken_of(self, signal):
+        return self.taken if signal == "traces" else self.others[signal]
+
+    def joined(self, signal):
+        """Everything taken of a signal as one request."""
+        out = otlp.messages_of(signal)[0]()
+        with self.lock:
+            for req in self.taken_of(signal):
+                out.MergeFrom(req)
+        return out
 
     def span_counts(self):
         """How often each span id was taken."""
@@ -153,7 +180,8 @@ class HttpHop(NextHop):
         if coding:
             body = bytes(CODINGS[coding](body))
         is_json = headers["Content-Type"] == "application/json"
-        request, response = self.messages(http_request.path)
+        signal = self.signal_of(http_request.path)
+        request, response = (m() for m in otlp.messages_of(signal))
         if is_json:
             otlp.from_json(body, request)
         else:
@@ -169,7 +197,7 @@ class HttpHop(NextHop):
         # Counted before the answer: when the client knows, the test may look.
         if status == 200:
             with self.lock:
-                self.taken.append(request)
+                self.taken_of(signal).append(request)
         http_request.send_response(status)
         http_request.send_header("Content-Type", headers["Content-Type"])
         http_request.send_header("Content-Length", str(len(out)))
@@ -178,9 +206,8 @@ class HttpHop(NextHop):
         http_request.end_headers()
         http_request.wfile.write(out)
 
-    def messages(self, path):
-        assert path == "/v1/traces", path
-        return service.ExportTraceServiceRequest(), service.ExportTraceServiceResponse()
+    def signal_of(self, path):
+        return {"/v1/traces": "traces", "/v1/metrics": "metrics", "/v1/logs": "logs"}[path]
 
 
 def refuse(context, code, message, retry_after=None):

@@ -11,13 +11,34 @@ import time
 import grpc
 import requests
 from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 from opentelemetry.proto.common.v1 import common_pb2 as common
 from opentelemetry.proto.trace.v1 import trace_pb2 as trace
 
+SIGNALS = {
+    "traces": ("trace", "Trace", service),
+    "metrics": ("metrics", "Metrics", metrics_service),
+    "logs": ("logs", "Logs", logs_service),
+}
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 PROTOBUF = "application/x-protobuf"
 random_source = random.SystemRandom()
+
+
+def export_path(signal):
+    package, name, _ = SIGNALS[signal]
+    return f"/opentelemetry.proto.collector.{package}.v1.{name}Service/Export"
+
+
+def messages_of(signal):
+    """The classes of a signal's request and response."""
+    _, name, module = SIGNALS[signal]
+    return (
+        getattr(module, f"Export{name}ServiceRequest"),
+        getattr(module, f"Export{name}ServiceResponse"),
+    )
 
 
 def new_id(n):

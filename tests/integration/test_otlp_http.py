@@ -106,7 +106,7 @@ def test_codings(forward, next_hop, encoding, coding):
 def test_endpoints(forward, next_hop):
     """endpoint may have a path and a slash at its end; traces_endpoint is used as it is."""
     hop = next_hop(http=True)
-    hop.messages = lambda path: type(hop).messages(hop, "/v1/traces")
+    hop.signal_of = lambda path: "traces"
     mill = forward(hop.target + "/base/")
     otlp.send_grpc(mill, otlp.request(), timeout=5)
     mill = forward(hop.target, exporter={"traces_endpoint": hop.target + "/in?x=1"})

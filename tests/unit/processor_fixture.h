@@ -86,7 +86,7 @@ static inline void fx_start(const char *type, const char *yaml)
 					   .state = xcalloc(1, t->state_size),
 					   .count = &fx.counts[0],
 					   .service = &fx.service,
-					   .out = &fx.fanout };
+					   .out = { &fx.fanout } };
 	assert_int_equal(t->start(&fx.processor, NULL), 0);
 }
 

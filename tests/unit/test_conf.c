@@ -365,10 +365,9 @@ static const struct {
 	{ BASE "service: {pipelines: {trace: {receivers: [otlp], exporters: [debug]}}}",
 	  "yaml:3:23: service.pipelines.trace: unknown signal \"trace\": did you mean "
 	  "\"traces\"?\n" },
-	{ BASE "service: {pipelines: {metrics: {receivers: [otlp], exporters: [debug]}}}",
-	  "yaml:3:23: service.pipelines.metrics: the Collector's \"metrics\" pipelines are not in "
-	  "Spanmill yet: remove "
-	  "the pipeline; only traces are carried\n" },
+	{ BASE "service: {pipelines: {profiles: {receivers: [otlp], exporters: [debug]}}}",
+	  "yaml:3:23: service.pipelines.profiles: the Collector's \"profiles\" pipelines are not "
+	  "in Spanmill yet: remove the pipeline; traces, metrics and logs are carried\n" },
 	{ BASE "service: {pipelines: {traces: {exporters: [debug]}}}",
 	  "yaml:3:23: service.pipelines.traces: must have at least one receiver: add `receivers: "
 	  "[name]`\n" },

@@ -488,7 +488,7 @@ static void random_trees_on_many_threads(void **state)
 	assert_true(t.delivered > 0 && t.dropped > 0 && t.held > 0 && t.refused > 0);
 	/* The logs answer for exactly what is held: when all leaves them, nothing is held. */
 	assert_int_equal(atomic_load(&pool.held_answers), t.held);
-	ledger_held_delivered(atomic_load(&pool.held_answers));
+	ledger_held_delivered(&ledger, atomic_load(&pool.held_answers));
 	t = read_ledger();
 	assert_int_equal(t.held, 0);
 	assert_int_equal(t.accepted, t.delivered + t.dropped);

@@ -169,7 +169,7 @@ static void start(const char *type, const char *yaml, int ack)
 					  .receiver = &fx.options,
 					  .count = &fx.counts[0],
 					  .service = &fx.service,
-					  .out = &fx.fanout };
+					  .out = { &fx.fanout } };
 	if (t->start(&fx.receiver, &err) < 0)
 		fail_msg("%s", err.msg);
 }

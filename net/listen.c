@@ -209,6 +209,46 @@ static int open_tcp_group(const char *endpoint, const struct listen_endpoint *e,
 	return 0;
 }
 
+static int bind_udp(const struct bind_addr *a)
+{
+	int fd = socket(a->sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), saved;
+
+	if (fd < 0)
+		return -1;
+	if (a->sa.ss_family == AF_INET6)
+		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+	if (bind(fd, (const struct sockaddr *)&a->sa, a->n) == 0)
+		return fd;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+int listen_open_udp(const char *endpoint, struct err *err)
+{
+	struct listen_endpoint e;
+	struct bind_addr a;
+	int fd;
+
+	if (listen_parse(endpoint, &e, err) < 0)
+		return -1;
+	if (e.is_unix)
+		return err_set(err, ERR_CONFIG,
+			       "endpoint \"%s\": datagrams come over UDP: write host:port",
+			       endpoint);
+	if (e.host[0] == '\0')
+		any_address(e.port, true, &a);
+	else if (lookup(endpoint, &e, &a, err) < 0)
+		return -1;
+	fd = bind_udp(&a);
+	if (fd < 0 && e.host[0] == '\0' && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL)) {
+		any_address(e.port, false, &a); /* a host without IPv6 */
+		fd = bind_udp(&a);
+	}
+	return fd >= 0 ? fd : err_errno(err, "listen on \"%s\" (UDP)", endpoint);
+}
+
 static void unix_address(const struct listen_endpoint *e, struct sockaddr_un *un)
 {
 	memset(un, 0, sizeof(*un));

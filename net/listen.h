@@ -32,6 +32,8 @@ int listen_parse(const char *endpoint, struct listen_endpoint *e, struct err *er
  * follow); a port that another process already listens on is an error even so. A unix socket is one
  * socket, n descriptors; a dead process's socket file is replaced. On error nothing stays open. */
 int listen_open(const char *endpoint, int *fds, size_t n, struct err *err);
+/* A bound, non-blocking, close-on-exec UDP socket, or -1. Not for unix sockets (ERR_CONFIG). */
+int listen_open_udp(const char *endpoint, struct err *err);
 /* Close n descriptors and remove a unix socket's file (NULL endpoint: leave it). */
 void listen_close(const char *endpoint, int *fds, size_t n);
 

@@ -130,7 +130,7 @@ void ingest_submit(struct ingest *in, struct component *c, struct batch *b,
 		finish(in);
 		return;
 	}
-	if (c->receiver->ack == RECEIVER_ACK_EARLY) {
+	if (in->is_one_way || c->receiver->ack == RECEIVER_ACK_EARLY) {
 		origin_promise(&in->origin);
 		answer_once(in, &(struct ingest_answer){ .n_rejected = in->n_rejected,
 							 .message = in->first_reject });

@@ -43,6 +43,7 @@ struct ingest {
 	char first_reject[192];
 	uint64_t due_ns; /* monotonic: when the answer is given at the latest */
 	bool answered;
+	bool is_one_way; /* nobody waits and nobody sends again (UDP): as with ack: early */
 	void (*answer)(struct ingest *in, const struct ingest_answer *a);
 	void (*released)(struct ingest *in);
 };

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/listen.h"
+#include "net/udp_server.h"
 #include "pipeline/conf_error.h"
 
 #include <arpa/inet.h>
@@ -76,6 +77,24 @@ int listener_open(struct listener *l, struct component *c, const char *endpoint,
 	l->n = n;
 	announce(l, c, has_tls, sentence);
 	return 0;
+}
+
+int listener_open_udp(struct component *c, const char *endpoint, uint64_t buffer_bytes,
+		      const char *sentence, struct err *err)
+{
+	int fd = udp_listen(endpoint, buffer_bytes, err);
+	const struct listener l = { .fds = &fd, .n = 1 };
+
+	if (fd < 0)
+		return -1;
+	announce(&l, c, false, sentence);
+	/* The kernel counts its own overhead: it doubles what was asked for. */
+	if (udp_buffer_bytes(fd) / 2 < buffer_bytes)
+		log_warn("the system grants less socket buffer than socket_buffer_size: raise "
+			 "net.core.rmem_max",
+			 "component", c->id, "wanted", LOG_NUM(buffer_bytes), "granted",
+			 LOG_NUM(udp_buffer_bytes(fd) / 2));
+	return fd;
 }
 
 int listener_take(struct listener *l, unsigned i)

@@ -18,18 +18,18 @@ static int refused(const struct meter *m, size_t body, struct err *err)
 	return err_set(err, ERR_EXHAUSTED, "memory budget spent, try again later");
 }
 
-struct rcbuf *transcode_body(const struct transcode *t, struct rcbuf *body, struct budget *budget,
-			     struct err *err)
+/* `body` is where `in` lies, given back as soon as that is read; NULL: the caller's. */
+static struct rcbuf *run(const struct transcode *t, struct bytes in, struct rcbuf *body,
+			 struct budget *budget, struct err *err)
 {
 	struct meter meter = { .budget = budget };
 	struct arena arena = { .meter = &meter };
 	struct buf out = { .meter = &meter };
-	struct bytes in = { body->p, body->n };
 	struct rcbuf *made = NULL;
-	int rc = t->decode(in, t->grow_max * body->n + SLACK, &arena, &out, t->arg, err);
+	int rc = t->decode(in, t->grow_max * in.n + SLACK, &arena, &out, t->arg, err);
 
 	if (meter.refused)
-		rc = refused(&meter, body->charged, err);
+		rc = refused(&meter, body != NULL ? body->charged : 0, err);
 	arena_fini(&arena);
 	rcbuf_unref(body);
 	meter_fini(&meter);
@@ -38,4 +38,16 @@ struct rcbuf *transcode_body(const struct transcode *t, struct rcbuf *body, stru
 	else
 		buf_fini(&out);
 	return made;
+}
+
+struct rcbuf *transcode_body(const struct transcode *t, struct rcbuf *body, struct budget *budget,
+			     struct err *err)
+{
+	return run(t, (struct bytes){ body->p, body->n }, body, budget, err);
+}
+
+struct rcbuf *transcode_bytes(const struct transcode *t, struct bytes in, struct budget *budget,
+			      struct err *err)
+{
+	return run(t, in, NULL, budget, err);
 }

@@ -33,5 +33,8 @@ struct transcode {
  * Any thread. */
 struct rcbuf *transcode_body(const struct transcode *t, struct rcbuf *body, struct budget *budget,
 			     struct err *err);
+/* The same for bytes that stay the caller's. */
+struct rcbuf *transcode_bytes(const struct transcode *t, struct bytes in, struct budget *budget,
+			      struct err *err);
 
 #endif

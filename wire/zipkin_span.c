@@ -134,6 +134,11 @@ static int find_resource_key(struct bytes key)
 	return -1;
 }
 
+bool zipkin_span_is_resource_key(struct bytes key)
+{
+	return bytes_eq_str(key, "service.name") || find_resource_key(key) >= 0;
+}
+
 /* ------------------------------------------------------------------ one span's tags, sorted out */
 
 struct sorted_tags {
@@ -387,7 +392,7 @@ static void put_times(struct buf *b, const struct zipkin_span *sp)
 }
 
 /* The address as text. inet_ntop needs 150 ns for an IPv4 address, and most spans have two. */
-static struct bytes ip_text(const struct zipkin_span_endpoint *ep, char text[INET6_ADDRSTRLEN])
+struct bytes zipkin_span_ip_text(const struct zipkin_span_endpoint *ep, char *text)
 {
 	char *to = text;
 
@@ -412,7 +417,8 @@ static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const str
 	char text[INET6_ADDRSTRLEN];
 
 	if (sp->local.ip_len > 0)
-		put_attr(b, 9, BYTES_LIT("network.local.address"), ip_text(&sp->local, text));
+		put_attr(b, 9, BYTES_LIT("network.local.address"),
+			 zipkin_span_ip_text(&sp->local, text));
 	if (sp->local.port > 0)
 		put_attr_uint(b, 9, "net.host.port", ANY_INT, sp->local.port);
 	if (sp->remote.service.n > 0 && !s->has_peer_service)
@@ -420,7 +426,8 @@ static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const str
 	if (sp->remote.service.n > 0 && !s->has_service_peer_name)
 		put_attr(b, 9, BYTES_LIT("service.peer.name"), sp->remote.service);
 	if (sp->remote.ip_len > 0)
-		put_attr(b, 9, BYTES_LIT("network.peer.address"), ip_text(&sp->remote, text));
+		put_attr(b, 9, BYTES_LIT("network.peer.address"),
+			 zipkin_span_ip_text(&sp->remote, text));
 	if (sp->remote.port > 0)
 		put_attr_uint(b, 9, "net.peer.port", ANY_INT, sp->remote.port);
 }

@@ -108,6 +108,11 @@ void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text)
 /* The same for 4 or 16 bytes. */
 void zipkin_span_endpoint_bytes(struct zipkin_span_endpoint *ep, struct bytes ip);
 
+/* The address as text, which is in `text` (INET6_ADDRSTRLEN bytes); ip_len must not be 0. */
+struct bytes zipkin_span_ip_text(const struct zipkin_span_endpoint *ep, char *text);
+/* Is a tag of this key an attribute of the resource? */
+bool zipkin_span_is_resource_key(struct bytes key);
+
 /* max_bytes: of the spans' OTLP form, 0 for no limit. */
 void zipkin_span_batch_init(struct zipkin_span_batch *b, struct arena *arena, size_t max_bytes);
 /* Write one span. Ids must be right (trace id and id not all zero) and text UTF-8: the reader

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-enum { LOOK_BACK = 8 };
+enum { LOOK_BACK = 64 };
 
 static uint32_t origin_index(struct span_debt *d, struct origin *o)
 {
@@ -40,6 +40,21 @@ void span_debt_take(struct span_debt *d, const struct batch *b, const uint32_t *
 			d->origins[index].n_spans++;
 		d->spans[d->n_spans++] = (struct owing_span){ index, sp->ordinal };
 	}
+}
+
+void span_debt_take_run(struct span_debt *d, const struct batch *b, uint32_t origin,
+			uint32_t ordinal, uint32_t n)
+{
+	bool owes = !b->is_detached && b->n_origins > 0;
+	uint32_t index = SPAN_DEBT_NONE;
+
+	d->spans = xgrow(d->spans, &d->cap_spans, d->n_spans + n, sizeof(*d->spans));
+	if (owes) {
+		index = origin_index(d, b->origins[origin].origin);
+		d->origins[index].n_spans += n;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		d->spans[d->n_spans++] = (struct owing_span){ index, ordinal + i };
 }
 
 static void clear(struct span_debt *d)

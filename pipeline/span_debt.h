@@ -41,6 +41,9 @@ struct span_debt {
 /* Take over the duty of n spans of b, those at pick[] (NULL: the first n). The caller lets b go
  * without settling them. */
 void span_debt_take(struct span_debt *d, const struct batch *b, const uint32_t *pick, uint32_t n);
+/* The same of n spans of one origin (its number in b), which are `ordinal` and those after it. */
+void span_debt_take_run(struct span_debt *d, const struct batch *b, uint32_t origin,
+			uint32_t ordinal, uint32_t n);
 /* Every span has this verdict. Leaves d empty, with its memory. */
 void span_debt_settle(struct span_debt *d, enum verdict v, enum drop_reason reason,
 		      const struct err *err);

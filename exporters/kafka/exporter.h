@@ -5,6 +5,7 @@
  *   options.c    keys
  *   kafka.c      life, requests from the sending queue (which wait here for room)
  *   gather.c     spans into records            record.c   bytes and debt of one
+ *   hold.c       requests that wait for that
  *   delivery.c   records to the brokers, and what becomes of them
  *   topics.c     what the brokers say of topics    dead_letter.c   spans that no topic takes
  *

@@ -16,8 +16,6 @@
  * headers: at most 31; of a header two lengths: at most 10. */
 enum { BATCH_HEAD_BYTES = 61, RECORD_HEAD_BYTES = 31, HEADER_HEAD_BYTES = 10, SIZE_MIN = 4096 };
 
-enum { FETCH_BYTES = 1024 };
-
 /* ---- routes ---- */
 
 static size_t overhead(const struct gather *g, const char *tenant)
@@ -51,6 +49,11 @@ static void route_free(struct route *r)
 	free(r);
 }
 
+static bool is_idle(const struct route *r)
+{
+	return r->n_records == 0 && r->hold == NULL;
+}
+
 /* Tenants come and go. */
 static void forget_idle_routes(struct gather *g)
 {
@@ -59,7 +62,7 @@ static void forget_idle_routes(struct gather *g)
 	void *value;
 
 	while (map_next(&g->routes, &pos, &key, &value))
-		if (((struct route *)value)->n_records == 0) {
+		if (is_idle(value)) {
 			map_remove(&g->routes, key);
 			route_free(value);
 		}
@@ -92,13 +95,6 @@ size_t gather_limit(const struct gather *g, const struct route *r)
 
 /* ---- records on their way out ---- */
 
-static void unlink_open(struct gather *g, struct record *rec)
-{
-	*(rec->prev ? &rec->prev->next : &g->oldest) = rec->next;
-	*(rec->next ? &rec->next->prev : &g->newest) = rec->prev;
-	rec->next = rec->prev = NULL;
-}
-
 static void add_ready(struct gather *g, struct record *rec)
 {
 	*(g->last_ready ? &g->last_ready->next : &g->ready) = rec;
@@ -129,54 +125,159 @@ static struct record *alone(struct gather *g, struct route *route, int32_t parti
 	return rec;
 }
 
-static int by_trace_id(const void *a, const void *b, void *arg)
-{
-	const struct span_ref *spans = arg;
-	const uint32_t *i = a, *j = b;
-	int d = memcmp(spans[*i].trace_id, spans[*j].trace_id, 16);
+/* ---- requests that are held, into records ---- */
 
-	return d != 0 ? d : (*i > *j) - (*i < *j);
+/* What stands together: spans of one partition, or of one trace. */
+struct cutting {
+	struct gather *g;
+	struct route *route;
+	struct hold *hold;
+	size_t limit, max; /* of a record's value; of one that could be cut */
+};
+
+/* Unknown fields of the request itself go with the first of its runs that goes. */
+static void take_extras(const struct cutting *c, struct otlp_run *r)
+{
+	struct held_batch *from = &c->hold->batches[r->source];
+
+	if (!from->extras)
+		return;
+	r->extras = true;
+	from->extras = false;
 }
 
-/* One record per trace. Takes rec. */
-static void out_by_trace(struct gather *g, struct record *rec)
+static void leave_extras(const struct cutting *c, struct otlp_run *r)
 {
-	struct route *route = rec->route;
-	int32_t partition = rec->partition;
-	struct batch *b = record_to_batch(rec);
-	const struct span_ref *spans = b->tables.spans;
-	uint32_t n = b->tables.n_spans, end;
+	c->hold->batches[r->source].extras |= r->extras;
+	r->extras = false;
+}
 
-	g->pick = xgrow(g->pick, &g->cap_pick, n, sizeof(*g->pick));
-	for (uint32_t i = 0; i < n; i++)
-		g->pick[i] = i;
-	qsort_r(g->pick, n, sizeof(*g->pick), by_trace_id, b->tables.spans);
-	for (uint32_t i = 0; i < n; i = end) {
-		const uint8_t *id = spans[g->pick[i]].trace_id;
+static void out(const struct cutting *c, struct otlp_run *const *v, size_t n, size_t size)
+{
+	struct record *rec = hold_record(c->hold, c->g->o.pool, c->route, v, n, size);
 
-		for (end = i + 1; end < n; end++)
-			if (memcmp(spans[g->pick[end]].trace_id, id, 16) != 0)
-				break;
-		rec = alone(g, route, partition, b, g->pick + i, end - i);
+	rec->due_ns = c->route->due_ns;
+	if (c->g->o.by_trace) {
 		rec->has_key = true;
-		memcpy(rec->trace_id, id, 16);
-		add_ready(g, rec);
-		b->tables.n_extras = 0; /* they went with the first */
+		memcpy(rec->trace_id, v[0]->t->spans[v[0]->first].trace_id, 16);
 	}
-	batch_unref(b);
+	add_ready(c->g, rec);
 }
 
-static void seal(struct gather *g, struct record *rec)
+/* A run that passes the limit alone: its halves, or its span. */
+static void out_large(const struct cutting *c, struct otlp_run *r, size_t size)
 {
-	struct accumulator *at = &rec->route->at[rec->partition];
+	struct otlp_join_size without = { 0 };
+	struct otlp_run rest, *halves[] = { r, &rest };
 
-	unlink_open(g, rec);
-	at->rec = NULL;
-	at->hint = (uint32_t)MIN(rec->otlp->n, (size_t)RECORD_TARGET_BYTES);
-	if (g->o.by_trace)
-		out_by_trace(g, rec);
-	else
-		add_ready(g, rec);
+	leave_extras(c, r);
+	if (r->n == 1) {
+		if (otlp_join_add_size(&c->hold->join, &without, r) <= c->limit)
+			out(c, &r, 1, otlp_join_add_size(&c->hold->join, &without, r));
+		else
+			c->g->o.too_large(c->g->o.arg, c->route, c->hold->batches[r->source].b,
+					  r->first, size);
+		return;
+	}
+	otlp_run_halve(r, &rest);
+	for (size_t i = 0; i < COUNT_OF(halves); i++) {
+		struct otlp_join_size s = { 0 };
+
+		take_extras(c, halves[i]);
+		size = otlp_join_add_size(&c->hold->join, &s, halves[i]);
+		if (size > c->limit)
+			out_large(c, halves[i], size);
+		else
+			out(c, &halves[i], 1, size);
+	}
+}
+
+/* How large a record of v should become so that all are much the same. */
+static size_t even_size(const struct cutting *c, struct otlp_run *const *v, size_t n)
+{
+	struct otlp_join_size s = { 0 };
+	size_t all = 0;
+
+	for (size_t i = 0; i < n; i++)
+		all = otlp_join_add_size(&c->hold->join, &s, v[i]);
+	return all <= c->max ? all : all / (all / (c->max - c->max / 8) + 1);
+}
+
+/* Runs that stand together, as few records. */
+static void cut(const struct cutting *c, struct otlp_run *const *v, size_t n)
+{
+	size_t first = 0, size = 0, grown, goal = even_size(c, v, n);
+	struct otlp_join_size s = { 0 }, with;
+
+	for (size_t i = 0; i < n; i++) {
+		take_extras(c, v[i]);
+		with = s;
+		grown = otlp_join_add_size(&c->hold->join, &with, v[i]);
+		if (i > first && (grown > c->max || size >= goal)) {
+			out(c, v + first, i - first, size);
+			first = i;
+			with = (struct otlp_join_size){ 0 };
+			grown = otlp_join_add_size(&c->hold->join, &with, v[i]);
+		}
+		s = with;
+		size = grown;
+		if (size > c->limit) {
+			out_large(c, v[i], size);
+			first = i + 1;
+			s = (struct otlp_join_size){ 0 };
+		}
+	}
+	if (first < n)
+		out(c, v + first, n - first, size);
+}
+
+static bool stand_together(const struct gather *g, const struct otlp_run *a,
+			   const struct otlp_run *b)
+{
+	return a->group == b->group &&
+	       (!g->o.by_trace ||
+		memcmp(a->t->spans[a->first].trace_id, b->t->spans[b->first].trace_id, 16) == 0);
+}
+
+static void unlink_holding(struct gather *g, struct route *r)
+{
+	*(r->prev ? &r->prev->next : &g->oldest) = r->next;
+	*(r->next ? &r->next->prev : &g->newest) = r->prev;
+	r->next = r->prev = NULL;
+}
+
+/* Its memory serves the next one. */
+static void put_away(struct gather *g, struct hold *h)
+{
+	hold_clear(h);
+	if (g->spare == NULL) {
+		g->spare = h;
+	} else {
+		hold_fini(h);
+		free(h);
+	}
+}
+
+/* What a route holds is ready. */
+static void seal(struct gather *g, struct route *route)
+{
+	struct hold *h = route->hold;
+	struct cutting c = { g, route, h, gather_limit(g, route), 0 };
+	struct otlp_run *const *v = hold_sort(h, route->n_at, g->o.by_trace);
+
+	c.max = MIN(c.limit, (size_t)RECORD_MAX_BYTES);
+	unlink_holding(g, route);
+	route->hold = NULL;
+	g->n_pinned -= h->n_pinned;
+	for (size_t i = 0, end; i < h->n_runs; i = end) {
+		for (end = i + 1; end < h->n_runs && stand_together(g, v[i], v[end]);)
+			end++;
+		cut(&c, v + i, end - i);
+	}
+	for (size_t i = 0; i < h->n_batches; i++)
+		if (h->batches[i].partition >= 0)
+			route->at[h->batches[i].partition].n_records--;
+	put_away(g, h);
 }
 
 static void set_timer(struct gather *g)
@@ -227,60 +328,20 @@ void gather_halve(struct gather *g, struct record *rec)
 
 /* ---- spans coming in ---- */
 
-static struct record *open_record(struct gather *g, struct route *route, uint32_t partition,
-				  size_t size)
+static struct hold *open_hold(struct gather *g, struct route *r)
 {
-	struct accumulator *at = &route->at[partition];
-	size_t room = MAX(size, (size_t)SIZE_MIN);
-
-	/* As large as the last one, and a little: most are then never moved. */
-	room = MAX(room, MIN((size_t)at->hint + at->hint / 8, (size_t)RECORD_TARGET_BYTES));
-	at->rec = record_new(g->o.pool, route, (int32_t)partition, room);
-	at->rec->due_ns = clock_mono_ns() + g->o.linger_ns;
-	at->rec->prev = g->newest;
-	*(g->newest ? &g->newest->next : &g->oldest) = at->rec;
-	g->newest = at->rec;
-	return at->rec;
+	if (r->hold != NULL)
+		return r->hold;
+	r->hold = g->spare ? g->spare : xcalloc(1, sizeof(*r->hold));
+	g->spare = NULL;
+	r->due_ns = clock_mono_ns() + g->o.linger_ns;
+	r->prev = g->newest;
+	*(g->newest ? &g->newest->next : &g->oldest) = r;
+	g->newest = r;
+	return r->hold;
 }
 
-/* The tables of what is being added, and where to. */
-struct adding {
-	struct gather *g;
-	struct route *route;
-	struct batch *b;
-	struct span_tables tables; /* without extras once they are out */
-	size_t limit;
-};
-
-/* Spans of one partition. */
-static void add_group(struct adding *a, uint32_t partition, const uint32_t *pick, uint32_t n)
-{
-	struct gather *g = a->g;
-	size_t size = otlp_encoded_size(&a->tables, pick, n);
-	struct record *rec = a->route->at[partition].rec;
-
-	if (size > a->limit && n > 1) {
-		add_group(a, partition, pick, n / 2);
-		add_group(a, partition, pick + n / 2, n - n / 2);
-		return;
-	}
-	if (size > a->limit) {
-		g->o.too_large(g->o.arg, a->route, a->b, pick[0], size);
-		return;
-	}
-	if (rec != NULL && rec->otlp->n + size > MIN(a->limit, (size_t)RECORD_TARGET_BYTES)) {
-		seal(g, rec);
-		rec = NULL;
-	}
-	if (rec == NULL)
-		rec = open_record(g, a->route, partition, size);
-	record_append(rec, a->b, &a->tables, pick, n, size);
-	a->tables.n_extras = 0;
-	if (rec->otlp->n >= RECORD_TARGET_BYTES)
-		seal(g, rec);
-}
-
-/* Everything to one partition. */
+/* The partition of a whole request. */
 static uint32_t one_partition(struct gather *g, struct route *r)
 {
 	uint32_t n = r->topic->n_partitions, best;
@@ -294,79 +355,47 @@ static uint32_t one_partition(struct gather *g, struct route *r)
 	return best;
 }
 
-/* partition[i] of every span; spans of one trace often stand side by side. */
-static void choose_partitions(struct gather *g, struct route *r, const struct batch *b,
-			      const uint32_t *pick, uint32_t n)
+struct choice {
+	enum hasher hasher;
+	uint32_t n_partitions;
+};
+
+static uint32_t choose(void *arg, const uint8_t trace_id[16])
 {
-	const struct span_ref *spans = b->tables.spans, *last = NULL;
-	uint32_t p = 0;
+	const struct choice *c = arg;
 
-	if (g->o.spread != SPREAD_BY_TRACE)
-		p = one_partition(g, r);
-	for (uint32_t i = 0; i < n; i++) {
-		const struct span_ref *sp = &spans[pick ? pick[i] : i];
-
-		if (g->o.spread == SPREAD_BY_TRACE &&
-		    (last == NULL || memcmp(last->trace_id, sp->trace_id, 16) != 0))
-			p = partitioner_choose(g->o.hasher, sp->trace_id, r->topic->n_partitions);
-		last = sp;
-		g->partition[i] = p;
-	}
+	return partitioner_choose(c->hasher, trace_id, c->n_partitions);
 }
 
-/* order[]: the spans by partition, in the order they came; start[p]: behind those of p. */
-static void sort_by_partition(struct gather *g, uint32_t n_partitions, const uint32_t *pick,
-			      uint32_t n)
+/* How much of a route is held at most: then most partitions have a record of good size. */
+static size_t enough(const struct gather *g, const struct route *r)
 {
-	uint32_t sum = 0, here;
+	size_t n = (size_t)r->topic->n_partitions * RECORD_TARGET_BYTES;
 
-	memset(g->start, 0, n_partitions * sizeof(*g->start));
-	for (uint32_t i = 0; i < n; i++)
-		g->start[g->partition[i]]++;
-	for (uint32_t p = 0; p < n_partitions; p++) {
-		here = g->start[p];
-		g->start[p] = sum;
-		sum += here;
-	}
-	for (uint32_t i = 0; i < n; i++)
-		g->order[g->start[g->partition[i]]++] = pick ? pick[i] : i;
-}
-
-/* The end of the record that partition p's spans will be copied behind, and the spans: with many
- * partitions nothing of it is in the cache, and all would be waited for in turn. */
-static void fetch_ahead(const struct adding *a, uint32_t p, uint32_t first)
-{
-	const struct gather *g = a->g;
-	const struct record *rec = a->route->at[p].rec;
-	const uint8_t *to;
-
-	if (g->start[p] == first || rec == NULL)
-		return;
-	to = rec->otlp->p + rec->otlp->n;
-	for (size_t i = 0; i < FETCH_BYTES; i += 64)
-		__builtin_prefetch(to + i, 1);
+	return g->hold_max > 0 ? MIN(n, g->hold_max) : n;
 }
 
 void gather_add(struct gather *g, struct route *route, struct batch *b, const uint32_t *pick,
 		uint32_t n, bool extras)
 {
-	uint32_t np = route->topic->n_partitions, first = 0;
-	struct adding a = { g, route, b, b->tables, gather_limit(g, route) };
+	struct choice choice = { g->o.hasher, route->topic->n_partitions };
+	struct hold *h = open_hold(g, route);
+	struct hold_spread s = { .partition = -1,
+				 .choose = choose,
+				 .arg = &choice,
+				 .run_bytes = (uint32_t)MIN(gather_limit(g, route) / 4,
+							    (size_t)RUN_MAX_BYTES),
+				 .by_trace = g->o.by_trace };
 
-	if (!extras)
-		a.tables.n_extras = 0;
-	g->partition = xgrow(g->partition, &g->cap_partition, n, sizeof(*g->partition));
-	g->order = xgrow(g->order, &g->cap_order, n, sizeof(*g->order));
-	g->start = xgrow(g->start, &g->cap_start, np, sizeof(*g->start));
-	choose_partitions(g, route, b, pick, n);
-	sort_by_partition(g, np, pick, n);
-	for (uint32_t p = 0; p < np; p++) {
-		if (p + 1 < np)
-			fetch_ahead(&a, p + 1, g->start[p]);
-		if (g->start[p] > first)
-			add_group(&a, p, g->order + first, g->start[p] - first);
-		first = g->start[p];
+	if (g->o.spread != SPREAD_BY_TRACE) {
+		s.partition = (int32_t)one_partition(g, route);
+		route->at[s.partition].n_records++;
 	}
+	g->n_pinned -= h->n_pinned;
+	hold_add(h, b, pick, n, extras, &s);
+	g->n_pinned += h->n_pinned;
+	if (h->n_bytes >= enough(g, route))
+		seal(g, route);
 	set_timer(g);
 }
 
@@ -390,9 +419,9 @@ void gather_fini(struct gather *g)
 	while (map_next(&g->routes, &pos, &key, &route))
 		route_free(route);
 	map_fini(&g->routes);
-	free(g->partition);
-	free(g->order);
-	free(g->start);
+	if (g->spare != NULL)
+		hold_fini(g->spare);
+	free(g->spare);
 	free(g->pick);
 	*g = (struct gather){ 0 };
 }

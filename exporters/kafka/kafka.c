@@ -5,8 +5,8 @@
  *
  * DESIGN: consume -> sending queue (memory or disk) -> here, once there is room in the window and
  * the topic's partitions are known -> gather (records by partition, over requests) -> delivery. The
- * request is closed when its spans are copied out; the records carry the duty to settle them
- * (docs/decisions/010).
+ * request is closed when its spans are taken; gather, and then the records, carry the duty to
+ * settle them (docs/decisions/010).
  * OWNERSHIP, THREADS: everything belongs to one of the service's loops, chosen in turn; librdkafka
  * has threads of its own, which see only the records' bytes.
  * LIMITS: sending_queue; a window of bytes that are taken and not delivered; producer.
@@ -267,12 +267,12 @@ static bool has_room(struct kafka_state *st)
 {
 	size_t full = window(st);
 
-	if (st->pool.n_bytes < full)
+	st->gather.hold_max = full / 4;
+	if (st->pool.n_bytes + st->gather.n_pinned < full)
 		return true;
-	/* Room comes when the brokers answer. Only when most of it is open there is nothing to wait
-	 * for: to send what is open each time would make small records of much load. */
-	if (st->producer != NULL &&
-	    kafka_producer_pending(st->producer) * RECORD_TARGET_BYTES > full / 2)
+	/* Room comes when the brokers answer. Only when most of it is held there is nothing to wait
+	 * for: to send what is held each time would make small records of much load. */
+	if (st->pool.n_bytes > full / 2)
 		return false;
 	gather_flush(&st->gather);
 	delivery_pump(st);
@@ -281,8 +281,9 @@ static bool has_room(struct kafka_state *st)
 
 void kafka_note(struct kafka_state *st)
 {
-	atomic_store(&st->window_bytes, st->pool.n_bytes);
-	atomic_store(&st->is_busy, st->pool.n_records > 0 || st->dead_letter.is_writing);
+	atomic_store(&st->window_bytes, st->pool.n_bytes + st->gather.n_pinned);
+	atomic_store(&st->is_busy, st->pool.n_records > 0 || st->gather.oldest != NULL ||
+					   st->dead_letter.is_writing);
 }
 
 void kafka_resume(struct kafka_state *st)
@@ -583,7 +584,7 @@ static void kafka_metrics(struct component *c, struct buf *out)
 		{ "spanmill_kafka_retries", "counter", "Records that failed and were sent again.",
 		  &st->n_retries },
 		{ "spanmill_kafka_window_bytes", "gauge",
-		  "Bytes taken and not delivered yet: open records and those under way.",
+		  "Bytes taken and not delivered yet: what is held, and records under way.",
 		  &st->window_bytes },
 	};
 

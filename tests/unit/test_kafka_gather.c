@@ -233,6 +233,273 @@ static void a_record_lingers_and_no_longer(void **state)
 	close_bed(&bed);
 }
 
+/* ---- joined ---- */
+
+static const char unknown[] = "\xa2\x06\x03"
+			      "abc"; /* field 100 of a request */
+
+/* payload() with an unknown field of the request itself. */
+static struct batch *payload_with_extra(uint32_t n_spans, uint64_t seed)
+{
+	struct batch *b = payload(n_spans, seed), *with;
+	size_t n = b->sources[0]->n;
+	struct rcbuf *r = rcbuf_new_forced(NULL, n + sizeof(unknown) - 1);
+	struct otlp_result result;
+
+	memcpy(r->p, b->sources[0]->p, n);
+	memcpy(r->p + n, unknown, sizeof(unknown) - 1);
+	r->n = n + sizeof(unknown) - 1;
+	batch_unref(b);
+	with = batch_from_otlp(r, "t", NULL, &result, NULL);
+	assert_non_null(with);
+	assert_int_equal(with->tables.n_extras, 1);
+	return with;
+}
+
+static struct bytes span_bytes(const struct span_ref *sp)
+{
+	return (struct bytes){ sp->p, sp->len };
+}
+
+/* The head of the scope or resource, as one. */
+static void add_heads(struct buf *out, const struct batch *b, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		buf_add_bytes(out, b->tables.heads[first + i]);
+}
+
+static void heads_of(struct buf *out, const struct batch *b, const struct span_ref *sp)
+{
+	const struct scope_ref *s = &b->tables.scopes[sp->scope];
+
+	buf_reset(out);
+	add_heads(out, b, s->head, s->n_head);
+	add_heads(out, b, b->tables.resources[s->resource].head,
+		  b->tables.resources[s->resource].n_head);
+}
+
+/* Span sp of b is one of `sent`, byte for byte, with the same scope and resource. */
+static bool is_among(const struct batch *b, const struct span_ref *sp, struct batch *const *sent,
+		     size_t n_sent)
+{
+	struct buf here = BUF_INIT, there = BUF_INIT;
+	bool found = false;
+
+	heads_of(&here, b, sp);
+	for (size_t k = 0; k < n_sent && !found; k++)
+		for (uint32_t i = 0; i < sent[k]->tables.n_spans && !found; i++) {
+			const struct span_ref *was = &sent[k]->tables.spans[i];
+
+			if (memcmp(was->span_id, sp->span_id, 8) != 0)
+				continue;
+			heads_of(&there, sent[k], was);
+			found = bytes_eq(span_bytes(was), span_bytes(sp)) &&
+				bytes_eq(buf_bytes(&here), buf_bytes(&there));
+		}
+	buf_fini(&here);
+	buf_fini(&there);
+	return found;
+}
+
+/* 30 requests of the same services, some with unknown fields: in a record each resource and scope
+ * stands once, every span is as it was beside its own, and the unknown fields are there once. */
+static void equal_resources_stand_once(void **state)
+{
+	enum { REQUESTS = 30, SPANS = 100 };
+	static struct client clients[REQUESTS];
+	struct batch *sent[REQUESTS + 1];
+	struct gather_bed bed;
+	struct record *rec;
+	uint32_t n = 0, n_extras = 0, n_left;
+	uint8_t keep[SPANS];
+	struct batch *b;
+
+	(void)state;
+	open_bed(&bed, 3, 1000000, false, SPREAD_BY_TRACE);
+	/* The second scope of the first resource is met after other resources. */
+	b = payload(SPANS, REQUESTS);
+	for (uint32_t i = 0; i < SPANS; i++)
+		keep[i] = b->tables.spans[i].scope != 1;
+	b = batch_filter(b, keep, DROP_SAMPLED);
+	n_left = b->tables.n_spans;
+	sent[REQUESTS] = batch_ref(b);
+	gather_add(&bed.g, bed.route, b, NULL, n_left, true);
+	batch_unref(b);
+	for (uint32_t i = 0; i < REQUESTS; i++) {
+		sent[i] = batch_ref(i % 2 ? payload(SPANS, i) : payload_with_extra(SPANS, i));
+		add(&bed, &clients[i], sent[i]);
+	}
+	gather_flush(&bed.g);
+	while ((rec = gather_next(&bed.g)) != NULL) {
+		b = index_of(rec);
+		assert_in_range(b->tables.n_resources, 1, PAYLOAD_RESOURCES);
+		assert_in_range(b->tables.n_scopes, 1, PAYLOAD_RESOURCES + 1);
+		for (uint32_t i = 0; i < b->tables.n_spans; i++)
+			assert_true(is_among(b, &b->tables.spans[i], sent, REQUESTS + 1));
+		for (uint32_t i = 0; i < b->tables.n_extras; i++)
+			n_extras += (uint32_t)(b->tables.heads[i].n / (sizeof(unknown) - 1));
+		n += b->tables.n_spans;
+		batch_unref(b);
+		settle(rec);
+	}
+	assert_int_equal(n, REQUESTS * SPANS + n_left);
+	assert_int_equal(n_extras, REQUESTS / 2);
+	assert_true(all_settled(clients, REQUESTS));
+	for (uint32_t i = 0; i <= REQUESTS; i++)
+		batch_unref(sent[i]);
+	close_bed(&bed);
+}
+
+/* Span sp of b is what its origin knows by that number. */
+static void assert_duty(const struct batch *b, const struct span_ref *sp,
+			const struct client *clients, struct batch *const *sent)
+{
+	const struct origin *o = b->origins[sp->origin].origin;
+	size_t k = (size_t)(CONTAINER_OF(o, struct client, origin) - clients);
+
+	assert_memory_equal(sent[k]->tables.spans[sp->ordinal].span_id, sp->span_id, 8);
+}
+
+/* The duty of each span goes with its bytes, also when the topic turns out to take less than was
+ * known when they came. */
+static void duties_stand_as_the_bytes_do(void **state)
+{
+	enum { REQUESTS = 5, SPANS = 60 };
+	static struct client clients[REQUESTS];
+	struct batch *sent[REQUESTS], *b;
+	struct gather_bed bed;
+	struct record *rec;
+
+	(void)state;
+	for (uint64_t later = 1000000; later > 1000; later /= 9) {
+		open_bed(&bed, 2, 1000000, false, SPREAD_BY_TRACE);
+		for (uint32_t i = 0; i < REQUESTS; i++) {
+			sent[i] = batch_ref(payload(SPANS, i));
+			add(&bed, &clients[i], sent[i]);
+		}
+		bed.topic.max_bytes = later;
+		gather_flush(&bed.g);
+		while ((rec = gather_next(&bed.g)) != NULL) {
+			assert_true(rec->otlp->n + bed.route->overhead <= later);
+			b = record_to_batch(rec);
+			for (uint32_t i = 0; i < b->tables.n_spans; i++)
+				assert_duty(b, &b->tables.spans[i], clients, sent);
+			batch_settle(b, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
+			batch_unref(b);
+		}
+		assert_int_equal(bed.n_too_large, 0);
+		assert_true(all_settled(clients, REQUESTS));
+		for (uint32_t i = 0; i < REQUESTS; i++)
+			batch_unref(sent[i]);
+		close_bed(&bed);
+	}
+}
+
+/* Spans that were edited, and spans from here and there, are as the pipeline made them. */
+static void edited_spans_and_picked_ones(void **state)
+{
+	struct gather_bed bed;
+	struct client c = { 0 };
+	struct record *rec;
+	uint8_t keep[100];
+	uint32_t n = 0, n_edited = 0;
+	struct batch *b = payload(100, 1);
+
+	(void)state;
+	open_bed(&bed, 3, 1000000, false, SPREAD_BY_TRACE);
+	origin_init(&c.origin, 100, client_settled);
+	batch_bind(b, &c.origin);
+	b = batch_editable(b);
+	for (uint32_t i = 0; i < 100; i++) {
+		keep[i] = i % 3 != 1;
+		if (i % 2 == 0)
+			batch_set_trace_state(b, i, bytes_str("ot=th:8"));
+	}
+	b = batch_filter(b, keep, DROP_SAMPLED);
+	gather_add(&bed.g, bed.route, b, NULL, b->tables.n_spans, true);
+	batch_unref(b);
+	gather_flush(&bed.g);
+	while ((rec = gather_next(&bed.g)) != NULL) {
+		b = index_of(rec);
+		n += b->tables.n_spans;
+		for (uint32_t i = 0; i < b->tables.n_spans; i++)
+			n_edited += b->tables.spans[i].state_len == 7;
+		batch_unref(b);
+		settle(rec);
+	}
+	assert_int_equal(n, 67);
+	assert_int_equal(n_edited, 34);
+	assert_int_equal(c.settled, 1);
+	close_bed(&bed);
+}
+
+/* Of a large request with few spans left nothing large is kept. */
+static void little_of_much_is_copied_out(void **state)
+{
+	enum { REQUESTS = 10 };
+	static struct client clients[REQUESTS];
+	struct gather_bed bed;
+	struct record *rec;
+	uint8_t keep[1000];
+	uint32_t n = 0;
+
+	(void)state;
+	open_bed(&bed, 3, 1000000, false, SPREAD_BY_TRACE);
+	for (uint32_t i = 0; i < 1000; i++)
+		keep[i] = i % 50 == 0;
+	for (uint32_t i = 0; i < REQUESTS; i++) {
+		struct batch *b = payload(1000, i);
+
+		memset(&clients[i], 0, sizeof(clients[i]));
+		origin_init(&clients[i].origin, 1000, client_settled);
+		batch_bind(b, &clients[i].origin);
+		b = batch_filter(b, keep, DROP_SAMPLED);
+		gather_add(&bed.g, bed.route, b, NULL, b->tables.n_spans, true);
+		batch_unref(b);
+	}
+	assert_true(bed.g.n_pinned < REQUESTS * 32 * 1024);
+	gather_flush(&bed.g);
+	assert_int_equal(bed.g.n_pinned, 0);
+	while ((rec = gather_next(&bed.g)) != NULL) {
+		batch_unref(index_of(rec));
+		n += record_n_spans(rec);
+		settle(rec);
+	}
+	assert_int_equal(n, REQUESTS * 20);
+	assert_true(all_settled(clients, REQUESTS));
+	close_bed(&bed);
+}
+
+/* A route holds no more than a record of each partition, or what it was told. */
+static void no_more_is_held_than_enough(void **state)
+{
+	static struct client clients[40];
+	struct gather_bed bed;
+	struct record *rec;
+	size_t n_records = 0;
+
+	(void)state;
+	for (size_t max = 0; max <= 50000; max += 50000) {
+		open_bed(&bed, 8, 1000000, false, SPREAD_BY_TRACE);
+		bed.g.hold_max = max;
+		n_records = 0;
+		for (uint32_t i = 0; i < COUNT_OF(clients); i++) {
+			add(&bed, &clients[i], payload(100, i));
+			while ((rec = gather_next(&bed.g)) != NULL) {
+				n_records++;
+				settle(rec);
+			}
+		}
+		assert_true(n_records >= (max ? 80 : 8));
+		assert_true(bed.g.n_pinned < (max ? 2 * max : 24 * RECORD_TARGET_BYTES));
+		gather_flush(&bed.g);
+		while ((rec = gather_next(&bed.g)) != NULL)
+			settle(rec);
+		assert_true(all_settled(clients, COUNT_OF(clients)));
+		close_bed(&bed);
+	}
+}
+
 /* ---- sizes ---- */
 
 /* The bytes of a record batch with this record, at most. */
@@ -497,6 +764,11 @@ int main(void)
 		cmocka_unit_test(spans_go_to_their_partition_over_requests),
 		cmocka_unit_test(whole_requests_in_turn),
 		cmocka_unit_test(a_record_lingers_and_no_longer),
+		cmocka_unit_test(equal_resources_stand_once),
+		cmocka_unit_test(duties_stand_as_the_bytes_do),
+		cmocka_unit_test(edited_spans_and_picked_ones),
+		cmocka_unit_test(little_of_much_is_copied_out),
+		cmocka_unit_test(no_more_is_held_than_enough),
 		cmocka_unit_test(every_limit_cuts_between_spans),
 		cmocka_unit_test(giants_and_dwarfs),
 		cmocka_unit_test(a_buffer_grows),

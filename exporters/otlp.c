@@ -195,7 +195,7 @@ static enum content_coding coding_of(const struct grpc_client_options *o)
 	case COMPRESSION_ZSTD:
 		return CONTENT_ZSTD;
 	case COMPRESSION_SNAPPY:
-		return CONTENT_SNAPPY;
+		return CONTENT_SNAPPY_FRAMED; /* what gRPC's other ends mean by the name */
 	default:
 		return CONTENT_IDENTITY;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * content_coding.c - whole bodies in and out of gzip, deflate, zstd and snappy.
+ * content_coding.c - whole bodies in and out of gzip, deflate, zstd, snappy and lz4.
  *
  * DESIGN: libdeflate and zstd inflate a whole stream into one buffer or say "too small"; they
  * cannot be continued. So a stream is tried into a guessed size and, when that was too small, tried
@@ -17,7 +17,8 @@
  *
  * LIMITS: max_out and the budget, both by the caller.
  *
- * SPEC: RFC 1950, 1951, 1952, 8878; snappy framing_format.txt; DESIGN principle 10.
+ * SPEC: RFC 1950, 1951, 1952, 8878; snappy framing_format.txt; lz4_Frame_format.md; DESIGN
+ * principle 10.
  */
 #include "net/content_coding.h"
 
@@ -26,6 +27,7 @@
 #include "base/str.h"
 
 #include <libdeflate.h>
+#include <lz4frame.h>
 #include <pthread.h>
 #include <snappy-c.h>
 #include <zstd.h>
@@ -42,6 +44,7 @@ struct tools {
 	int deflate_level;
 	ZSTD_DCtx *unzstd;
 	ZSTD_CCtx *zstd;
+	LZ4F_dctx *unlz4;
 };
 
 static pthread_key_t tools_key;
@@ -55,6 +58,7 @@ static void tools_free(void *arg)
 	libdeflate_free_compressor(t->deflate);
 	ZSTD_freeDCtx(t->unzstd);
 	ZSTD_freeCCtx(t->zstd);
+	LZ4F_freeDecompressionContext(t->unlz4);
 	free(t);
 }
 
@@ -126,6 +130,18 @@ static ZSTD_CCtx *zstd_context(void)
 	return t->zstd;
 }
 
+/* Ready for a new frame. */
+static LZ4F_dctx *unlz4_context(void)
+{
+	struct tools *t = tools_of_thread();
+
+	if (t->unlz4 == NULL &&
+	    LZ4F_isError(LZ4F_createDecompressionContext(&t->unlz4, LZ4F_VERSION)))
+		abort();
+	LZ4F_resetDecompressionContext(t->unlz4);
+	return t->unlz4;
+}
+
 /* ---- names ---- */
 
 static const struct {
@@ -134,8 +150,9 @@ static const struct {
 } names[] = {
 	{ "identity", CONTENT_IDENTITY }, { "gzip", CONTENT_GZIP },
 	{ "deflate", CONTENT_DEFLATE },   { "zstd", CONTENT_ZSTD },
-	{ "snappy", CONTENT_SNAPPY },     { "x-gzip", CONTENT_GZIP },
-	{ "zlib", CONTENT_DEFLATE },      { "x-snappy-framed", CONTENT_SNAPPY },
+	{ "snappy", CONTENT_SNAPPY },     { "x-snappy-framed", CONTENT_SNAPPY_FRAMED },
+	{ "lz4", CONTENT_LZ4 },           { "x-gzip", CONTENT_GZIP },
+	{ "zlib", CONTENT_DEFLATE },
 };
 
 static struct bytes trimmed(struct bytes s)
@@ -264,6 +281,31 @@ static enum outcome zstd_stream(struct bytes in, uint8_t *out, size_t avail, siz
 		return ZSTD_getErrorCode(got) == ZSTD_error_dstSize_tooSmall ? TOO_SMALL : DAMAGED;
 	*n_in = in.n;
 	*n_out = got;
+	return DONE;
+}
+
+/* One frame. The library keeps what does not fit, up to a block; that is thrown away with a try
+ * that was too small. */
+static enum outcome lz4_stream(struct bytes in, uint8_t *out, size_t avail, size_t *n_in,
+			       size_t *n_out)
+{
+	const LZ4F_decompressOptions_t o = { .stableDst = 1 };
+	LZ4F_dctx *ctx = unlz4_context();
+	size_t at = 0, r = 1;
+
+	*n_in = 0;
+	while (r != 0) {
+		size_t got = avail - at, used = in.n - *n_in;
+
+		r = LZ4F_decompress(ctx, out + at, &got, in.p + *n_in, &used, &o);
+		if (LZ4F_isError(r))
+			return DAMAGED;
+		at += got;
+		*n_in += used;
+		if (r != 0 && used == 0 && got == 0)
+			return *n_in < in.n || at == avail ? TOO_SMALL : DAMAGED;
+	}
+	*n_out = at;
 	return DONE;
 }
 
@@ -400,6 +442,17 @@ static int decode_zstd(struct decode *d)
 	return decode_stream(d, zstd_stream, first_guess(d->rest, stated));
 }
 
+/* Frames may follow one another; what a frame states of its size is in no header that is cheap to
+ * read, so the guess is a usual ratio. */
+static int decode_lz4(struct decode *d)
+{
+	do {
+		if (decode_stream(d, lz4_stream, first_guess(d->rest, 0)) < 0)
+			return -1;
+	} while (d->rest.n > 0);
+	return 0;
+}
+
 /* ---- snappy, which states its sizes ---- */
 
 /* The size a block states, after checking that its input could hold that much. */
@@ -511,12 +564,12 @@ static int decode_snappy_framed(struct decode *d)
 	return rc;
 }
 
+static const uint8_t snappy_identifier[10] = { 0xff, 6, 0, 0, 's', 'N', 'a', 'P', 'p', 'Y' };
+
 static int decode_snappy(struct decode *d)
 {
-	static const uint8_t identifier[10] = { 0xff, 6, 0, 0, 's', 'N', 'a', 'P', 'p', 'Y' };
-
-	if (d->rest.n >= sizeof(identifier) &&
-	    memcmp(d->rest.p, identifier, sizeof(identifier)) == 0)
+	if (d->rest.n >= sizeof(snappy_identifier) &&
+	    memcmp(d->rest.p, snappy_identifier, sizeof(snappy_identifier)) == 0)
 		return decode_snappy_framed(d);
 	return decode_snappy_block(d);
 }
@@ -565,7 +618,8 @@ int content_decode(enum content_coding coding, struct bytes in, size_t max_out,
 	static int (*const decoders[])(struct decode *) = {
 		[CONTENT_IDENTITY] = decode_identity, [CONTENT_GZIP] = decode_gzip,
 		[CONTENT_DEFLATE] = decode_deflate,   [CONTENT_ZSTD] = decode_zstd,
-		[CONTENT_SNAPPY] = decode_snappy,
+		[CONTENT_SNAPPY] = decode_snappy,     [CONTENT_SNAPPY_FRAMED] = decode_snappy,
+		[CONTENT_LZ4] = decode_lz4,
 	};
 	struct err own = ERR_INIT;
 	struct decode d = { .coding = coding, .rest = in, .max_out = max_out, .budget = budget };
@@ -581,6 +635,34 @@ int content_decode(enum content_coding coding, struct bytes in, size_t max_out,
 	err_clear(err);
 	*out = d.out;
 	return 0;
+}
+
+/* Chunks of 64 KiB, as they are where that is smaller. */
+static size_t encode_snappy_framed(struct bytes in, uint8_t *to)
+{
+	uint8_t *at = to;
+
+	memcpy(at, snappy_identifier, sizeof(snappy_identifier));
+	at += sizeof(snappy_identifier);
+	while (in.n > 0) {
+		size_t n = MIN(in.n, (size_t)SNAPPY_CHUNK), coded = snappy_max_compressed_length(n);
+		uint32_t crc = hash_crc32c(0, in.p, n);
+
+		snappy_compress((const char *)in.p, n, (char *)at + 8, &coded);
+		at[0] = coded >= n;
+		if (at[0] == 1) {
+			memcpy(at + 8, in.p, n);
+			coded = n;
+		}
+		at[1] = (uint8_t)(coded + 4);
+		at[2] = (uint8_t)((coded + 4) >> 8);
+		at[3] = (uint8_t)((coded + 4) >> 16);
+		store_le32(at + 4, (crc >> 15 | crc << 17) + 0xa282ead8u);
+		at += 8 + coded;
+		in.p += n;
+		in.n -= n;
+	}
+	return (size_t)(at - to);
 }
 
 /* Room for the worst case, then the real length. */
@@ -606,6 +688,12 @@ static int encode_into(enum content_coding coding, int level, struct bytes in, u
 		*n = room;
 		return snappy_compress((const char *)in.p, in.n, (char *)to, n) == SNAPPY_OK ? 0
 											     : -1;
+	case CONTENT_SNAPPY_FRAMED:
+		*n = encode_snappy_framed(in, to);
+		return 0;
+	case CONTENT_LZ4:
+		*n = LZ4F_compressFrame(to, room, in.p, in.n, NULL);
+		return LZ4F_isError(*n) ? -1 : 0;
 	}
 	return -1;
 }
@@ -621,6 +709,11 @@ static size_t encode_bound(enum content_coding coding, int level, size_t n)
 		return ZSTD_compressBound(n);
 	case CONTENT_SNAPPY:
 		return snappy_max_compressed_length(n);
+	case CONTENT_SNAPPY_FRAMED:
+		return sizeof(snappy_identifier) +
+		       (n / SNAPPY_CHUNK + 1) * (8 + snappy_max_compressed_length(SNAPPY_CHUNK));
+	case CONTENT_LZ4:
+		return LZ4F_compressFrameBound(n, NULL);
 	case CONTENT_IDENTITY:
 		break;
 	}

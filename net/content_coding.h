@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * content_coding.h - whole bodies in and out of gzip, deflate, zstd and snappy, with every bound
- * said by the caller.
+ * content_coding.h - whole bodies in and out of gzip, deflate, zstd, snappy and lz4, with every
+ * bound said by the caller.
  *
  * Used for HTTP Content-Encoding and for gRPC messages. Any thread; (de)compressors are kept per
  * thread.
@@ -20,6 +20,8 @@ enum content_coding {
 	CONTENT_DEFLATE, /* RFC 1950; raw RFC 1951 is understood, as browsers do */
 	CONTENT_ZSTD,    /* RFC 8878, several frames allowed */
 	CONTENT_SNAPPY,  /* block or framed, told apart by the first bytes; written as a block */
+	CONTENT_SNAPPY_FRAMED, /* the same, written framed */
+	CONTENT_LZ4,           /* frames, several allowed */
 };
 
 /* The coding a Content-Encoding or grpc-encoding value names (any case, spaces around; empty is
@@ -39,7 +41,7 @@ int content_decode(enum content_coding coding, struct bytes in, size_t max_out,
 		   struct budget *budget, struct rcbuf **out, struct err *err);
 
 /* Append the compressed form of `in` to out. level 1 (fast) to 9, 0 = the coding's default; snappy
- * has none. Fails with TOO_LARGE only when out has a cap. */
+ * and lz4 have none. Fails with TOO_LARGE only when out has a cap. */
 int content_encode(enum content_coding coding, int level, struct bytes in, struct buf *out,
 		   struct err *err);
 

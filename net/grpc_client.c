@@ -261,7 +261,10 @@ static void add_fields(struct grpc_client_call *call, const struct grpc_request 
 	add_field(call, "user-agent", bytes_str(c->user_agent));
 	add_field(call, "grpc-accept-encoding", BYTES_LIT("identity,gzip,deflate,zstd,snappy"));
 	if (r->coding != CONTENT_IDENTITY)
-		add_field(call, "grpc-encoding", bytes_str(content_coding_name(r->coding)));
+		add_field(call, "grpc-encoding",
+			  r->coding == CONTENT_SNAPPY_FRAMED
+				  ? BYTES_LIT("snappy")
+				  : bytes_str(content_coding_name(r->coding)));
 	for (size_t i = 0; i < r->n_headers; i++)
 		add_field(call, r->headers[i].name, r->headers[i].value);
 }

@@ -188,6 +188,8 @@ static const struct coding {
 	[COMPRESSION_SNAPPY] = { CONTENT_SNAPPY, "snappy" },
 	[COMPRESSION_ZLIB] = { CONTENT_DEFLATE, "zlib" },
 	[COMPRESSION_DEFLATE] = { CONTENT_DEFLATE, "deflate" },
+	[COMPRESSION_SNAPPY_FRAMED] = { CONTENT_SNAPPY_FRAMED, "x-snappy-framed" },
+	[COMPRESSION_LZ4] = { CONTENT_LZ4, "lz4" },
 };
 
 /* The body as it goes out: compressed into call->coded unless there is no coding. */
@@ -343,8 +345,6 @@ void http_sender_check(const struct http_client_options *client, const struct qu
 	option_blocks_check_queue(queue, node, "sending_queue", errs, path);
 	check_tls(&client->tls, node, errs, path);
 	http_sender_check_url(client->proxy_url, "proxy_url", node, errs, path);
-	if (client->compression == COMPRESSION_LZ4)
-		not_yet(node, errs, path, "compression", "write zstd, which is smaller, or gzip");
 }
 
 void http_sender_check_url(const char *url, const char *key, const struct conf_node *node,

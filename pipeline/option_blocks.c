@@ -241,15 +241,11 @@ const struct option grpc_client_option_table[] = {
 #undef C
 
 static const struct option_choice http_compressions[] = {
-	{ "none", COMPRESSION_NONE },
-	{ "", COMPRESSION_NONE },
-	{ "gzip", COMPRESSION_GZIP },
-	{ "zstd", COMPRESSION_ZSTD },
-	{ "zlib", COMPRESSION_ZLIB },
-	{ "deflate", COMPRESSION_DEFLATE },
-	{ "snappy", COMPRESSION_SNAPPY },
-	{ "lz4", COMPRESSION_LZ4 },
-	{ NULL, 0 },
+	{ "none", COMPRESSION_NONE },     { "", COMPRESSION_NONE },
+	{ "gzip", COMPRESSION_GZIP },     { "zstd", COMPRESSION_ZSTD },
+	{ "zlib", COMPRESSION_ZLIB },     { "deflate", COMPRESSION_DEFLATE },
+	{ "snappy", COMPRESSION_SNAPPY }, { "x-snappy-framed", COMPRESSION_SNAPPY_FRAMED },
+	{ "lz4", COMPRESSION_LZ4 },       { NULL, 0 },
 };
 
 #define C struct http_client_options

@@ -104,6 +104,7 @@ enum compression {
 	COMPRESSION_ZLIB,
 	COMPRESSION_DEFLATE,
 	COMPRESSION_LZ4,
+	COMPRESSION_SNAPPY_FRAMED,
 };
 
 struct grpc_keepalive_client_options {

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1)
 		return 0;
 	max_out = data[0] & 0x80 ? 1 << 20 : 1000;
-	rc = content_decode(data[0] % 5, (struct bytes){ data + 1, size - 1 }, max_out, &budget,
+	rc = content_decode(data[0] % 7, (struct bytes){ data + 1, size - 1 }, max_out, &budget,
 			    &out, &err);
 	if (rc == 0)
 		assert(out->n <= max_out);

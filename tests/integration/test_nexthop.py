@@ -308,6 +308,17 @@ def test_queue_full(forward, next_hop):
     assert mill.metric("otelcol_exporter_enqueue_failed_spans", exporter="otlp") > 0
 
 
+@pytest.mark.parametrize("coding", ["none", "gzip", "zstd", "snappy"])
+def test_codings_between_two_of_us(forward, make_mill, next_hop, coding):
+    """Agent to gateway in each coding of gRPC messages, then on to a hop of another make."""
+    hop = next_hop()
+    gateway = make_mill(lambda ports: forwarder(ports, hop.target))
+    agent = forward(f"127.0.0.1:{gateway.ports['grpc']}", exporter={"compression": coding})
+    sent = otlp.kitchen_sink()
+    otlp.send_grpc(agent, sent)
+    otlp.assert_same(hop.message(), sent)
+
+
 def test_unreachable_target_does_not_stop_the_start(forward):
     mill = forward(f"127.0.0.1:{free_port()}")
     with pytest.raises(grpc.RpcError) as e:

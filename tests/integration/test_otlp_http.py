@@ -86,7 +86,7 @@ def test_too_large_is_halved(forward, next_hop):
 
 @pytest.mark.parametrize("encoding", ["proto", "json"])
 @pytest.mark.parametrize(
-    "coding", ["none", "gzip", "zstd", "zlib", "deflate", "snappy"]
+    "coding", ["none", "gzip", "zstd", "zlib", "deflate", "snappy", "x-snappy-framed", "lz4"]
 )
 def test_codings(forward, next_hop, encoding, coding):
     """Every field of the kitchen sink arrives in every encoding and coding."""

@@ -23,19 +23,13 @@ static void names_are_understood(void **state)
 		const char *name;
 		int want; /* -1: unknown */
 	} cases[] = {
-		{ "", CONTENT_IDENTITY },
-		{ "identity", CONTENT_IDENTITY },
-		{ "gzip", CONTENT_GZIP },
-		{ " GZip ", CONTENT_GZIP },
-		{ "x-gzip", CONTENT_GZIP },
-		{ "deflate", CONTENT_DEFLATE },
-		{ "zlib", CONTENT_DEFLATE },
-		{ "zstd", CONTENT_ZSTD },
-		{ "snappy", CONTENT_SNAPPY },
-		{ "x-snappy-framed", CONTENT_SNAPPY },
-		{ "br", -1 },
-		{ "gzip, gzip", -1 },
-		{ "gzipp", -1 },
+		{ "", CONTENT_IDENTITY },     { "identity", CONTENT_IDENTITY },
+		{ "gzip", CONTENT_GZIP },     { " GZip ", CONTENT_GZIP },
+		{ "x-gzip", CONTENT_GZIP },   { "deflate", CONTENT_DEFLATE },
+		{ "zlib", CONTENT_DEFLATE },  { "zstd", CONTENT_ZSTD },
+		{ "snappy", CONTENT_SNAPPY }, { "x-snappy-framed", CONTENT_SNAPPY_FRAMED },
+		{ "lz4", CONTENT_LZ4 },       { "br", -1 },
+		{ "gzip, gzip", -1 },         { "gzipp", -1 },
 	};
 
 	(void)state;
@@ -93,7 +87,7 @@ static void what_is_encoded_decodes(void **state)
 	static const size_t sizes[] = { 0, 1, 100, 5000, 70000, 1500000 };
 
 	(void)state;
-	for (int c = CONTENT_IDENTITY; c <= CONTENT_SNAPPY; c++) {
+	for (int c = CONTENT_IDENTITY; c <= CONTENT_LZ4; c++) {
 		for (size_t i = 0; i < COUNT_OF(sizes); i++) {
 			struct budget budget = BUDGET_INIT(64 << 20);
 			struct buf in = BUF_INIT, coded = BUF_INIT;
@@ -132,7 +126,7 @@ static void what_is_encoded_decodes(void **state)
 static void cut_bodies_are_invalid(void **state)
 {
 	(void)state;
-	for (int c = CONTENT_GZIP; c <= CONTENT_SNAPPY; c++) {
+	for (int c = CONTENT_GZIP; c <= CONTENT_LZ4; c++) {
 		struct buf in = BUF_INIT, coded = BUF_INIT;
 		struct rcbuf *out = NULL;
 		struct err err = ERR_INIT;
@@ -140,9 +134,13 @@ static void cut_bodies_are_invalid(void **state)
 		fill(&in, 3000);
 		assert_int_equal(content_encode(c, 0, buf_bytes(&in), &coded, &err), 0);
 		for (size_t n = 0; n < coded.n; n++) {
-			int rc = content_decode(c, (struct bytes){ coded.p, n }, 1 << 20, NULL,
-						&out, &err);
+			int rc;
 
+			/* A stream identifier alone is a stream of nothing. */
+			if (c == CONTENT_SNAPPY_FRAMED && n == 10)
+				continue;
+			rc = content_decode(c, (struct bytes){ coded.p, n }, 1 << 20, NULL, &out,
+					    &err);
 			if (rc == 0 || err.kind != ERR_INVALID)
 				fail_msg("%s cut to %zu: rc %d %s", content_coding_name(c), n, rc,
 					 err.msg);
@@ -324,7 +322,7 @@ static void budget_refuses_before_memory_is_written(void **state)
 
 	(void)state;
 	fill(&in, 3 << 20);
-	for (int c = CONTENT_GZIP; c <= CONTENT_SNAPPY; c++) {
+	for (int c = CONTENT_GZIP; c <= CONTENT_LZ4; c++) {
 		buf_reset(&coded);
 		content_encode(c, 0, buf_bytes(&in), &coded, NULL);
 		assert_true(budget_charge(&budget, 3 << 20)); /* somebody else */

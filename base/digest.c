@@ -4,6 +4,7 @@
  */
 #include "base/digest.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <stdlib.h>
@@ -39,4 +40,9 @@ void digest_sha256(const struct bytes *pieces, size_t n, uint8_t out[DIGEST_SHA2
 void digest_hmac_sha256(struct bytes key, struct bytes data, uint8_t out[DIGEST_SHA256])
 {
 	must(HMAC(EVP_sha256(), key.p, (int)key.n, data.p, data.n, out, NULL) != NULL);
+}
+
+bool digest_equal(const uint8_t *a, const uint8_t *b, size_t n)
+{
+	return CRYPTO_memcmp(a, b, n) == 0;
 }

@@ -16,5 +16,7 @@ void digest_sha1(struct bytes data, uint8_t out[DIGEST_SHA1]);
 /* Of the pieces, one behind the other. */
 void digest_sha256(const struct bytes *pieces, size_t n, uint8_t out[DIGEST_SHA256]);
 void digest_hmac_sha256(struct bytes key, struct bytes data, uint8_t out[DIGEST_SHA256]);
+/* Are they the same? Takes as long whatever they hold. */
+bool digest_equal(const uint8_t *a, const uint8_t *b, size_t n);
 
 #endif

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/grpc_client.h"
+#include "pipeline/auth.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/sending_queue.h"
 #include "wire/otlp_answer.h"
@@ -45,7 +46,8 @@ struct otlp_state {
 	struct tls *tls;
 	struct grpc_client *client;
 	struct sending_queue *queue;
-	struct grpc_header *headers; /* configured, and room for the tenant */
+	const struct authenticator *auth; /* whose credentials are sent, or NULL */
+	struct grpc_header *headers;      /* configured, and room for the tenant and credentials */
 	size_t n_headers;
 	bool has_tenant; /* `headers` names one */
 	struct err err;  /* of what runs on the loop for start */
@@ -206,6 +208,8 @@ static void otlp_send(struct component *c, struct send_request *r)
 	const struct otlp_config *conf = COMPONENT_CONFIG(c, struct otlp_config);
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 	struct call *call = xcalloc(1, sizeof(*call));
+	struct buf credentials = BUF_INIT;
+	struct err err = ERR_INIT;
 	struct grpc_request request = {
 		.path = export_paths[c->signal],
 		.headers = st->headers,
@@ -219,9 +223,21 @@ static void otlp_send(struct component *c, struct send_request *r)
 	if (!st->has_tenant && strcmp(r->batch->tenant, TENANT_DEFAULT) != 0)
 		st->headers[request.n_headers++] =
 			(struct grpc_header){ "x-scope-orgid", bytes_str(r->batch->tenant) };
+	if (st->auth != NULL && st->auth->credentials(st->auth->arg, &credentials, &err) < 0) {
+		free(call);
+		buf_fini(&credentials);
+		sending_queue_done(r, SEND_RETRYABLE, 0, &err);
+		return;
+	}
+	if (st->auth != NULL)
+		st->headers[request.n_headers++] =
+			(struct grpc_header){ st->auth->client_header, buf_bytes(&credentials) };
 	*call = (struct call){ .component = c, .request = r };
 	r->exporter_data = call;
 	call->handle = grpc_client_start(st->client, &request, answered, call);
+	if (credentials.p != NULL)
+		explicit_bzero(credentials.p, credentials.n);
+	buf_fini(&credentials);
 }
 
 static void otlp_cancel(struct component *c, struct send_request *r)
@@ -274,12 +290,16 @@ static int make_tls(struct component *c, const struct grpc_client_options *o, st
 /* Metadata keys are lower case. */
 static void make_headers(struct otlp_state *st, const struct strmap *map)
 {
-	st->headers = xcalloc(map->n + 1, sizeof(*st->headers));
+	st->headers = xcalloc(map->n + 2, sizeof(*st->headers));
 	for (size_t i = 0; i < map->n; i++) {
 		char *name = xstrdup(map->items[i].name);
 
 		for (char *p = name; *p != '\0'; p++)
 			*p = (char)tolower((unsigned char)*p);
+		if (st->auth != NULL && strcmp(name, st->auth->client_header) == 0) {
+			free(name);
+			continue;
+		}
 		st->has_tenant |= strcmp(name, "x-scope-orgid") == 0;
 		st->headers[st->n_headers++] =
 			(struct grpc_header){ name, bytes_str(map->items[i].value) };
@@ -322,6 +342,8 @@ static int otlp_start(struct component *c, struct err *err)
 	const struct otlp_config *conf = COMPONENT_CONFIG(c, struct otlp_config);
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 
+	if (auth_of_client(c, conf->client.authenticator, &st->auth, err) < 0)
+		return -1;
 	make_headers(st, &conf->client.headers);
 	if (make_tls(c, &conf->client, err) < 0)
 		return err_wrap(err, "tls");

@@ -139,6 +139,11 @@ struct bytes grpc_call_header(const struct grpc_call *call, const char *name)
 	return BYTES_EMPTY;
 }
 
+struct loop *grpc_call_loop(const struct grpc_call *call)
+{
+	return grpc_session_loop(call->session);
+}
+
 const char *grpc_call_path(const struct grpc_call *call)
 {
 	return call->route->path;
@@ -182,6 +187,23 @@ void grpc_call_on_cancel(struct grpc_call *call, void (*fn)(struct grpc_call *ca
 {
 	call->on_cancel = fn;
 	call->cancel_arg = arg;
+}
+
+void grpc_call_gate(struct grpc_call *call, void (*fn)(struct grpc_call *call, void *arg),
+		    void *arg)
+{
+	call->gate = fn;
+	call->gate_arg = arg;
+}
+
+void grpc_call_proceed(struct grpc_call *call)
+{
+	if (call->session == NULL || call->state != CALL_HANDED)
+		return;
+	call->route->call(call, call->route->arg);
+	/* The stream's reference and the caller's. */
+	if (call->refs == 2 && call->state == CALL_HANDED)
+		grpc_call_fail(call, GRPC_INTERNAL, "the call was dropped without an answer", 0);
 }
 
 bool grpc_call_is_cancelled(const struct grpc_call *call)

@@ -42,6 +42,8 @@ struct grpc_call {
 	size_t reply_off;
 	void (*on_cancel)(struct grpc_call *call, void *arg);
 	void *cancel_arg;
+	void (*gate)(struct grpc_call *call, void *arg); /* before the handler; NULL: none */
+	void *gate_arg;
 	bool compressed;
 	bool cancelled;
 };
@@ -66,5 +68,6 @@ struct grpc_field {
 void grpc_session_submit(struct grpc_call *call, const struct grpc_field *fields, size_t n,
 			 bool trailers_only);
 const char *grpc_session_peer(const struct grpc_session *s);
+struct loop *grpc_session_loop(const struct grpc_session *s);
 
 #endif

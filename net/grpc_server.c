@@ -500,7 +500,9 @@ struct grpc_server *grpc_server_new(struct loop *l, int fd, const struct grpc_se
 	s->loop = l;
 	s->c = *c;
 	fill_defaults(&s->c);
-	s->env = (struct grpc_session_env){ &s->c, routes, &s->counts, NULL, 0 };
+	s->env = (struct grpc_session_env){
+		.settings = &s->c, .routes = routes, .counts = &s->counts, .loop = l
+	};
 	s->fd = fd;
 	s->accept_pause = (struct loop_timer){ .fn = accept_again, .arg = s };
 	rng_kernel(&seed, sizeof(seed));

@@ -57,6 +57,10 @@ struct grpc_server_settings {
 				      * 64 KiB of it [10 s] */
 	uint32_t retry_after_ms;     /* told to a client that the budget refused [1 s] */
 	struct tls *tls;             /* NULL = plain; borrowed */
+	/* NULL, or called when a call's headers are in: a status other than GRPC_OK (and *message,
+	 * static) refuses it before its message is read. */
+	enum grpc_status (*admit)(struct grpc_call *call, const char **message, void *arg);
+	void *admit_arg;
 };
 
 /* Written on the loop, read anywhere. */
@@ -89,6 +93,14 @@ const struct grpc_server_counts *grpc_server_counts(const struct grpc_server *s)
 
 struct grpc_call *grpc_call_ref(struct grpc_call *call);
 void grpc_call_unref(struct grpc_call *call);
+/* In `admit`: when the message is in call fn instead of the route's handler. fn answers, or takes a
+ * reference and calls grpc_call_proceed later. */
+void grpc_call_gate(struct grpc_call *call, void (*fn)(struct grpc_call *call, void *arg),
+		    void *arg);
+/* Let a gated call through to its handler; harmless when its client has gone. */
+void grpc_call_proceed(struct grpc_call *call);
+/* The loop it lives on; while its client waits. */
+struct loop *grpc_call_loop(const struct grpc_call *call);
 /* The route's path. */
 const char *grpc_call_path(const struct grpc_call *call);
 /* The first value of a header (lower-case name); p = NULL when there is none. Valid with the call.

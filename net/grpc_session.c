@@ -339,7 +339,10 @@ static void end_of_request(struct grpc_call *call)
 	count(&call->session->env->counts->calls);
 	/* A reference over the call: the handler may answer, and the answer may not outlive it. */
 	grpc_call_ref(call);
-	call->route->call(call, call->route->arg);
+	if (call->gate != NULL)
+		call->gate(call, call->gate_arg);
+	else
+		call->route->call(call, call->route->arg);
 	if (call->refs == 2 && call->state == CALL_HANDED)
 		grpc_call_fail(call, GRPC_INTERNAL, "the call was dropped without an answer", 0);
 	grpc_call_unref(call);
@@ -375,6 +378,19 @@ static void refuse_path(struct grpc_call *call, struct bytes path)
 	refuse(call, 200, GRPC_UNIMPLEMENTED, text);
 }
 
+/* Ask who may come in. */
+static bool is_admitted(struct grpc_call *call)
+{
+	const struct grpc_server_settings *c = call->session->env->settings;
+	const char *message = "";
+	enum grpc_status status =
+		c->admit != NULL ? c->admit(call, &message, c->admit_arg) : GRPC_OK;
+
+	if (status != GRPC_OK)
+		refuse(call, 200, status, message);
+	return status == GRPC_OK;
+}
+
 /* The header block is complete. */
 static void end_of_headers(struct grpc_call *call)
 {
@@ -393,6 +409,8 @@ static void end_of_headers(struct grpc_call *call)
 		refuse(call, 415, GRPC_UNIMPLEMENTED, "content-type is not application/grpc");
 	else if (call->route == NULL)
 		refuse_path(call, path);
+	else if (!is_admitted(call))
+		return;
 	else if (content_coding_parse(encoding, &call->coding) < 0)
 		refuse(call, 200, GRPC_UNIMPLEMENTED,
 		       "grpc-encoding is none of identity, gzip, deflate, zstd, snappy");
@@ -708,6 +726,11 @@ bool grpc_session_check_slow(struct grpc_session *s, uint64_t now_ms)
 const char *grpc_session_peer(const struct grpc_session *s)
 {
 	return s->peer;
+}
+
+struct loop *grpc_session_loop(const struct grpc_session *s)
+{
+	return s->env->loop;
 }
 
 void grpc_session_env_fini(struct grpc_session_env *env)

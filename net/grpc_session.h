@@ -20,6 +20,7 @@ struct grpc_session_env {
 	const struct grpc_server_settings *settings;
 	const struct grpc_route *routes; /* ends with a NULL path */
 	struct grpc_server_counts *counts;
+	struct loop *loop;       /* NULL without one (fuzzers) */
 	struct grpc_call *spare; /* calls to use again, n_spare of them */
 	size_t n_spare;
 };

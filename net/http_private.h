@@ -90,6 +90,9 @@ struct http_exchange {
 	void *gone_arg;
 	void (*call)(struct http_request *, void *);
 	void *call_arg;
+	void (*gate)(struct http_request *, void *); /* before the handler; NULL: none */
+	void *gate_arg;
+	const char *challenge; /* of a 401, or NULL */
 	struct loop_task task;
 	size_t n_pairs;
 	struct http_pair pairs[]; /* their text follows */
@@ -117,6 +120,9 @@ void http_exchange_gone(struct http_exchange *ex, enum http_gone why);
 void http_exchange_send_raw(struct http_exchange *ex, int status, const char *message);
 
 /* ---- http_upload.c ---- */
+
+/* The request is complete: inflate its body and call the handler. */
+void http_upload_handle(struct http_exchange *ex);
 
 enum MHD_Result http_upload_access(void *server, struct MHD_Connection *mhd, const char *url,
 				   const char *method, const char *version, const char *data,

@@ -235,6 +235,30 @@ void http_request_set_max_body(struct http_request *req, uint64_t bytes)
 	exchange_of(req)->max_body = bytes;
 }
 
+void http_request_challenge(struct http_request *req, const char *challenge)
+{
+	exchange_of(req)->challenge = challenge;
+}
+
+void http_request_gate(struct http_request *req, void (*fn)(struct http_request *, void *arg),
+		       void *arg)
+{
+	exchange_of(req)->gate = fn;
+	exchange_of(req)->gate_arg = arg;
+}
+
+void http_request_proceed(struct http_request *req)
+{
+	struct http_exchange *ex = exchange_of(req);
+
+	if (ex->state != EX_HELD)
+		return;
+	http_upload_handle(ex);
+	/* It was held before the handler could ask for this. */
+	if (ex->state == EX_HELD && ex->gone != NULL && !ex->conn->watched)
+		http_conn_watch(ex->conn);
+}
+
 void http_request_set_deadline(struct http_request *req, uint64_t deadline_ns)
 {
 	req->deadline_ns = MIN(req->deadline_ns, deadline_ns);
@@ -330,6 +354,33 @@ static struct MHD_Response *body_response(const struct http_exchange *ex,
 		body.n, p, a->body_is_static ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_COPY);
 }
 
+/* Headers being collected for an answer: libmicrohttpd's, or a text. */
+struct http_headers {
+	struct MHD_Response *response;
+	struct buf *text;
+};
+
+void http_answer_header(struct http_headers *to, const char *name, const char *value)
+{
+	if (to->response != NULL)
+		MHD_add_response_header(to->response, name, value);
+	else
+		buf_printf(to->text, "%s: %s\r\n", name, value);
+}
+
+/* What every answer of this status carries. */
+static void decorate(const struct http_exchange *ex, int status, struct MHD_Response *response,
+		     struct buf *text)
+{
+	const struct http_settings *c = &ex->conn->server->settings;
+	struct http_headers to = { response, text };
+
+	if (status == 401 && ex->challenge != NULL)
+		http_answer_header(&to, "WWW-Authenticate", ex->challenge);
+	if (c->decorate != NULL)
+		c->decorate(&ex->req, &to, c->admit_arg);
+}
+
 static struct MHD_Response *make_response(const struct http_exchange *ex,
 					  const struct http_answer *a)
 {
@@ -346,6 +397,7 @@ static struct MHD_Response *make_response(const struct http_exchange *ex,
 		snprintf(number, sizeof(number), "%u", a->retry_after_s);
 		MHD_add_response_header(r, "Retry-After", number);
 	}
+	decorate(ex, a->status, r, NULL);
 	if (a->close || ex->must_close || ex->conn->server->draining)
 		MHD_add_response_header(r, "Connection", "close");
 	return r;
@@ -382,6 +434,7 @@ static void send_raw(const struct http_exchange *ex, const struct http_answer *a
 		buf_printf(&b, "%s: %s\r\n", a->headers[i].name, a->headers[i].value);
 	if (a->retry_after_s > 0)
 		buf_printf(&b, "Retry-After: %u\r\n", a->retry_after_s);
+	decorate(ex, a->status, NULL, &b);
 	buf_add_str(&b, "\r\n");
 	if (strcmp(ex->req.method, "HEAD") != 0)
 		buf_add_bytes(&b, body);

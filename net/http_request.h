@@ -87,6 +87,14 @@ void http_request_unref(struct http_request *req); /* NULL is fine */
 
 /* In `begin`: another limit of the body than the server's, in bytes on the wire and inflated. */
 void http_request_set_max_body(struct http_request *req, uint64_t bytes);
+/* What WWW-Authenticate says in a 401 (borrowed until the answer). */
+void http_request_challenge(struct http_request *req, const char *challenge);
+/* In `admit` or `begin`: when the request is complete call fn instead of its handler. fn answers,
+ * or takes a reference and calls http_request_proceed later. */
+void http_request_gate(struct http_request *req, void (*fn)(struct http_request *, void *arg),
+		       void *arg);
+/* Let a gated request through to its handler. Loop thread; harmless when nobody waits any more. */
+void http_request_proceed(struct http_request *req);
 /* In `begin` or the handler: answer 503 at this time (clock_mono_ns), when that is earlier. */
 void http_request_set_deadline(struct http_request *req, uint64_t deadline_ns);
 /* In the handler: call fn on the loop when it turns out that nobody waits, at most once: on the

@@ -26,6 +26,7 @@
 /* Fill body and *content_type (static text) for an error. Loop thread. */
 typedef void (*http_error_fn)(const struct http_request *req, int status, const char *message,
 			      struct buf *body, const char **content_type, void *arg);
+struct http_headers;
 typedef void (*http_handler_fn)(struct http_request *req, void *arg);
 
 struct http_route {
@@ -56,6 +57,11 @@ struct http_settings {
 	struct budget *budget;           /* may be NULL */
 	http_error_fn error;             /* NULL: text/plain */
 	void *error_arg;
+	/* NULL, or called before the path is looked up: may answer (a preflight, 401). */
+	http_handler_fn admit;
+	/* NULL, or adds headers to every answer by http_answer_header. */
+	void (*decorate)(const struct http_request *req, struct http_headers *to, void *arg);
+	void *admit_arg; /* of both */
 };
 
 #define HTTP_SETTINGS_INIT                                                                         \
@@ -67,6 +73,9 @@ struct http_settings {
 	}
 
 struct http_server;
+
+/* For `decorate`: one more header. */
+void http_answer_header(struct http_headers *to, const char *name, const char *value);
 
 /* Serve `listen_fd` (borrowed, never closed; -1: only http_server_add). routes are borrowed for as
  * long as the server lives, settings are copied. Loop thread, or before the loop runs.

@@ -197,7 +197,12 @@ static enum MHD_Result first_call(struct http_conn *c, const char *method, const
 	c->current = ex;
 	ex->max_body = set->max_body;
 	http_conn_phase(c, PHASE_BODY, set->body_timeout_ms);
-	ok = check_framing(ex) == 0 && route_request(ex) == 0;
+	ok = check_framing(ex) == 0;
+	if (ok && set->admit != NULL) {
+		set->admit(&ex->req, set->admit_arg);
+		ok = ex->response == NULL;
+	}
+	ok = ok && route_request(ex) == 0;
 	if (ok && ex->route->max_body > 0)
 		ex->max_body = ex->route->max_body;
 	if (ok && ex->route->begin != NULL) {
@@ -304,6 +309,12 @@ static enum MHD_Result hold(struct http_exchange *ex)
 	return MHD_YES;
 }
 
+void http_upload_handle(struct http_exchange *ex)
+{
+	if (decode_body(ex) == 0)
+		ex->route->handler(&ex->req, ex->route->arg);
+}
+
 static enum MHD_Result last_call(struct http_exchange *ex)
 {
 	const struct http_server *s = ex->conn->server;
@@ -318,8 +329,10 @@ static enum MHD_Result last_call(struct http_exchange *ex)
 									      NS_PER_MS);
 	if (s->stopping)
 		http_respond_error(&ex->req, 503, 1, "the server is stopping");
-	else if (decode_body(ex) == 0)
-		ex->route->handler(&ex->req, ex->route->arg);
+	else if (ex->gate != NULL)
+		ex->gate(&ex->req, ex->gate_arg);
+	else
+		http_upload_handle(ex);
 	/* Nobody else could answer it. */
 	if (ex->response == NULL && atomic_load(&ex->refs) == 1)
 		http_respond_error(&ex->req, 500, 0, "the handler gave no answer");

@@ -47,6 +47,7 @@ enum signals {
 	SIGNAL_ALL = SIGNAL_TRACES | SIGNAL_METRICS | SIGNAL_LOGS,
 };
 
+struct authenticator;
 struct component;
 struct component_counters;
 struct conf_errors;
@@ -105,6 +106,9 @@ struct component_type {
 	/* Extensions: what others borrow from it while it runs; the type is said by the header of
 	 * the thing lent (trace_store lends a struct store, blocks/store.h). */
 	void *(*lend)(struct component *c);
+	/* Extensions that check or give credentials (pipeline/auth.h). The answer is the same from
+	 * before start until after shutdown. */
+	const struct authenticator *(*authenticator)(struct component *c);
 };
 
 struct component_counters;

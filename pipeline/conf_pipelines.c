@@ -377,8 +377,14 @@ static void check_named(void *arg, const char *key, const char *id)
 	struct conf_check *k = u->k;
 	const struct service_component *ext = conf_check_find(k, KIND_EXTENSION, id);
 
-	if (ext != NULL && is_listed(k, ext))
+	if (ext != NULL && is_listed(k, ext)) {
+		if (str_has_suffix(key, "authenticator") && ext->type != NULL &&
+		    ext->type->authenticator == NULL)
+			conf_error_at(k->errors, u->component->node, u->component->yaml_path, key,
+				      "name a basicauth or bearertokenauth extension",
+				      "extension \"%.100s\" is not an authenticator", id);
 		return;
+	}
 	if (ext == NULL && is_broken(k, KIND_EXTENSION))
 		return;
 	conf_error_at(k->errors, u->component->node, u->component->yaml_path, key,

@@ -8,7 +8,9 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/content_coding.h"
+#include "pipeline/auth.h"
 #include "pipeline/conf_error.h"
+#include "pipeline/http_cors.h"
 #include "pipeline/listener.h"
 
 #include <stdio.h>
@@ -29,7 +31,8 @@ struct http_listener {
 	const struct http_server_options *options;
 	const struct http_listener_setup *setup; /* during http_listener_start */
 	struct listener sockets;
-	struct tls *tls; /* NULL: plain */
+	struct tls *tls;                  /* NULL: plain */
+	const struct authenticator *auth; /* NULL: everybody */
 	struct share *shares;
 	unsigned n;
 	_Atomic unsigned n_drained;
@@ -38,6 +41,28 @@ struct http_listener {
 static uint32_t ms_of(int64_t ns)
 {
 	return (uint32_t)MIN(ns / (int64_t)NS_PER_MS, (int64_t)UINT32_MAX);
+}
+
+/* ---- before and after the routes ---- */
+
+static void admit(struct http_request *req, void *arg)
+{
+	const struct http_listener *l = arg;
+
+	if (http_cors_answers_preflight(&l->options->cors, req))
+		return;
+	if (l->auth != NULL)
+		auth_http(req, l->auth);
+}
+
+static void decorate(const struct http_request *req, struct http_headers *to, void *arg)
+{
+	const struct http_server_options *o = ((const struct http_listener *)arg)->options;
+
+	http_cors_decorate(&o->cors, req, to);
+	for (size_t i = 0; i < o->response_headers.n; i++)
+		http_answer_header(to, o->response_headers.items[i].name,
+				   o->response_headers.items[i].value);
 }
 
 static struct http_settings settings_of(const struct http_listener *l, struct component *c)
@@ -54,6 +79,9 @@ static struct http_settings settings_of(const struct http_listener *l, struct co
 	s.hold_timeout_ms = l->setup->hold_timeout_ms;
 	s.budget = component_budget(c);
 	s.tls = l->tls;
+	s.admit = admit;
+	s.decorate = decorate;
+	s.admit_arg = (void *)(uintptr_t)l;
 	s.error = l->setup->error;
 	return s;
 }
@@ -104,7 +132,8 @@ struct http_listener *http_listener_start(struct component *c, const struct http
 
 	l->options = o;
 	l->setup = setup;
-	if (listener_tls(c, o->tls_on, &o->tls, "HTTP", "http/1.1", &l->tls, err) < 0 ||
+	if (auth_of_server(c, o->authenticator, &l->auth, err) < 0 ||
+	    listener_tls(c, o->tls_on, &o->tls, "HTTP", "http/1.1", &l->tls, err) < 0 ||
 	    listener_open(&l->sockets, c, o->endpoint, o->transport, o->tls_on, n,
 			  "Starting HTTP server", err) < 0)
 		goto fail;
@@ -184,15 +213,6 @@ bool http_listener_takes_coding(struct http_request *req, const struct http_serv
 	return false;
 }
 
-static void not_yet(const char *section, const char *key, const char *hint,
-		    const struct conf_node *node, struct conf_errors *errs, const char *yaml_path)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s%s", section, key);
-	conf_error_at(errs, node, yaml_path, path, hint, "%s is not in Spanmill yet for HTTP", key);
-}
-
 void http_listener_check(const struct http_server_options *o, const struct conf_node *node,
 			 const char *section, struct conf_errors *errs, const char *yaml_path)
 {
@@ -203,9 +223,12 @@ void http_listener_check(const struct http_server_options *o, const struct conf_
 	snprintf(key, sizeof(key), "%stls", section);
 	if (o->tls_on)
 		listener_check_tls(&o->tls, node, key, errs, yaml_path);
-	if (o->cors.allowed_origins.n > 0)
-		not_yet(section, "cors", "put a proxy that answers CORS in front", node, errs,
-			yaml_path);
-	if (o->response_headers.n > 0)
-		not_yet(section, "response_headers", "remove it", node, errs, yaml_path);
+	snprintf(key, sizeof(key), "%scors.allowed_origins", section);
+	http_cors_check(&o->cors, node, key, errs, yaml_path);
+	snprintf(key, sizeof(key), "%sresponse_headers", section);
+	for (size_t i = 0; i < o->response_headers.n; i++)
+		if (!http_cors_is_field(o->response_headers.items[i].name) ||
+		    strpbrk(o->response_headers.items[i].value, "\r\n") != NULL)
+			conf_error_at(errs, node, yaml_path, key, "for example {X-Served-By: me}",
+				      "\"%.60s\" is no header", o->response_headers.items[i].name);
 }

@@ -9,7 +9,7 @@
  * THREADS: start, drain and stop on the main thread; handlers on their loop.
  * LIMITS: http_server_option_table; a body that does not come in 60 s is given up even when
  * read_timeout is 0.
- * SPEC: the Collector's confighttp keys. Not yet: cors, response_headers (named errors).
+ * SPEC: the Collector's confighttp keys.
  */
 #ifndef PIPELINE_HTTP_LISTENER_H
 #define PIPELINE_HTTP_LISTENER_H

@@ -16,13 +16,14 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/content_coding.h"
+#include "pipeline/auth.h"
 #include "pipeline/conf_error.h"
 
 #include <stdio.h>
 #include <strings.h>
 #include <time.h>
 
-enum { HEADERS_EXTRA = 4, REASON_MAX = 160, RETRY_AFTER_MAX_S = 86400 };
+enum { HEADERS_EXTRA = 5, REASON_MAX = 160, RETRY_AFTER_MAX_S = 86400 };
 #define ANSWER_MAX MIB
 
 struct http_sender {
@@ -30,7 +31,8 @@ struct http_sender {
 	struct loop *loop;
 	struct http_lane *lane;
 	struct sending_queue *queue;
-	bool has_tenant, has_agent; /* `headers` names one */
+	const struct authenticator *auth; /* whose credentials are sent, or NULL */
+	bool has_tenant, has_agent;       /* `headers` names one */
 };
 
 /* One attempt; in send_request.exporter_data. */
@@ -43,6 +45,7 @@ struct call {
 	struct buf coded;
 	struct bytes coded_piece;
 	struct http_header *headers;
+	struct buf credentials;
 };
 
 /* ---- answers ---- */
@@ -157,6 +160,9 @@ static void call_free(struct call *call)
 	buf_fini(&call->payload.own);
 	buf_fini(&call->coded);
 	free(call->headers);
+	if (call->credentials.p != NULL)
+		explicit_bzero(call->credentials.p, call->credentials.n);
+	buf_fini(&call->credentials);
 	free(call);
 }
 
@@ -222,6 +228,12 @@ static int compress(struct call *call, const struct coding *coding, int level, s
 	return ret;
 }
 
+static bool is_of_auth(const struct http_sender *s, const char *name)
+{
+	return s->auth != NULL && strcasecmp(name, s->auth->client_header) == 0;
+}
+
+/* The number of headers; the credentials are there already. */
 static size_t add_headers(struct call *call, const struct coding *coding)
 {
 	const struct http_sender *s = call->sender;
@@ -239,8 +251,12 @@ static size_t add_headers(struct call *call, const struct coding *coding)
 	if (!s->has_agent)
 		h[n++] = (struct http_header){ "User-Agent",
 					       "spanmill/" SPANMILL_VERSION " (linux)" };
+	if (s->auth != NULL)
+		h[n++] = (struct http_header){ s->auth->client_header,
+					       buf_cstr(&call->credentials) };
 	for (size_t i = 0; i < map->n; i++)
-		h[n++] = (struct http_header){ map->items[i].name, map->items[i].value };
+		if (!is_of_auth(s, map->items[i].name))
+			h[n++] = (struct http_header){ map->items[i].name, map->items[i].value };
 	return n;
 }
 
@@ -253,7 +269,8 @@ static int prepare(struct call *call, struct err *err)
 	uint64_t now = clock_mono_ns(), until = call->request->deadline_ns;
 	size_t n_headers;
 
-	if (s->o.encode(s->o.component, call->request, &call->payload, err) < 0 ||
+	if ((s->auth != NULL && s->auth->credentials(s->auth->arg, &call->credentials, err) < 0) ||
+	    s->o.encode(s->o.component, call->request, &call->payload, err) < 0 ||
 	    compress(call, coding, level, err) < 0)
 		return -1;
 	n_headers = add_headers(call, coding);
@@ -291,7 +308,8 @@ static void sender_send(struct component *c, struct send_request *r)
 		return;
 	}
 	call_free(call);
-	sending_queue_done(r, SEND_PERMANENT, 0, &err);
+	sending_queue_done(r, err.kind == ERR_UNAVAILABLE ? SEND_RETRYABLE : SEND_PERMANENT, 0,
+			   &err);
 }
 
 static void sender_cancel(struct component *c, struct send_request *r)
@@ -418,7 +436,8 @@ struct http_sender *http_sender_new(const struct http_sender_settings *settings,
 	s->o = *settings;
 	note_headers(s);
 	s->loop = component_loop(c, atomic_fetch_add(&turn, 1) % component_n_loops(c));
-	s->lane = lane_new(s->o.client, err);
+	if (auth_of_client(c, s->o.client->authenticator, &s->auth, err) == 0)
+		s->lane = lane_new(s->o.client, err);
 	if (s->lane != NULL)
 		s->queue = sending_queue_new(
 			&(struct sending_queue_settings){ .component = c,

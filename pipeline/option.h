@@ -33,19 +33,20 @@ struct conf_node;
 
 enum option_kind {
 	OPTION_END,
-	OPTION_BOOL,       /* bool */
-	OPTION_INT,        /* int64_t */
-	OPTION_UINT,       /* uint64_t */
-	OPTION_DOUBLE,     /* double */
-	OPTION_STR,        /* const char *, never NULL after parsing ("" when unset) */
-	OPTION_OPAQUE_STR, /* the same, printed as [REDACTED] */
-	OPTION_STRLIST,    /* struct strlist; a string is split at commas */
-	OPTION_DURATION,   /* int64_t nanoseconds */
-	OPTION_BYTES,      /* uint64_t bytes; typed as a number or with KiB, MiB, GiB */
-	OPTION_SIZE_MIB,   /* uint64_t BYTES; typed as a number of MiB (keys that end in _mib) */
-	OPTION_ENUM,       /* int or an enum; typed as one of `choices` */
-	OPTION_STRMAP,     /* struct strmap; a map or a list of {name, value} */
-	OPTION_OPAQUE_MAP, /* the same, values printed as [REDACTED] */
+	OPTION_BOOL,        /* bool */
+	OPTION_INT,         /* int64_t */
+	OPTION_UINT,        /* uint64_t */
+	OPTION_DOUBLE,      /* double */
+	OPTION_STR,         /* const char *, never NULL after parsing ("" when unset) */
+	OPTION_OPAQUE_STR,  /* the same, printed as [REDACTED] */
+	OPTION_STRLIST,     /* struct strlist; a string is split at commas */
+	OPTION_OPAQUE_LIST, /* the same, items printed as [REDACTED] */
+	OPTION_DURATION,    /* int64_t nanoseconds */
+	OPTION_BYTES,       /* uint64_t bytes; typed as a number or with KiB, MiB, GiB */
+	OPTION_SIZE_MIB,    /* uint64_t BYTES; typed as a number of MiB (keys that end in _mib) */
+	OPTION_ENUM,        /* int or an enum; typed as one of `choices` */
+	OPTION_STRMAP,      /* struct strmap; a map or a list of {name, value} */
+	OPTION_OPAQUE_MAP,  /* the same, values printed as [REDACTED] */
 	OPTION_NODE, /* const struct conf_node *, NULL when absent: the component reads it itself */
 	OPTION_TABLE,     /* a struct with a table of its own, always there */
 	OPTION_SECTION,   /* the same behind a bool: a section that can be off */
@@ -157,6 +158,11 @@ struct option_list {
 	{                                                                                          \
 		.key = k, .kind = OPTION_STRLIST, .offset = OPT_AT(T, m, struct strlist),          \
 		.fallback = def, .help = text                                                      \
+	}
+#define OPT_OPAQUE_LIST(T, k, m, text)                                                             \
+	{                                                                                          \
+		.key = k, .kind = OPTION_OPAQUE_LIST, .offset = OPT_AT(T, m, struct strlist),      \
+		.help = text                                                                       \
 	}
 /* Not negative. */
 #define OPT_DURATION(T, k, m, def, text)                                                           \

@@ -10,7 +10,6 @@
 
 #include <stdio.h>
 
-#define NOT_YET_AUTH "put a proxy that checks credentials in front, or watch the release notes"
 #define NO_MIDDLEWARE "remove it; memory_limiter works before a body is read anyway"
 
 static const struct option_choice acks[] = {
@@ -137,7 +136,8 @@ const struct option grpc_server_option_table[] = {
 	OPT_IGNORED("dialer", "a listener dials nobody"),
 	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
 	OPT_MOVED("tls_credentials", "it was renamed: write tls:"),
-	OPT_UNSUPPORTED("auth", NOT_YET_AUTH),
+	OPT_EXTENSION(C, "auth.authenticator", authenticator,
+		      "A basicauth or bearertokenauth extension that every request must satisfy."),
 	OPT_UNSUPPORTED("middlewares", NO_MIDDLEWARE),
 	OPT_END
 };
@@ -178,7 +178,9 @@ const struct option http_server_option_table[] = {
 	OPT_MOVED("tls_credentials", "it was renamed: write tls:"),
 	OPT_MOVED("cors_allowed_origins", "it moved: write cors: {allowed_origins: [...]}"),
 	OPT_MOVED("cors_allowed_headers", "it moved: write cors: {allowed_headers: [...]}"),
-	OPT_UNSUPPORTED("auth", NOT_YET_AUTH),
+	OPT_EXTENSION(C, "auth.authenticator", authenticator,
+		      "A basicauth or bearertokenauth extension that every request must satisfy."),
+	OPT_UNSUPPORTED("auth.request_params", "credentials are looked for in headers only"),
 	OPT_UNSUPPORTED("middlewares", NO_MIDDLEWARE),
 	OPT_END
 };
@@ -234,7 +236,8 @@ const struct option grpc_client_option_table[] = {
 	OPT_MOVED("key_file", "it moved: write tls: {key_file: /path/key.pem}"),
 	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
 	OPT_MOVED("batcher", "it moved: write sending_queue: {batch: }"),
-	OPT_UNSUPPORTED("auth", "send credentials with headers: {authorization: ...}"),
+	OPT_EXTENSION(C, "auth.authenticator", authenticator,
+		      "A basicauth or bearertokenauth extension whose credentials are sent."),
 	OPT_UNSUPPORTED("middlewares", "remove it"),
 	OPT_END
 };
@@ -285,7 +288,8 @@ const struct option http_client_option_table[] = {
 	OPT_MOVED("key_file", "it moved: write tls: {key_file: /path/key.pem}"),
 	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
 	OPT_MOVED("batcher", "it moved: write sending_queue: {batch: }"),
-	OPT_UNSUPPORTED("auth", "send credentials with headers: {authorization: ...}"),
+	OPT_EXTENSION(C, "auth.authenticator", authenticator,
+		      "A basicauth or bearertokenauth extension whose credentials are sent."),
 	OPT_UNSUPPORTED("middlewares", "remove it"),
 	OPT_END
 };

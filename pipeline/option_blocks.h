@@ -73,6 +73,7 @@ struct grpc_server_options {
 	uint64_t read_buffer_size, write_buffer_size; /* 0: the server's choice */
 	struct grpc_keepalive_server_options keepalive;
 	bool include_metadata;
+	const char *authenticator; /* id of an extension; "": everybody is let in */
 };
 
 struct http_cors_options {
@@ -89,6 +90,7 @@ struct http_server_options {
 	struct http_cors_options cors;
 	uint64_t max_request_body_size; /* bytes, on the wire and again inflated */
 	bool include_metadata;
+	const char *authenticator; /* as above */
 	struct strmap response_headers;
 	struct strlist compression_algorithms; /* content encodings taken */
 	int64_t read_timeout_ns, read_header_timeout_ns, write_timeout_ns,
@@ -123,9 +125,10 @@ struct grpc_client_options {
 	uint64_t read_buffer_size, write_buffer_size;
 	bool wait_for_ready;
 	struct strmap headers;
-	const char *user_agent; /* "": ours */
-	int balancer;           /* enum grpc_balancer; typed as balancer_name */
-	const char *authority;  /* "": from the endpoint */
+	const char *user_agent;    /* "": ours */
+	int balancer;              /* enum grpc_balancer; typed as balancer_name */
+	const char *authority;     /* "": from the endpoint */
+	const char *authenticator; /* id of an extension whose credentials are sent, or "" */
 };
 
 struct http_client_options {
@@ -134,6 +137,7 @@ struct http_client_options {
 	struct tls_client_options tls;
 	int64_t timeout_ns; /* of one attempt; 0: none */
 	struct strmap headers;
+	const char *authenticator; /* as above */
 	int compression;           /* enum compression */
 	int64_t compression_level; /* 0: the codec's default */
 	uint64_t max_idle_conns, max_idle_conns_per_host, max_conns_per_host; /* 0: no limit */

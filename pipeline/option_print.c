@@ -46,7 +46,7 @@ static struct conf_node *text_node(struct conf_build *b, const char *text, const
 }
 
 static struct conf_node *list_node(struct conf_build *b, const struct strlist *list,
-				   const char *fallback)
+				   const char *fallback, bool redact)
 {
 	struct conf_node *n;
 
@@ -54,7 +54,8 @@ static struct conf_node *list_node(struct conf_build *b, const struct strlist *l
 		return NULL;
 	n = conf_tree_node(b, CONF_LIST, nowhere);
 	for (size_t i = 0; n != NULL && i < list->n; i++) {
-		struct conf_node *c = conf_tree_scalar(b, list->items[i], false, nowhere);
+		struct conf_node *c =
+			conf_tree_scalar(b, redact ? "[REDACTED]" : list->items[i], false, nowhere);
 
 		if (c != NULL)
 			conf_tree_append(n, c);
@@ -116,7 +117,9 @@ struct conf_node *option_value_node(struct conf_build *b, const struct option *o
 		return text_node(b, MEMBER(config, o, char *), fallback,
 				 redact && o->kind == OPTION_OPAQUE_STR);
 	case OPTION_STRLIST:
-		return list_node(b, &MEMBER(config, o, struct strlist), fallback);
+	case OPTION_OPAQUE_LIST:
+		return list_node(b, &MEMBER(config, o, struct strlist), fallback,
+				 redact && o->kind == OPTION_OPAQUE_LIST);
 	case OPTION_ENUM:
 		return enum_node(b, o, MEMBER(config, o, int));
 	case OPTION_STRMAP:
@@ -282,6 +285,7 @@ static const char *kind_name(const struct option *o)
 		[OPTION_STR] = "string",
 		[OPTION_OPAQUE_STR] = "secret string",
 		[OPTION_STRLIST] = "list",
+		[OPTION_OPAQUE_LIST] = "secret list",
 		[OPTION_DURATION] = "duration",
 		[OPTION_BYTES] = "size",
 		[OPTION_SIZE_MIB] = "MiB",

@@ -42,6 +42,7 @@ void option_value_clear(const struct option *o, uint8_t *config)
 		MEMBER(config, o, const char *) = "";
 		break;
 	case OPTION_STRLIST:
+	case OPTION_OPAQUE_LIST:
 		MEMBER(config, o, struct strlist) = (struct strlist){ NULL, 0 };
 		break;
 	case OPTION_ENUM:
@@ -59,10 +60,16 @@ void option_value_clear(const struct option *o, uint8_t *config)
 	}
 }
 
+static bool is_opaque(const struct option *o)
+{
+	return o->kind == OPTION_OPAQUE_STR || o->kind == OPTION_OPAQUE_MAP ||
+	       o->kind == OPTION_OPAQUE_LIST;
+}
+
 static void wrong_type(const struct option_value *v, const struct option *o,
 		       const struct conf_node *n, const char *want, const char *hint)
 {
-	if (n->kind != CONF_SCALAR || o->kind == OPTION_OPAQUE_STR || o->kind == OPTION_OPAQUE_MAP)
+	if (n->kind != CONF_SCALAR || is_opaque(o))
 		conf_error_add(v->errors, conf_tree_kind_pos(n), v->path, hint,
 			       "expected type '%s', got unconvertible type '%s'", want,
 			       conf_tree_type_name(n));
@@ -204,10 +211,9 @@ static const char *string_of(const struct option_value *v, const struct option *
 	if (n->kind == CONF_SCALAR && strcmp(conf_tree_type_name(n), "string") == 0)
 		return n->text;
 	wrong_type(v, o, n, "string",
-		   n->kind == CONF_SCALAR
-			   ? arena_printf(v->arena, "put it in quotes: \"%.40s\"",
-					  o->kind == OPTION_OPAQUE_STR ? "..." : n->text)
-			   : "write one value");
+		   n->kind == CONF_SCALAR ? arena_printf(v->arena, "put it in quotes: \"%.40s\"",
+							 is_opaque(o) ? "..." : n->text)
+					  : "write one value");
 	return NULL;
 }
 
@@ -414,11 +420,16 @@ static bool has_empty(const struct option *o)
 	return false;
 }
 
+static bool takes_text(const struct option *o)
+{
+	return o->kind == OPTION_STR || o->kind == OPTION_OPAQUE_STR ||
+	       o->kind == OPTION_EXTENSION || (o->kind == OPTION_ENUM && has_empty(o));
+}
+
 void option_value_parse(const struct option_value *v, const struct option *o,
 			const struct conf_node *n, uint8_t *config)
 {
-	bool is_text = o->kind == OPTION_STR || o->kind == OPTION_OPAQUE_STR ||
-		       o->kind == OPTION_EXTENSION || (o->kind == OPTION_ENUM && has_empty(o));
+	bool is_text = takes_text(o);
 	const char *text;
 
 	/* What ${...} gave is text to whatever takes text, also when YAML would call it null. */
@@ -442,6 +453,7 @@ void option_value_parse(const struct option_value *v, const struct option *o,
 			MEMBER(config, o, const char *) = text;
 		break;
 	case OPTION_STRLIST:
+	case OPTION_OPAQUE_LIST:
 		parse_strlist(v, o, n, config);
 		break;
 	case OPTION_DURATION:
@@ -481,6 +493,7 @@ const char *option_value_example(const struct option *o, const char *fallback, c
 	case OPTION_DOUBLE:
 		return "0.5";
 	case OPTION_STRLIST:
+	case OPTION_OPAQUE_LIST:
 		return "[a, b]";
 	case OPTION_DURATION:
 		return "5s";

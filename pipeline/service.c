@@ -214,16 +214,30 @@ struct service *service_new(const struct service_config *conf, struct err *err)
 
 /* ---- starting ---- */
 
-static const enum component_kind start_order[] = { KIND_EXTENSION, KIND_EXPORTER, KIND_CONNECTOR,
-						   KIND_PROCESSOR, KIND_RECEIVER };
+/* Authenticators before the extensions that ask them. */
+static const struct step {
+	enum component_kind kind;
+	bool authenticators;
+} start_order[] = {
+	{ KIND_EXTENSION, true },  { KIND_EXTENSION, false }, { KIND_EXPORTER, false },
+	{ KIND_CONNECTOR, false }, { KIND_PROCESSOR, false }, { KIND_RECEIVER, false }
+};
 
-static int start_kind(struct service *s, enum component_kind kind, struct err *err)
+static bool is_of_step(const struct component *c, struct step step)
 {
+	return c->type->kind == step.kind &&
+	       (c->type->authenticator != NULL) == step.authenticators;
+}
+
+static int start_kind(struct service *s, struct step step, struct err *err)
+{
+	enum component_kind kind = step.kind;
+
 	/* A pipeline's later processors first, so that whoever emits finds its target started. */
 	for (size_t n = s->n_components, i = n; i-- > 0;) {
 		struct component *c = &s->components[kind == KIND_EXTENSION ? n - 1 - i : i];
 
-		if (c->type->kind != kind)
+		if (!is_of_step(c, step))
 			continue;
 		if (s->stop_is_wanted != NULL && s->stop_is_wanted(s->arg))
 			return err_set(err, ERR_UNAVAILABLE, "stopped while starting");
@@ -267,7 +281,7 @@ static void shutdown_all(struct service *s)
 		for (size_t i = s->n_components; i-- > 0;) {
 			struct component *c = &s->components[i];
 
-			if (c->type->kind == start_order[k] && c->type->shutdown != NULL)
+			if (is_of_step(c, start_order[k]) && c->type->shutdown != NULL)
 				c->type->shutdown(c);
 		}
 	telemetry_server_stop(s->telemetry);

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "net/grpc_server.h"
 #include "net/tls.h"
+#include "pipeline/auth.h"
 
 enum { RETRY_AFTER_MS = 1000 };
 
@@ -55,6 +56,7 @@ struct otlp_grpc {
 	struct listener sockets;
 	struct grpc_server_settings settings;
 	struct tls *tls;
+	const struct authenticator *auth; /* NULL: everybody is let in */
 	struct share *shares;
 	unsigned n;
 };
@@ -163,6 +165,8 @@ static void fill_settings(struct otlp_grpc *g, struct component *c)
 		.keepalive_time_ms = ms_of(o->keepalive.time_ns),
 		.keepalive_timeout_ms = ms_of(o->keepalive.timeout_ns),
 		.tls = g->tls,
+		.admit = g->auth != NULL ? auth_grpc : NULL,
+		.admit_arg = (void *)(uintptr_t)g->auth,
 	};
 }
 
@@ -208,7 +212,8 @@ struct otlp_grpc *otlp_grpc_start(struct component *c, struct err *err)
 	struct otlp_grpc *g = xcalloc(1, sizeof(*g));
 	unsigned n = component_n_loops(c);
 
-	if (listener_tls(c, o->tls_on, &o->tls, "gRPC", "h2", &g->tls, err) < 0 ||
+	if (auth_of_server(c, o->authenticator, &g->auth, err) < 0 ||
+	    listener_tls(c, o->tls_on, &o->tls, "gRPC", "h2", &g->tls, err) < 0 ||
 	    listener_open(&g->sockets, c, o->endpoint, o->transport, o->tls_on, n,
 			  "Starting GRPC server", err) < 0)
 		goto fail;

@@ -42,6 +42,8 @@ static const char *content_type(bool json)
 static enum grpc_status code_of(int status)
 {
 	switch (status) {
+	case 401:
+		return GRPC_UNAUTHENTICATED;
 	case 404:
 	case 405:
 	case 501:

@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					  .retry_after_ms = 1000,
 					  .budget = &budget };
 	struct grpc_server_counts counts = { 0 };
-	struct grpc_session_env env = { &c, routes, &counts, NULL, 0 };
+	struct grpc_session_env env = { .settings = &c, .routes = routes, .counts = &counts };
 	struct grpc_session *s = grpc_session_new(&env, "fuzz", wake, NULL, 1);
 	uint8_t how = size > 0 ? data[0] : 0;
 	struct bytes rest = { data + (size > 0), size - (size > 0) };

@@ -226,7 +226,9 @@ static void set_up_unacknowledged(void)
 						    .message_timeout_ms = 10000,
 						    .retry_after_ms = 1000,
 						    .budget = &f.budget };
-	f.env = (struct grpc_session_env){ &f.settings, routes, &f.counts, NULL, 0 };
+	f.env = (struct grpc_session_env){ .settings = &f.settings,
+					   .routes = routes,
+					   .counts = &f.counts };
 	f.now_ms = 1000;
 	f.session = grpc_session_new(&f.env, "peer", wake, NULL, f.now_ms);
 	nghttp2_hd_inflate_new(&f.inflater);

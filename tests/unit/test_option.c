@@ -267,9 +267,8 @@ static const struct {
 	{ "old:", "" },
 	{ "future: 1", "f:1:1: x.future: is not in Spanmill yet: wait for it\n" },
 	{ "future: {}", "" },
-	{ "client: {auth: {authenticator: a}}",
-	  "f:1:10: x.client.auth: is not in Spanmill yet: send credentials "
-	  "with headers: {authorization: ...}\n" },
+	{ "client: {middlewares: [a]}",
+	  "f:1:10: x.client.middlewares: is not in Spanmill yet: remove it\n" },
 	{ "txet: a\nflag: 1\ncolor: z",
 	  "f:1:1: x.txet: has invalid keys: txet: did you mean \"text\"? for example "
 	  "`text: hello`\nf:2:7: x.flag: expected type 'bool', got unconvertible type "

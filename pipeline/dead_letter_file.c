@@ -6,14 +6,12 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
-#include "base/mem.h"
 #include "base/str.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -73,21 +71,6 @@ static void add_line(struct buf *out, const struct dead_letter_member *v, size_t
 
 /* ---- the file ---- */
 
-static int write_all(int fd, struct bytes b)
-{
-	while (b.n > 0) {
-		ssize_t done = write(fd, b.p, b.n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -1;
-		b.p += done;
-		b.n -= (size_t)done;
-	}
-	return 0;
-}
-
 /* Where the last line begins of a file of so many bytes; that is its end when it is whole. */
 static off_t last_line(int fd, off_t size)
 {
@@ -119,24 +102,10 @@ static int mend(int fd, off_t *size)
 	got = pread(fd, start, sizeof(start), at);
 	if (got < 0 || memcmp(start, LINE_START, (size_t)got) != 0) {
 		++*size;
-		return write_all(fd, bytes_str("\n"));
+		return file_write_all(fd, bytes_str("\n"));
 	}
 	*size = at;
 	return ftruncate(fd, at);
-}
-
-/* The name of a new file is as durable as its bytes. */
-static int sync_folder(const char *path)
-{
-	char *copy = xstrdup(path);
-	int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC), ret = -1;
-
-	if (fd >= 0) {
-		ret = fsync(fd);
-		close(fd);
-	}
-	free(copy);
-	return ret;
 }
 
 static int append(int fd, const char *path, struct bytes line, struct err *err)
@@ -145,8 +114,8 @@ static int append(int fd, const char *path, struct bytes line, struct err *err)
 
 	if (flock(fd, LOCK_EX) < 0 || fstat(fd, &st) < 0 || mend(fd, &st.st_size) < 0)
 		return err_errno(err, "open %s", path);
-	if (write_all(fd, line) == 0 && fdatasync(fd) == 0 &&
-	    (st.st_size > 0 || sync_folder(path) == 0))
+	if (file_write_all(fd, line) == 0 && fdatasync(fd) == 0 &&
+	    (st.st_size > 0 || file_sync_folder(path) == 0))
 		return 0;
 	err_errno(err, "write %s", path);
 	if (ftruncate(fd, st.st_size) < 0)

@@ -10,7 +10,6 @@
  * success for the sender. THREADS: stateless but for what start parsed. SPEC: the Collector's
  * filter processor: traces, trace_conditions and the old spans.include/exclude.
  */
-#include "base/clock.h"
 #include "base/mem.h"
 #include "pipeline/component.h"
 #include "pipeline/conf_error.h"
@@ -41,7 +40,7 @@ struct conditions {
 struct filter_state {
 	struct conditions of[OTTL_CONTEXT_MAX];
 	struct span_match *match; /* NULL: the old form is not used */
-	_Atomic uint64_t n_filtered, n_errors, logged_ns;
+	_Atomic uint64_t n_filtered, n_errors;
 };
 
 static const struct option_choice error_modes[] = { { "ignore", MODE_IGNORE },
@@ -238,22 +237,16 @@ struct pass {
 	struct err err;
 };
 
-enum { LOG_EVERY_NS = 1000000000 };
-
 static void count_error(struct pass *p, const struct err *err)
 {
-	uint64_t now = clock_mono_ns(), last = atomic_load(&p->st->logged_ns);
-
 	atomic_fetch_add_explicit(&p->st->n_errors, 1, memory_order_relaxed);
 	if (p->error_mode == MODE_PROPAGATE && !p->failed) {
 		p->failed = true;
 		p->err = *err;
 	}
-	if (p->error_mode == MODE_SILENT || (last != 0 && now - last < LOG_EVERY_NS) ||
-	    !atomic_compare_exchange_strong(&p->st->logged_ns, &last, now))
-		return;
-	log_warn("a condition cannot be told, it does not match", "component", p->c->id, "error",
-		 err->msg);
+	if (p->error_mode != MODE_SILENT)
+		log_warn("a condition cannot be told, it does not match", "component", p->c->id,
+			 "error", err->msg);
 }
 
 static bool any_met(struct pass *p, enum ottl_context context)

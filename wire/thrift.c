@@ -407,6 +407,8 @@ static void message_compact(struct thrift_reader *r, struct thrift_message *m)
 {
 	uint8_t id = one_byte(r), version;
 
+	if (r->why == NULL && id == BINARY_VERSION >> 8)
+		thrift_fail(r, "a message of the binary protocol where a compact one belongs", id);
 	if (r->why == NULL && id != COMPACT_ID)
 		thrift_fail(r, "no compact message: it does not begin with 130 but", id);
 	version = one_byte(r);
@@ -427,6 +429,10 @@ static void message_binary(struct thrift_reader *r, struct thrift_message *m)
 		m->name = p != NULL ? (struct bytes){ p, head } : BYTES_EMPTY;
 		m->type = one_byte(r);
 	} else {
+		if (head >> 24 == COMPACT_ID)
+			thrift_fail(r,
+				    "a message of the compact protocol where a binary one belongs",
+				    COMPACT_ID);
 		if (head >> 16 != BINARY_VERSION)
 			thrift_fail(r, "version of the binary protocol", head >> 16);
 		m->type = head & 0xff;

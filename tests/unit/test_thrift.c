@@ -310,9 +310,21 @@ static const struct {
 	     "\1\0\0\0\7"),
 	  "ab", NULL, THRIFT_CALL, 7 },
 	{ "not compact", THRIFT_COMPACT,
+	  IN("\x81\1\0\4\0\0\0\2"
+	     "ab"),
+	  NULL, "thrift: byte 1: no compact message: it does not begin with 130 but (129)", 0, 0 },
+	{ "binary for compact", THRIFT_COMPACT,
 	  IN("\x80\1\0\4\0\0\0\2"
 	     "ab"),
-	  NULL, "thrift: byte 1: no compact message: it does not begin with 130 but (128)", 0, 0 },
+	  NULL,
+	  "thrift: byte 1: a message of the binary protocol where a compact one belongs (128)", 0,
+	  0 },
+	{ "compact for binary", THRIFT_BINARY,
+	  IN("\x82\x21\x01\x09"
+	     "emitBatch"),
+	  NULL,
+	  "thrift: byte 4: a message of the compact protocol where a binary one belongs (130)", 0,
+	  0 },
 	{ "compact version", THRIFT_COMPACT,
 	  IN("\x82\x22\0\2"
 	     "ab"),

@@ -2,8 +2,8 @@
  *
  * resource_edit.h - change the attributes of every resource of a batch.
  *
- * Any thread; `fn` is called once a resource, on the caller's. SPEC: opentelemetry-proto
- * trace.proto ResourceSpans, resource.proto.
+ * Logs and metrics have the same envelopes. Any thread; `fn` is called once a resource, on the
+ * caller's. SPEC: opentelemetry-proto trace.proto ResourceSpans, resource.proto.
  */
 #ifndef PIPELINE_RESOURCE_EDIT_H
 #define PIPELINE_RESOURCE_EDIT_H

@@ -8,6 +8,7 @@
  * disk that fails or is full is "try again" for the sender, and the file is cut back to its last
  * whole record. The Collector's exporter begins its file anew at each start and answers before it
  * wrote; ours does neither.
+ * A file has one writer (a lock on it): what two signals or exporters write goes to two files.
  * OWNERSHIP, THREADS: the list is behind one lock, taken once a batch; the file is the writer's.
  * LIMITS: what waits is in the memory budget already. SPEC: docs/components/file.md; the formats of
  * the Collector's exporter.
@@ -101,15 +102,15 @@ static bool is_lines(const struct file_config *conf)
 
 /* ---- the writer ---- */
 
-static int add_record(const struct file_config *conf, struct bytes request, struct buf *out,
-		      struct err *err)
+static int add_record(const struct file_config *conf, enum otlp_signal signal, struct bytes request,
+		      struct buf *out, struct err *err)
 {
 	struct buf json = BUF_INIT, packed = BUF_INIT;
 	uint8_t head[4];
 	int rc = 0;
 
 	if (conf->format == FORMAT_JSON)
-		rc = otlp_json_encode(&request, 1, OTLP_JSON, 0, &json, err);
+		rc = otlp_json_encode_items(signal, &request, 1, OTLP_JSON, 0, &json, err);
 	if (rc == 0 && conf->format == FORMAT_JSON)
 		request = buf_bytes(&json);
 	if (rc == 0 && conf->compression != CONTENT_IDENTITY) {
@@ -142,7 +143,7 @@ static int write_batch(struct component *c, struct batch *b, struct err *err)
 	batch_encode(b, &arena, &e);
 	for (size_t i = 0; i < e.n_pieces; i++)
 		buf_add_bytes(&request, e.pieces[i]);
-	rc = add_record(conf, buf_bytes(&request), &record, err);
+	rc = add_record(conf, (enum otlp_signal)b->signal, buf_bytes(&request), &record, err);
 	if (rc == 0)
 		rc = rotating_file_add(&st->file, buf_bytes(&record), err);
 	buf_fini(&request);
@@ -155,7 +156,7 @@ static void settle(struct component *c, struct batch *b, const struct err *err)
 {
 	bool ok = err->kind == ERR_NONE;
 
-	atomic_fetch_add_explicit(ok ? &c->count->sent : &c->count->send_failed, b->tables.n_spans,
+	atomic_fetch_add_explicit(ok ? &c->count->sent : &c->count->send_failed, batch_n_items(b),
 				  memory_order_relaxed);
 	batch_settle(b, ok ? VERDICT_DELIVERED : VERDICT_RETRYABLE, DROP_REASON_MAX, err);
 	batch_unref(b);
@@ -311,7 +312,7 @@ const struct component_type exporter_file = {
 	.kind = KIND_EXPORTER,
 	.summary = "Appends spans to a local file, synced before the answer.",
 	.stability = STABILITY_ALPHA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct file_config),
 	.state_size = sizeof(struct file_state),
 	.options = file_options,

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -59,6 +60,12 @@ static int open_file(struct rotating_file *f, struct err *err)
 	f->fd = open(f->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	if (f->fd < 0 || fstat(f->fd, &st) < 0)
 		return err_errno(err, "open %s", f->path);
+	/* Who cuts off what was refused must know that it is his own. */
+	if (flock(f->fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, ERR_CONFIG,
+			       "%s is written by somebody else: give each exporter, and each "
+			       "signal, a file of its own",
+			       f->path);
 	f->n_bytes = f->n_synced = (uint64_t)st.st_size;
 	f->is_new = st.st_size == 0;
 	return 0;

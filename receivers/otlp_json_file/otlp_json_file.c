@@ -55,6 +55,8 @@ struct file_line {
 	uint64_t start, end;
 	enum line_state state; /* the lock */
 	uint64_t not_before_ns;
+	uint64_t n_items; /* as the counters have them */
+	enum otlp_signal signal;
 	struct file_line *next;
 };
 
@@ -72,7 +74,7 @@ struct files_state {
 	char *positions_file;       /* NULL: no storage */
 	bool is_first_look, is_dirty;
 	uint64_t next_look_ns, next_save_ns;
-	struct transport_counters *count;
+	struct transport_counters *count[OTLP_SIGNALS];
 	char tenant[TENANT_MAX + 1];
 };
 
@@ -129,12 +131,14 @@ static void settled(struct origin *o)
 	struct file_line *line = CONTAINER_OF(o, struct file_line, origin);
 	struct component *c = line->c;
 	struct files_state *st = COMPONENT_STATE(c, struct files_state);
+	struct transport_counters *count;
 	struct origin_outcome out;
 	bool refused;
 
 	origin_outcome(o, &out);
 	refused = out.retryable;
-	atomic_fetch_add_explicit(refused ? &st->count->refused : &st->count->accepted, o->n_spans,
+	count = st->count[line->signal];
+	atomic_fetch_add_explicit(refused ? &count->refused : &count->accepted, line->n_items,
 				  memory_order_relaxed);
 	origin_fini(o);
 	pthread_mutex_lock(&st->lock);
@@ -156,22 +160,42 @@ static void set_state(struct files_state *st, struct file_line *line, enum line_
 static int decode(struct bytes in, size_t max_bytes, struct arena *arena, struct buf *out,
 		  void *arg, struct err *err)
 {
-	(void)arg;
-	return otlp_json_decode(in, max_bytes, arena, out, err);
+	return otlp_json_decode_items(*(const enum otlp_signal *)arg, in, max_bytes, arena, out,
+				      err);
+}
+
+/* Of what a line is, by the first key of its object; what is none of these is read as traces, for
+ * the error that says so. */
+static enum otlp_signal signal_of(struct bytes line)
+{
+	static const char *const keys[OTLP_SIGNALS] = {
+		[OTLP_METRICS] = "{\"resourceMetrics\"", [OTLP_LOGS] = "{\"resourceLogs\""
+	};
+	char start[24];
+	size_t n = 0;
+
+	for (size_t i = 0; i < line.n && n < sizeof(start) - 1; i++)
+		if (strchr(" \t", line.p[i]) == NULL || line.p[i] == '\0')
+			start[n++] = (char)line.p[i];
+	start[n] = '\0';
+	for (int g = 0; g < OTLP_SIGNALS; g++)
+		if (keys[g] != NULL && strncmp(start, keys[g], strlen(keys[g])) == 0)
+			return (enum otlp_signal)g;
+	return OTLP_TRACES;
 }
 
 /* The line as a batch; NULL: it cannot be read, or not now (ERR_EXHAUSTED). */
 static struct batch *line_batch(struct component *c, struct file_line *line,
 				struct otlp_result *result, struct err *err)
 {
-	static const struct transcode json = { .decode = decode, .grow_max = GROW_MAX };
+	const struct transcode json = { decode, &line->signal, GROW_MAX };
 	struct files_state *st = COMPONENT_STATE(c, struct files_state);
 	struct rcbuf *request =
 		transcode_body(&json, rcbuf_ref(line->text), component_budget(c), err);
 
-	return request != NULL
-		       ? batch_from_otlp(request, st->tenant, component_budget(c), result, err)
-		       : NULL;
+	return request != NULL ? batch_from_request(line->signal, request, st->tenant,
+						    component_budget(c), result, err)
+			       : NULL;
 }
 
 static void line_failed(struct component *c, const struct tail *t, struct file_line *line,
@@ -187,7 +211,7 @@ static void line_failed(struct component *c, const struct tail *t, struct file_l
 	snprintf(at, sizeof(at), "%llu", (unsigned long long)line->start);
 	log_error("a line cannot be read and is passed over", "component", c->id, "file", t->path,
 		  "byte", at, "error", err->msg);
-	atomic_fetch_add(&st->count->damaged, 1);
+	atomic_fetch_add(&st->count[line->signal]->damaged, 1);
 	set_state(st, line, LINE_DONE);
 }
 
@@ -206,15 +230,16 @@ static void send_line(struct component *c, struct tail *t, struct file_line *lin
 	if (result.rejects.n > 0)
 		log_warn("spans of a line are refused", "component", c->id, "file", t->path,
 			 "first", result.rejects.first);
-	atomic_fetch_add(&st->count->rejected, result.rejects.n);
-	atomic_fetch_add(&st->count->refused, result.rejects.n);
+	atomic_fetch_add(&st->count[line->signal]->rejected, result.rejects.n);
+	atomic_fetch_add(&st->count[line->signal]->refused, result.rejects.n);
 	if (b->tables.n_spans == 0) {
 		batch_unref(b);
 		set_state(st, line, LINE_DONE);
 		return;
 	}
+	line->n_items = batch_n_items(b);
 	set_state(st, line, LINE_UNDER_WAY);
-	origin_init(&line->origin, b->tables.n_spans, settled);
+	origin_init_items(&line->origin, b->signal, b->tables.n_spans, settled);
 	batch_bind(b, &line->origin);
 	component_emit(c, b);
 }
@@ -314,14 +339,16 @@ static bool read_lines(struct component *c, struct tail *t)
 		line = new_line(c, got == TAIL_LINE ? text : BYTES_EMPTY, start, end);
 		add_line(st, t, line);
 		t->idle_since_ns = 0;
-		if (got == TAIL_LINE && text.n > 0) {
+		line->signal = signal_of(text);
+		/* What no pipeline wants is passed over. */
+		if (got == TAIL_LINE && text.n > 0 && component_emits(c, line->signal)) {
 			send_line(c, t, line);
 			continue;
 		}
 		if (got == TAIL_TOO_LONG) {
 			log_error("a line over max_log_size is passed over", "component", c->id,
 				  "file", t->path);
-			atomic_fetch_add(&st->count->damaged, 1);
+			atomic_fetch_add(&st->count[line->signal]->damaged, 1);
 		}
 		set_state(st, line, LINE_DONE);
 	}
@@ -586,7 +613,8 @@ static int files_start(struct component *c, struct err *err)
 	    open_positions(c, err) < 0)
 		return -1;
 	st->is_first_look = true;
-	st->count = telemetry_transport(c, "file");
+	for (int g = 0; g < OTLP_SIGNALS; g++)
+		st->count[g] = telemetry_transport_of(c, "file", (enum otlp_signal)g);
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -667,7 +695,7 @@ const struct component_type receiver_otlp_json_file = {
 	.kind = KIND_RECEIVER,
 	.summary = "Reads OTLP JSON from local files as they grow, and remembers how far.",
 	.stability = STABILITY_ALPHA,
-	.signals = SIGNAL_TRACES,
+	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct files_config),
 	.state_size = sizeof(struct files_state),
 	.options = files_options,

@@ -10,9 +10,10 @@ import grpc
 import pytest
 
 import otlp
+import signals_data as data
 import tempo
 from ledger import Client, check
-from mill import all_in_one, merged, wait_for
+from mill import all_in_one, forwarder, merged, wait_for
 
 
 def writer(folder, **exporter):
@@ -197,3 +198,62 @@ def test_a_full_disk_is_try_again(make_mill, tmp_path):
         otlp.send_grpc(mill, otlp.request())
     assert e.value.code() == grpc.StatusCode.UNAVAILABLE, e.value
     assert mill.stop() == {"accepted": 0, "delivered": 0, "dropped": 0, "held": 0}
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs"])
+def test_logs_and_metrics_go_the_same_way(make_mill, tmp_path, next_hop, signal):
+    """Out to a file, in from it in a pipeline of their own with a resource processor, on to a hop:
+    every field is there, and the resource has what was added."""
+    hop = next_hop()
+
+    def out_config(ports):
+        config = writer(tmp_path)(ports)
+        config["service"]["pipelines"] = {signal: {"receivers": ["otlp"], "exporters": ["file"]}}
+        return config
+
+    def in_config(ports):
+        config = forwarder(ports, hop.target)
+        config["receivers"] = {
+            "otlp_json_file": {"include": [f"{tmp_path}/*.json"], "start_at": "beginning"}
+        }
+        config["processors"] = {
+            "resource": {"attributes": [{"key": "via", "value": "file", "action": "insert"}]}
+        }
+        config["service"]["pipelines"] = {
+            signal: {
+                "receivers": ["otlp_json_file"],
+                "processors": ["resource"],
+                "exporters": ["otlp"],
+            }
+        }
+        return config
+
+    sent = data.metric_requests() if signal == "metrics" else data.log_requests(5)
+    out = make_mill(out_config)
+    request, response = otlp.messages_of(signal)
+    with grpc.insecure_channel(f"127.0.0.1:{out.ports['grpc']}") as channel:
+        channel.unary_unary(
+            otlp.export_path(signal),
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )(sent, timeout=5)
+    back = make_mill(in_config)
+    wait_for("the request at the hop", lambda: hop.taken_of(signal), 20)
+    for res in getattr(sent, f"resource_{signal}"):
+        res.resource.attributes.append(otlp.string("via", "file"))
+    (got,) = hop.taken_of(signal)
+    assert got.SerializeToString(deterministic=True) == sent.SerializeToString(deterministic=True)
+    name = "metric_points" if signal == "metrics" else "log_records"
+    want = (data.n_points if signal == "metrics" else data.n_records)(sent)
+    assert back.metric(f"otelcol_receiver_accepted_{name}", receiver="otlp_json_file") == want
+    assert out.metric(f"otelcol_exporter_sent_{name}", exporter="file") == want
+
+
+def test_a_file_has_one_writer(make_mill, tmp_path):
+    mill = make_mill(writer(tmp_path))
+    second = make_mill(writer(tmp_path), start=False)
+    second.start(ready=False)
+    assert second.wait_exit(10) == 2
+    second.process = None
+    assert "is written by somebody else" in second.stderr()
+    otlp.send_grpc(mill, otlp.request())

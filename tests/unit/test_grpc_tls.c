@@ -192,11 +192,13 @@ static void certificates_are_read_again(void **state)
 	snprintf(cert, sizeof(cert), "%s.live", cert_path);
 	snprintf(key, sizeof(key), "%s.live", key_path);
 	snprintf(copy_path, sizeof(copy_path), "%s.new", cert_path);
-	for (int reload = 0; reload < 2; reload++) {
+	/* Never, by the interval, when told to. */
+	for (int how = 0; how < 3; how++) {
+		bool reload = how > 0;
 		const struct tls_settings s = { .cert_file = cert,
 						.key_file = key,
 						.alpn = "h2",
-						.reload_ns = reload ? 1 : 0 };
+						.reload_ns = how == 1 ? 1 : 0 };
 		const struct tls_settings was = { .ca_file = cert_path, .alpn = "h2" };
 		const struct tls_settings is = { .ca_file = copy_path, .alpn = "h2" };
 
@@ -208,9 +210,13 @@ static void certificates_are_read_again(void **state)
 		assert_int_equal(call_once(tls_new_client(&was, NULL)), GRPC_OK);
 		make_certificate("DNS:span.test,IP:127.0.0.1", cert, key);
 		copy_file(cert, copy_path);
+		if (how == 2)
+			assert_int_equal(tls_reload_all(), 0);
 		assert_int_equal(call_once(tls_new_client(&is, NULL)) == GRPC_OK, reload);
 		assert_int_equal(call_once(tls_new_client(&was, NULL)) == GRPC_OK, !reload);
 		garbage_file(cert);
+		if (how == 2)
+			assert_int_equal(tls_reload_all(), 1);
 		assert_int_equal(call_once(tls_new_client(&is, NULL)) == GRPC_OK, reload);
 		tear_down(NULL);
 		tls_free(f.server_settings.tls);

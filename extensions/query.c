@@ -9,45 +9,37 @@
 #include "query/api.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "net/listen.h"
-#include "pipeline/component.h"
 #include "pipeline/conf_error.h"
-#include "pipeline/option_blocks.h"
+#include "pipeline/http_listener.h"
 #include "pipeline/telemetry.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 #define TIMEOUT_MAX_NS (20 * NS_PER_S)
+#define HOLD_MS 60000
 #define ANSWER_HEAD MIB /* of an answer of max_trace_bytes: what is not the trace */
 
 struct query_config {
-	const char *endpoint;
+	struct http_server_options http;
 	struct strlist builders, queriers;
 	int64_t builder_timeout_ns, querier_timeout_ns;
 	uint64_t max_trace_bytes;
-};
-
-struct query_server {
-	struct component *component;
-	struct loop *loop;
-	int fd;
-	struct http_server *http;
-	struct err err;
 };
 
 struct query_state {
 	struct query_api api;
 	bool has_api;
 	struct http_route routes[QUERY_ROUTES];
-	struct query_server *servers;
-	int *fds;
-	unsigned n;
+	struct http_listener *listener;
 };
 
 #define C struct query_config
 static const struct option query_options[] = {
-	OPT_STR(C, "endpoint", endpoint, "127.0.0.1:3200", "Where the API listens."),
+	OPT_INCLUDE(C, http, struct http_server_options, http_server_option_table),
+	OPT_DEFAULT("endpoint", "127.0.0.1:3200"),
+	OPT_DEFAULT("max_request_body_size", "64KiB"),
+	OPT_DEFAULT("write_timeout", "1m"),
+	OPT_DEFAULT("idle_timeout", "2m"),
 	OPT_STRLIST(
 		C, "builders", builders, "[]",
 		"Query endpoints of builders that hold live traces: host:port, or dns+host:port "
@@ -91,7 +83,7 @@ static void query_validate(void *config, const struct conf_node *node, struct co
 {
 	struct query_config *c = config;
 
-	option_blocks_check_endpoint(c->endpoint, true, node, "endpoint", errs, path);
+	http_listener_check(&c->http, node, "", errs, path);
 	check_names(&c->builders, node, errs, path, "builders");
 	check_names(&c->queriers, node, errs, path, "queriers");
 	check_timeout(c->builder_timeout_ns, node, errs, path, "builder_timeout");
@@ -112,26 +104,6 @@ static bool is_running(void *arg, char *why, size_t why_size)
 static bool is_ready(void *arg, char *why, size_t why_size)
 {
 	return component_process_is_ready(arg, why, why_size);
-}
-
-static void start_on_loop(void *arg)
-{
-	struct query_server *q = arg;
-	struct query_state *st = COMPONENT_STATE(q->component, struct query_state);
-	struct http_settings settings = HTTP_SETTINGS_INIT;
-
-	settings.max_body = 65536;
-	settings.hold_timeout_ms = 60000;
-	settings.budget = component_budget(q->component);
-	q->http = http_server_new(q->loop, q->fd, &settings, st->routes, QUERY_ROUTES, &q->err);
-}
-
-static void free_on_loop(void *arg)
-{
-	struct query_server *q = arg;
-
-	http_server_free(q->http);
-	q->http = NULL;
 }
 
 static struct peers *new_peers(const struct query_config *conf, const char *what,
@@ -167,8 +139,10 @@ static int query_start(struct component *c, struct err *err)
 	const struct query_config *conf = COMPONENT_CONFIG(c, struct query_config);
 	struct query_state *st = COMPONENT_STATE(c, struct query_state);
 	struct store *store = component_borrow(c, "trace_store");
-	unsigned n = component_n_loops(c);
-	char port[16];
+	struct http_listener_setup setup = { .routes = st->routes,
+					     .n_routes = QUERY_ROUTES,
+					     .own_args = true,
+					     .hold_timeout_ms = HOLD_MS };
 
 	if (store == NULL && conf->queriers.n == 0)
 		return err_set(err, ERR_CONFIG,
@@ -185,47 +159,24 @@ static int query_start(struct component *c, struct err *err)
 	if (start_peers(st, conf, err) < 0)
 		return -1;
 	query_api_routes(&st->api, st->routes);
-	st->fds = xcalloc(n, sizeof(*st->fds));
-	st->servers = xcalloc(n, sizeof(*st->servers));
-	if (listen_open(conf->endpoint, st->fds, n, err) < 0)
-		return -1;
-	for (st->n = 0; st->n < n; st->n++) {
-		struct query_server *q = &st->servers[st->n];
-
-		*q = (struct query_server){ .component = c,
-					    .loop = component_loop(c, st->n),
-					    .fd = st->fds[st->n] };
-		loop_call(q->loop, start_on_loop, q);
-		if (q->http == NULL) {
-			if (err != NULL)
-				*err = q->err;
-			return -1;
-		}
-	}
-	snprintf(port, sizeof(port), "%u", listen_port(st->fds[0]));
-	log_info("Starting query server", "endpoint", conf->endpoint, "port", port);
-	return 0;
+	st->listener = http_listener_start(c, &conf->http, &setup, err);
+	return st->listener != NULL ? 0 : -1;
 }
 
 static void query_shutdown(struct component *c)
 {
 	struct query_state *st = COMPONENT_STATE(c, struct query_state);
 
-	for (unsigned i = 0; i < st->n; i++)
-		loop_call(st->servers[i].loop, free_on_loop, &st->servers[i]);
+	http_listener_free(st->listener);
 	peers_interrupt(st->api.places.builders);
 	peers_interrupt(st->api.places.queriers);
 	while (atomic_load(&st->api.jobs) > 0)
 		usleep(1000);
 	peers_free(st->api.places.builders);
 	peers_free(st->api.places.queriers);
-	if (st->fds != NULL)
-		listen_close(COMPONENT_CONFIG(c, struct query_config)->endpoint, st->fds, st->n);
-	free(st->servers);
-	free(st->fds);
 	if (st->has_api)
 		query_api_fini(&st->api);
-	*st = (struct query_state){ .n = 0 };
+	*st = (struct query_state){ .has_api = false };
 }
 
 static void peer_metrics(struct component *c, struct buf *out)

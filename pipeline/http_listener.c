@@ -96,7 +96,8 @@ static void start_on_loop(void *arg)
 	sh->routes = xcalloc(n, sizeof(*sh->routes));
 	for (size_t i = 0; i < n; i++) {
 		sh->routes[i] = l->setup->routes[i];
-		sh->routes[i].arg = &sh->site;
+		if (!l->setup->own_args)
+			sh->routes[i].arg = &sh->site;
 	}
 	sh->server = http_server_new(sh->site.loop, sh->fd, &settings, sh->routes, n, &sh->err);
 }

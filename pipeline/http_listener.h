@@ -29,6 +29,7 @@ struct http_listener;
 struct http_listener_setup {
 	const struct http_route *routes; /* arg is set per loop; copied, paths borrowed */
 	size_t n_routes;
+	bool own_args;            /* no: the routes' arg stays as it is */
 	http_error_fn error;      /* NULL: text/plain */
 	uint32_t hold_timeout_ms; /* the latest a held answer may be given */
 	unsigned n_loops;         /* 0: all of them */

@@ -152,6 +152,36 @@ def test_zipkin_and_health_over_tls(secure, pki):
     assert requests.get(secure.url("health", "/"), verify=pki.ca.pem, timeout=10).status_code == 200
 
 
+def test_query_over_tls_and_with_a_password(pki, tmp_path):
+    plain = {"cert_file": pki.server[0], "key_file": pki.server[1]}
+    mill = TlsMill(
+        tmp_path / "mill",
+        None,
+        {
+            "receivers": {"otlp": {"protocols": {"http": {"tls": plain}}}},
+            "extensions": {
+                "query": {"tls": plain, "auth": {"authenticator": "basicauth"}},
+                "health_check": {"tls": plain},
+                "basicauth": {"htpasswd": {"inline": "grafana:tempo"}},
+            },
+            "service": {"extensions": ["trace_store", "query", "health_check", "basicauth"]},
+        },
+    )
+    mill.ca = pki.ca.pem
+    try:
+        mill.start()
+        sent = otlp.request(n_spans=2)
+        assert post(mill, pki, sent, cert=None).status_code == 200
+        trace_id = next(otlp.spans_of(sent)).trace_id.hex()
+        url = mill.url("query", f"/api/traces/{trace_id}")
+        assert requests.get(url, verify=pki.ca.pem, timeout=10).status_code == 401
+        got = requests.get(url, verify=pki.ca.pem, auth=("grafana", "tempo"), timeout=10)
+        assert got.status_code == 200 and len(got.json()["batches"]) == 1
+        mill.stop()
+    finally:
+        mill.kill()
+
+
 def test_grpc_with_and_without_a_certificate(secure, pki):
     def read(path):
         with open(path, "rb") as f:

@@ -89,7 +89,7 @@ static struct batch *copied_out(const struct batch *b, const uint32_t *pick, uin
 	buf = rcbuf_new_forced(b->budget, otlp_encoded_size(&t, pick, n));
 	buf->n = (size_t)(otlp_write(&t, pick, n, buf->p) - buf->p);
 	span_debt_take(&debt, b, pick, n);
-	copy = batch_from_otlp(buf, b->tenant, NULL, &result, NULL);
+	copy = batch_from_request(b->signal, buf, b->tenant, NULL, &result, NULL);
 	/* It was an index of these very bytes that let them in. */
 	assert(copy != NULL && result.rejects.n == 0);
 	span_debt_to_batch(&debt, copy);
@@ -190,6 +190,15 @@ struct otlp_run *const *hold_sort(struct hold *h, uint32_t n_partitions, bool by
 	return h->order;
 }
 
+static uint32_t points_of(const struct otlp_run *r)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = r->first; i < r->first + r->n; i++)
+		n += r->t->spans[i].n_points;
+	return n;
+}
+
 struct record *hold_record(const struct hold *h, struct record_pool *pool, struct route *route,
 			   struct otlp_run *const *v, size_t n, size_t size)
 {
@@ -199,6 +208,8 @@ struct record *hold_record(const struct hold *h, struct record_pool *pool, struc
 	assert(end == rec->otlp->p + size);
 	(void)end;
 	rec->otlp->n = size;
+	for (size_t i = 0; pool->signal == OTLP_METRICS && i < n; i++)
+		rec->n_points += points_of(v[i]);
 	for (size_t i = 0; i < n; i++)
 		span_debt_take_run(&rec->debt, h->batches[v[i]->source].b, v[i]->origin,
 				   v[i]->ordinal, v[i]->n);

@@ -279,6 +279,59 @@ def test_debug_shows_them(make_mill):
     same(otlp.from_json(lines[at + 1], otlp.messages_of("metrics")[0]()), metrics)
 
 
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("encoding", ["otlp_proto", "otlp_json"])
+def test_kafka(kafka, make_mill, tmp_path, signal, encoding):
+    """Into a topic of the signal's own, over all its partitions, in records that the topic takes,
+    behind a disk queue."""
+    topic = kafka.create_topic(partitions=4)
+
+    def config(ports):
+        out = forwarder(ports, "127.0.0.1:1", storage=str(tmp_path / "queue"))
+        out["exporters"] = {
+            "kafka": {
+                "brokers": kafka.addresses,
+                signal: {"topic": topic, "encoding": encoding},
+                "producer": {"max_message_bytes": 20000, "linger": "5ms"},
+                "sending_queue": {"storage": "file_storage"},
+            }
+        }
+        out["service"]["pipelines"] = {signal: {"receivers": ["otlp"], "exporters": ["kafka"]}}
+        return out
+
+    mill = make_mill(config)
+    message = otlp.messages_of(signal)[0]
+    sent = [MAKE[signal]() for _ in range(20)]
+    for i, req in enumerate(sent):
+        send(mill, signal, req, "grpc" if i % 2 else "json", tenant="t")
+    points = sum(COUNT[signal](r) for r in sent)
+    wait_for(
+        "all to be sent",
+        lambda: mill.metric(f"otelcol_exporter_sent_{ITEMS[signal]}", exporter="kafka") == points,
+        30,
+    )
+    records = kafka.consume_all(topic)
+    got = []
+    for r in records:
+        assert r.headers == {"tenant": b"t"}
+        m = message()
+        m = otlp.from_json(r.value, m) if encoding == "otlp_json" else message.FromString(r.value)
+        got.append(m)
+    assert len({r.partition for r in records}) > 1
+
+    def items(messages):
+        field = "log_records" if signal == "logs" else "metrics"
+        return sorted(
+            (r.resource.SerializeToString(), s.scope.SerializeToString(), i.SerializeToString())
+            for m in messages
+            for r in getattr(m, f"resource_{signal}")
+            for s in getattr(r, f"scope_{signal}")
+            for i in getattr(s, field)
+        )
+
+    assert items(got) == items(sent)
+
+
 def test_unsupported_components(tmp_path):
     """zipkin carries traces only, and says so."""
     path = tmp_path / "c.yaml"

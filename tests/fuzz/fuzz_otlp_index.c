@@ -5,8 +5,9 @@
  * Where both take it, protobuf-c sees the same spans in the same order, rejected ones apart;
  * encoding and indexing again gives the same spans and the same bytes; encoding means what the
  * request meant when nothing was rejected. The tables are of exact size and the request a copy of
- * exact size, so AddressSanitizer sees every byte too many. The judgement does not depend on how
- * much memory follows the request (wire/otlp_plain.h).
+ * exact size, so AddressSanitizer sees every byte too many. The same bytes as logs and as metrics:
+ * what is indexed and encoded has the same items again, and then the same bytes. The judgement does
+ * not depend on how much memory follows the request (wire/otlp_plain.h).
  */
 #include "tests/unit/otlp_fixture.h"
 
@@ -105,6 +106,33 @@ static void check_with_room_behind(const struct indexed *x, struct bytes request
 	buf_fini(&more);
 }
 
+static void check_items(enum otlp_signal signal, struct bytes request)
+{
+	struct buf once = BUF_INIT, twice = BUF_INIT;
+	struct indexed x, y;
+
+	if (indexed_init_items(&x, signal, request) == 0) {
+		assert(x.counts.n_spans == x.t.n_spans && x.result.rejects.n == 0);
+		assert(x.t.n_heads <= x.counts.n_heads);
+		indexed_encode(&x, NULL, x.t.n_spans, &once);
+		assert(indexed_init_items(&y, signal, buf_bytes(&once)) == 0);
+		assert(y.t.n_spans == x.t.n_spans);
+		for (uint32_t i = 0; i < x.t.n_spans; i++) {
+			const struct span_ref *a = &x.t.spans[i], *b = &y.t.spans[i];
+
+			assert(a->n_points == b->n_points && a->ordinal == b->ordinal);
+			assert(bytes_eq((struct bytes){ a->p, a->len },
+					(struct bytes){ b->p, b->len }));
+		}
+		indexed_encode(&y, NULL, y.t.n_spans, &twice);
+		assert(bytes_eq(buf_bytes(&once), buf_bytes(&twice)));
+		indexed_fini(&y);
+	}
+	indexed_fini(&x);
+	buf_fini(&once);
+	buf_fini(&twice);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct bytes request = { data, size };
@@ -114,6 +142,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size == 0 || size > 65536)
 		return 0;
+	check_items(OTLP_LOGS, request);
+	check_items(OTLP_METRICS, request);
 	rc = indexed_init(&x, request);
 	check_with_room_behind(&x, request, rc);
 	if (rc == 0) {

@@ -11,7 +11,7 @@ import pytest
 
 import otlp
 import tempo
-from mill import ROOT
+from mill import ROOT, forwarder, wait_for
 
 NODE_MODULES = os.path.join(ROOT, "build", "node")
 
@@ -60,6 +60,57 @@ def test_node_sdk(make_mill, next_hop, kind):
         ["node", os.path.join(ROOT, "tests", "clients", "node", "send.js")],
         kind,
         {"NODE_MODULES": NODE_MODULES},
+    )
+
+
+def send_signals(make_mill, next_hop, tmp_path, command, kind, env=None):
+    """Logs and metrics of an SDK through an agent with a disk queue and a gateway arrive at a hop as
+    the SDK sent them to the recording one."""
+    hop, copy = next_hop(), next_hop()
+
+    def all_signals(config, signals=("traces", "logs", "metrics")):
+        pipelines = config["service"]["pipelines"]
+        for signal in signals:
+            pipelines[signal] = pipelines["traces"]
+        return config
+
+    gateway = make_mill(lambda ports: all_signals(forwarder(ports, hop.target)))
+    agent = make_mill(
+        lambda ports: all_signals(
+            forwarder(ports, f"127.0.0.1:{gateway.ports['grpc']}", storage=str(tmp_path / "queue"))
+        )
+    )
+    port = agent.ports["grpc" if kind == "grpc" else "http"]
+    done = subprocess.run(
+        [*command, kind, f"127.0.0.1:{port}", copy.target],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "rror" not in done.stderr, done.stderr
+    for signal in ("logs", "metrics"):
+        sent = copy.joined(signal)
+        assert sent.ByteSize() > 400
+        wait_for(signal, lambda s=signal, n=sent.ByteSize(): hop.joined(s).ByteSize() >= n)
+        got = hop.joined(signal)
+        same = got.SerializeToString(deterministic=True) == sent.SerializeToString(
+            deterministic=True
+        )
+        assert same, f"sent {sent}\n\ngot {got}"
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_python_sdk_logs_and_metrics(make_mill, next_hop, tmp_path, kind):
+    client = os.path.join(ROOT, "tests", "clients", "python", "signals.py")
+    send_signals(make_mill, next_hop, tmp_path, [sys.executable, client], kind)
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http-proto", "http-json"])
+def test_node_sdk_logs_and_metrics(make_mill, next_hop, tmp_path, kind):
+    if shutil.which("node") is None or not os.path.isdir(NODE_MODULES):
+        pytest.skip("no node, or its packages are not installed")
+    client = os.path.join(ROOT, "tests", "clients", "node", "signals.js")
+    send_signals(
+        make_mill, next_hop, tmp_path, ["node", client], kind, {"NODE_MODULES": NODE_MODULES}
     )
 
 

@@ -171,20 +171,26 @@ struct indexed {
 	struct err err;
 };
 
-static inline int indexed_init(struct indexed *x, struct bytes request)
+static inline int indexed_init_items(struct indexed *x, enum otlp_signal signal,
+				     struct bytes request)
 {
 	memset(x, 0, sizeof(*x));
 	x->copy = xmalloc(request.n);
 	if (request.n > 0)
 		memcpy(x->copy, request.p, request.n);
-	if (otlp_count((struct bytes){ x->copy, request.n }, &x->counts, &x->err) < 0)
+	if (otlp_count_items(signal, (struct bytes){ x->copy, request.n }, &x->counts, &x->err) < 0)
 		return -1;
 	x->t.spans = xmalloc(x->counts.n_spans * sizeof(*x->t.spans));
 	x->t.scopes = xmalloc(x->counts.n_scopes * sizeof(*x->t.scopes));
 	x->t.resources = xmalloc(x->counts.n_resources * sizeof(*x->t.resources));
 	x->t.heads = xmalloc(x->counts.n_heads * sizeof(*x->t.heads));
-	return otlp_index((struct bytes){ x->copy, request.n }, &x->t, &x->arena, &x->result,
-			  &x->err);
+	return otlp_index_items(signal, (struct bytes){ x->copy, request.n }, &x->t, &x->arena,
+				&x->result, &x->err);
+}
+
+static inline int indexed_init(struct indexed *x, struct bytes request)
+{
+	return indexed_init_items(x, OTLP_TRACES, request);
 }
 
 static inline void indexed_fini(struct indexed *x)

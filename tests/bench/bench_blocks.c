@@ -13,15 +13,9 @@
  * the process took from the first byte received on: gRPC, index, log with its syncs, block.
  * SPEC: issue 3, "It must show", (e).
  */
-#include "base/mem.h"
 #include "blocks/backend_local.h"
-#include "blocks/block.h"
-#include "blocks/block_reader.h"
 #include "tests/bench/child.h"
-#include "tests/bench/report.h"
-
-#include <time.h>
-#include <zstd.h>
+#include "tests/bench/pages.h"
 
 enum {
 	ROUNDS = 5,
@@ -32,7 +26,6 @@ enum {
 	SPAN_BYTES = 434,
 };
 #define TARGET_RATIO 2.0
-#define TENANT "single-tenant"
 
 static const char config[] =
 	"receivers: {otlp: {protocols: {grpc: {endpoint: '127.0.0.1:%u'}}}}\n"
@@ -46,21 +39,9 @@ static char folder[64];
 
 /* What came out of the last round, page after page, and what the best took. */
 struct figures {
-	struct buf pages;
-	size_t *page_ends;
-	size_t n_pages, cap_pages, n_blocks, block_bytes, zstd_bytes;
-	uint64_t n_traces;
+	struct pages pages;
 	double builder_ns, process_ns, zstd_ns; /* per span */
 };
-
-static void must(int rc, const struct err *err)
-{
-	if (rc >= 0)
-		return;
-	report_progress("%s", "");
-	fprintf(stderr, "bench_blocks: %s\n", err->msg);
-	exit(2);
-}
 
 /* ---- ours ---- */
 
@@ -133,123 +114,40 @@ static void store_all(struct figures *f)
 
 /* ---- the pages ---- */
 
-static void read_page(struct figures *f, struct block_reader *r,
-		      const struct block_index_record *rec)
+static void compress_pages(struct figures *f)
 {
 	struct err err = ERR_INIT;
-	struct bytes body;
-
-	must(block_reader_page(r, rec, &body, &err), &err);
-	buf_add_bytes(&f->pages, body);
-	f->page_ends = xgrow(f->page_ends, &f->cap_pages, f->n_pages + 1, sizeof(*f->page_ends));
-	f->page_ends[f->n_pages++] = f->pages.n;
-}
-
-static void read_block(struct figures *f, struct backend *be, const struct block_meta *meta)
-{
-	struct err err = ERR_INIT;
-	struct block_reader *r = block_reader_new(be, meta, NULL, &err);
-	uint32_t n_pages = block_index_pages(meta->records, meta->index_page_size);
-	struct buf index = BUF_INIT;
-
-	must(r == NULL ? -1 : 0, &err);
-	for (uint32_t p = 0; p < n_pages; p++) {
-		uint32_t n = block_index_on_page(meta->records, meta->index_page_size, p);
-
-		buf_reset(&index);
-		must(block_reader_read_index_page(r, p, &index, &err), &err);
-		for (uint32_t i = 0; i < n; i++) {
-			struct block_index_record rec;
-
-			block_index_page_record(buf_bytes(&index), i, &rec);
-			read_page(f, r, &rec);
-		}
-	}
-	f->n_blocks++;
-	f->n_traces += meta->objects;
-	f->block_bytes += meta->size;
-	buf_fini(&index);
-	block_reader_free(r);
-}
-
-/* Where a listing finds the backend and the figures. */
-struct reading {
 	struct backend *be;
-	struct figures *f;
-};
-
-static int read_entry(void *arg, const struct backend_entry *e, struct err *err)
-{
-	const struct reading *in = arg;
-	struct block_meta meta;
-
-	if (!e->is_prefix)
-		return 0;
-	if (block_read_meta(in->be, TENANT, strrchr(e->key, '/') + 1, "meta.json", &meta, err) < 0)
-		return -1;
-	read_block(in->f, in->be, &meta);
-	return 0;
-}
-
-static void read_blocks(struct figures *f)
-{
-	struct reading in = { .f = f };
-	struct err err = ERR_INIT;
 	char path[80];
 
 	snprintf(path, sizeof(path), "%s/data", folder);
-	in.be = backend_local_open(&(struct backend_local_options){ .path = path }, &err);
-	must(in.be == NULL ? -1 : 0, &err);
-	buf_reset(&f->pages);
-	f->n_pages = f->n_blocks = f->block_bytes = f->n_traces = 0;
-	must(backend_list(in.be, TENANT, BACKEND_ONE_LEVEL, read_entry, &in, &err), &err);
-	backend_free(in.be);
+	be = backend_local_open(&(struct backend_local_options){ .path = path }, &err);
+	pages_must(be == NULL ? -1 : 0, &err);
+	f->pages = (struct pages){ .repeats = 1 };
+	pages_read(&f->pages, be);
+	report_keep_best(&f->zstd_ns, f->pages.zstd_ns / N_SPANS);
+	backend_free(be);
 	child_folder_remove(path);
-	if (f->n_traces == N_TRACES)
+	if (f->pages.n_traces == N_TRACES)
 		return;
 	fprintf(stderr, "%d traces sent, %llu in blocks\n", N_TRACES,
-		(unsigned long long)f->n_traces);
+		(unsigned long long)f->pages.n_traces);
 	exit(2);
-}
-
-static double thread_cpu_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void compress_pages(struct figures *f)
-{
-	static struct buf out;
-	ZSTD_CCtx *z = ZSTD_createCCtx();
-	double start = thread_cpu_ns();
-	size_t at = 0;
-
-	f->zstd_bytes = 0;
-	for (size_t i = 0; i < f->n_pages; at = f->page_ends[i++]) {
-		size_t n = f->page_ends[i] - at, room = ZSTD_compressBound(n);
-
-		buf_reset(&out);
-		f->zstd_bytes +=
-			ZSTD_compressCCtx(z, buf_reserve(&out, room), room, f->pages.p + at, n, 1);
-	}
-	report_keep_best(&f->zstd_ns, (thread_cpu_ns() - start) / N_SPANS);
-	ZSTD_freeCCtx(z);
 }
 
 /* ---- all ---- */
 
 static bool report(const struct figures *f)
 {
+	const struct pages *p = &f->pages;
+
 	report_progress("%s", "");
 	printf("shape: %d traces of %d spans of about %d bytes and 10 attributes, requests of %d "
 	       "spans; %zu blocks of %zu pages of %zu KB; packed %zu bytes a span, zstd alone "
 	       "%zu\n",
-	       N_TRACES, SPANS_PER_TRACE, SPAN_BYTES, REQUEST_SPANS, f->n_blocks,
-	       f->n_pages / f->n_blocks, f->pages.n / f->n_pages / 1000, f->block_bytes / N_SPANS,
-	       f->zstd_bytes / N_SPANS);
+	       N_TRACES, SPANS_PER_TRACE, SPAN_BYTES, REQUEST_SPANS, p->n_blocks,
+	       p->n_pages / p->n_blocks, (size_t)p->plain_bytes / p->n_pages / 1000,
+	       (size_t)p->block_bytes / N_SPANS, (size_t)p->zstd_bytes / N_SPANS);
 	report_beside("(e) gRPC in, log, sync, block: all threads", f->process_ns, "ns/span",
 		      "Tempo 2.10 v2, one binary", 38000);
 	return report_ratio("(e) block built from the log", f->builder_ns, "ns/span",
@@ -258,7 +156,7 @@ static bool report(const struct figures *f)
 
 int main(void)
 {
-	struct figures f = { .pages = BUF_INIT };
+	struct figures f = { 0 };
 	bool ok;
 
 	child_folder(folder, sizeof(folder));
@@ -266,14 +164,11 @@ int main(void)
 	for (int round = 0; round < ROUNDS; round++) {
 		report_progress("round %d of %d", round + 1, ROUNDS);
 		store_all(&f);
-		read_blocks(&f);
 		child_pin(CHILD_SERVER_CPU);
 		compress_pages(&f);
 		child_pin(CHILD_LOAD_CPU);
 	}
 	ok = report(&f);
-	free(f.page_ends);
-	buf_fini(&f.pages);
 	child_folder_remove(folder);
 	return !ok;
 }

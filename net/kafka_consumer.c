@@ -8,9 +8,15 @@
 #include "base/mem.h"
 #include "net/kafka_lib.h"
 
+#include <malloc.h>
 #include <stdio.h>
 
-enum { SEEK_TIMEOUT_MS = 10000 };
+enum {
+	SEEK_TIMEOUT_MS = 10000,
+	/* A producer's batch is 1 MB, unless somebody set it higher. */
+	KEEP_BELOW = 2 << 20,
+	KEEP_FREE = 4 << 20,
+};
 
 struct kafka_consumer {
 	const struct kafka_settings *settings; /* first: kafka_lib_open */
@@ -107,6 +113,16 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 
 /* ---- life ---- */
 
+/* librdkafka asks malloc for what a batch of records is unpacked into and frees it when the last of
+ * them is done with. From the system such memory comes page by page, cleared: that cost more than
+ * the unpacking, so blocks of this size stay in the heap. Above, all goes back as cmd/run.c has
+ * it. */
+static void tune_malloc(void)
+{
+	mallopt(M_MMAP_THRESHOLD, KEEP_BELOW);
+	mallopt(M_TRIM_THRESHOLD, KEEP_FREE);
+}
+
 struct kafka_consumer *kafka_consumer_new(const struct kafka_consumer_settings *s, struct err *err)
 {
 	struct kafka_consumer *c;
@@ -118,6 +134,7 @@ struct kafka_consumer *kafka_consumer_new(const struct kafka_consumer_settings *
 	c->lib = kafka_lib(NULL);
 	c->o = *s;
 	c->settings = &c->o.client;
+	tune_malloc();
 	conf = kafka_lib_conf(&s->client, c, err);
 	if (conf != NULL) {
 		c->lib->conf_set_rebalance_cb(conf, on_rebalance);

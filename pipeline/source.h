@@ -85,6 +85,9 @@ struct source_sink {
 	void (*cut)(struct source_sink *sink, bool last);
 	/* The source is somebody else's now: refuse what is not stored, call source_detach. */
 	void (*close)(struct source_sink *sink);
+	/* More than a little of what it was given is in memory only: the receiver waits some
+	 * milliseconds. NULL: never. Takes no lock. */
+	bool (*is_behind)(const struct source_sink *sink);
 	/* the source's */
 	struct source *source;
 	unsigned index;
@@ -138,6 +141,8 @@ enum source_place source_place(struct source *s, uint64_t offset, uint64_t *limi
 /* True when something was refused, or the range added last is being refused: no more should be
  * sent down before source_rewind. Cheap. */
 bool source_is_refusing(struct source *s);
+/* True while a sink is behind with writing: what is sent down now lies in memory. */
+bool source_is_behind(struct source *s);
 /* The offset from which to read on, so that all that was refused comes again; UINT64_MAX: nothing
  * was. */
 uint64_t source_rewind(struct source *s);

@@ -39,6 +39,18 @@ void source_detach(struct source_sink *sink)
 	pthread_mutex_unlock(&s->lock);
 }
 
+bool source_is_behind(struct source *s)
+{
+	bool is_behind = false;
+
+	pthread_mutex_lock(&s->lock);
+	for (unsigned i = 0; i < SOURCE_SINKS_MAX; i++)
+		is_behind |= s->sinks[i] != NULL && s->sinks[i]->is_behind != NULL &&
+			     s->sinks[i]->is_behind(s->sinks[i]);
+	pthread_mutex_unlock(&s->lock);
+	return is_behind;
+}
+
 const struct source_record *source_record_of(const struct source_range *r, uint32_t ordinal)
 {
 	uint32_t lo = 0, hi = r->n_records;

@@ -107,8 +107,8 @@ static void grow_traces(struct live_section *s)
 	free(old);
 }
 
-static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t tenant,
-		       uint32_t record)
+static struct live_trace *link_trace(struct live_section *s, const uint8_t id[16], uint32_t tenant,
+				     uint32_t record)
 {
 	struct live_trace *t;
 
@@ -120,12 +120,29 @@ static void link_trace(struct live_section *s, const uint8_t id[16], uint32_t te
 		t->tenant = tenant + 1;
 		s->n_traces++;
 	}
-	s->largest_trace = MAX(s->largest_trace, ++t->n_spans);
 	if (t->links != 0 && s->links[t->links - 1].record == record)
-		return;
+		return t;
 	s->links = xgrow(s->links, &s->cap_links, s->n_links + 1, sizeof(*s->links));
 	s->links[s->n_links] = (struct live_link){ record, t->links };
 	t->links = (uint32_t)++s->n_links;
+	return t;
+}
+
+/* Spans of a trace mostly come in a row: the table is asked once for each row. */
+static void link_spans(struct live_section *s, const struct span_tables *t, uint32_t tenant,
+		       uint32_t record)
+{
+	const uint8_t *last = NULL;
+	struct live_trace *trace = NULL;
+
+	for (uint32_t i = 0; i < t->n_spans; i++) {
+		const uint8_t *id = t->spans[i].trace_id;
+
+		if (last == NULL || memcmp(last, id, 16) != 0)
+			trace = link_trace(s, id, tenant, record);
+		last = id;
+		s->largest_trace = MAX(s->largest_trace, ++trace->n_spans);
+	}
 }
 
 static void charge_growth(struct live_section *s)
@@ -205,8 +222,7 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 		.n_spans = spans->n_spans,
 		.notes = keep_notes(s, spans, notes),
 	};
-	for (uint32_t i = 0; i < spans->n_spans; i++)
-		link_trace(s, spans->spans[i].trace_id, t, record);
+	link_spans(s, spans, t, record);
 	charge_growth(s);
 }
 

@@ -17,6 +17,7 @@ enum {
 	BUILD_SHARE = 3,       /* of the budget, at most one part in three */
 	NOTES_SHARE = 2,       /* of that, for what the builder remembers of each span */
 	PENDING_MAX = 1 << 30, /* batches under way are granted by the budget */
+	BEHIND = 3 << 20,      /* as much as the pool of their buffers keeps (base/rcbuf.h) */
 };
 
 uint64_t section_streams_share(const struct section_streams *m)
@@ -248,6 +249,13 @@ static void sink_close(struct source_sink *sink)
 	pthread_mutex_unlock(&m->lock);
 }
 
+static bool sink_is_behind(const struct source_sink *sink)
+{
+	const struct stream *st = CONTAINER_OF(sink, struct stream, sink);
+
+	return atomic_load_explicit(&st->m->unwritten, memory_order_relaxed) > BEHIND;
+}
+
 /* ---- streams ---- */
 
 void stream_unref(struct stream *st)
@@ -272,6 +280,7 @@ int section_streams_open(struct section_streams *m, struct source *s, struct err
 	st->sink.added = sink_added;
 	st->sink.cut = sink_cut;
 	st->sink.close = sink_close;
+	st->sink.is_behind = sink_is_behind;
 	st->name = is_named ? xasprintf("%s/%s", source_name(s), m->exporter)
 			    : xstrdup(source_name(s));
 	st->partition = source_partition(s);

@@ -82,6 +82,7 @@ struct pending {
 	struct buf head;
 	struct early_note *notes;
 	uint64_t wall_ns, first, last; /* offsets */
+	size_t n_bytes;
 };
 
 static void pending_free(struct pending *p)
@@ -220,6 +221,7 @@ static void appended(struct segment_append *a)
 	pthread_mutex_lock(&m->lock);
 	if (a->err.kind == ERR_NONE)
 		m->next_lsn = a->lsn + 1;
+	atomic_fetch_sub_explicit(&m->unwritten, p->n_bytes, memory_order_relaxed);
 	is_in = a->err.kind == ERR_NONE && !st->is_closed && p->generation == st->generation;
 	if (is_in) {
 		park(st, p->batch);
@@ -250,6 +252,7 @@ static void fill_pieces(struct pending *p)
 		iov[i + 1] = (struct iovec){ (void *)(uintptr_t)e.pieces[i].p, e.pieces[i].n };
 	p->append.iov = iov;
 	p->append.n_iov = (uint32_t)e.n_pieces + 1;
+	p->n_bytes = e.n_bytes;
 }
 
 /* Takes b and a use of the stream. */
@@ -267,8 +270,10 @@ static void append_record(struct stream *st, unsigned generation, struct batch *
 	p->append.owner = p;
 	fill_pieces(p);
 	p->notes = early_notes_of(b, &p->arena);
+	atomic_fetch_add_explicit(&m->unwritten, p->n_bytes, memory_order_relaxed);
 	if (segment_log_append(m->scratch, &p->append, &err) == 0)
 		return;
+	atomic_fetch_sub_explicit(&m->unwritten, p->n_bytes, memory_order_relaxed);
 	batch_settle(b, err.retryable ? VERDICT_RETRYABLE : VERDICT_PERMANENT, DROP_TOO_LARGE,
 		     &err);
 	pthread_mutex_lock(&m->lock);

@@ -80,10 +80,11 @@ struct section_streams {
 	pthread_cond_t wake;     /* the builder's */
 	pthread_cond_t progress; /* a section was published, an attempt failed, a stream ended */
 	struct stream *streams;
-	struct stream *orphans; /* closed in the middle of a section: the builder tidies up */
-	unsigned n_users;       /* streams that left the list and are not freed yet */
-	uint64_t next_lsn;      /* all records below have come into chunks, or were refused */
-	uint64_t freed_lsn;     /* the builder's */
+	struct stream *orphans;     /* closed in the middle of a section: the builder tidies up */
+	unsigned n_users;           /* streams that left the list and are not freed yet */
+	uint64_t next_lsn;          /* all records below have come into chunks, or were refused */
+	uint64_t freed_lsn;         /* the builder's */
+	_Atomic uint64_t unwritten; /* bytes on their way into the scratch */
 	bool stopping;
 	struct section_streams_stats stats;
 	unsigned step_delay_ms;

@@ -16,11 +16,15 @@
 #include "wire/pb.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 enum {
-	RUN_BYTES = 1 << 20,
+	/* Half of the processor's cache: what is copied together here is checked, summed and
+	 * written to a log next. 1 MiB cost fresh memory for every run, too. */
+	RUN_BYTES = 256 << 10,
 	RUN_RECORDS = 2000,
 	MEMORY_AGAIN_MS = 50,
+	BEHIND_MAX_MS = 500, /* much less than max.poll.interval */
 	LETTER_AGAIN_MS = 1000,
 };
 
@@ -368,11 +372,25 @@ static bool send_run(struct kafka_receiver_state *st, struct partition *p)
 	return send_joined(st, p, n, tenant);
 }
 
+/* A sink that writes what it has is done in milliseconds: a pause at librdkafka, which throws away
+ * what it fetched, would cost more than they do. */
+static bool wait_for_sinks(struct partition *p)
+{
+	for (int ms = 0; source_is_behind(p->source); ms++) {
+		if (ms == BEHIND_MAX_MS) {
+			stick(p, MEMORY_AGAIN_MS);
+			return false;
+		}
+		usleep(1000);
+	}
+	return true;
+}
+
 void partition_flush(struct kafka_receiver_state *st, struct partition *p)
 {
 	while (p->n_held > 0 && !p->is_stuck && !p->is_waiting && p->seek_to == UINT64_MAX &&
 	       !st->draining && !source_is_refusing(p->source))
-		if (!send_run(st, p))
+		if (!wait_for_sinks(p) || !send_run(st, p))
 			break;
 	pause_as_needed(st, p);
 }

@@ -436,8 +436,9 @@ static struct model *model_new(uint64_t seed)
 	m->budget.limit = 1 << 30;
 	m->source = source_new(&(struct source_options){ .name = "g/c/t/0", .budget = &m->budget });
 	for (unsigned s = 0; s < m->n_sinks; s++) {
-		m->sinks[s] = (struct source_sink){ sink_added, sink_cut, sink_close, NULL,
-						    0,          NULL,     0,          0 };
+		m->sinks[s] = (struct source_sink){ .added = sink_added,
+						    .cut = sink_cut,
+						    .close = sink_close };
 		assert_int_equal(source_attach(m->source, &m->sinks[s], NULL), 0);
 	}
 	return m;
@@ -500,6 +501,34 @@ static void test_segments(void **state)
 	assert_string_not_equal(out, other);
 }
 
+static bool is_behind;
+
+static bool sink_is_behind(const struct source_sink *sink)
+{
+	(void)sink;
+	return is_behind;
+}
+
+static void test_behind(void **state)
+{
+	struct source_sink quick = { .added = sink_added, .cut = sink_cut, .close = sink_close };
+	struct source_sink slow = quick;
+	struct source *s = source_new(&(struct source_options){ .name = "g/c/t/0" });
+	struct err err = ERR_INIT;
+
+	(void)state;
+	slow.is_behind = sink_is_behind;
+	assert_int_equal(source_attach(s, &quick, &err), 0);
+	assert_int_equal(source_attach(s, &slow, &err), 0);
+	assert_false(source_is_behind(s));
+	is_behind = true;
+	assert_true(source_is_behind(s));
+	source_detach(&slow);
+	assert_false(source_is_behind(s));
+	source_detach(&quick);
+	source_unref(s);
+}
+
 static void test_too_many_sinks(void **state)
 {
 	struct source_sink sinks[SOURCE_SINKS_MAX + 1];
@@ -508,8 +537,9 @@ static void test_too_many_sinks(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < SOURCE_SINKS_MAX; i++) {
-		sinks[i] = (struct source_sink){ sink_added, sink_cut, sink_close, NULL,
-						 0,          NULL,     0,          0 };
+		sinks[i] = (struct source_sink){ .added = sink_added,
+						 .cut = sink_cut,
+						 .close = sink_close };
 		assert_int_equal(source_attach(s, &sinks[i], &err), 0);
 	}
 	assert_int_equal(source_attach(s, &sinks[SOURCE_SINKS_MAX], &err), -1);
@@ -523,6 +553,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_against_the_model),
 		cmocka_unit_test(test_segments),
+		cmocka_unit_test(test_behind),
 		cmocka_unit_test(test_too_many_sinks),
 	};
 

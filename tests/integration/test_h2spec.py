@@ -1,0 +1,74 @@
+"""HTTP/2 conformance of the gRPC port, plain and over TLS, by h2spec. What fails is on the list below,
+and why it may is in docs/decisions/060-http2-conformance.md."""
+
+import os
+import re
+import subprocess
+import xml.etree.ElementTree as ET
+
+import pytest
+
+import otlp
+from mill import ROOT, forwarder, free_port, merged
+from pki import Authority
+
+# (section, what h2spec does): see the decision.
+EXPLAINED = {
+    ("generic/2", "Sends a WINDOW_UPDATE frame on half-closed (remote) stream"),
+    ("generic/2", "Sends a PRIORITY frame on half-closed (remote) stream"),
+    ("http2/5.1", "closed: Sends a DATA frame after sending RST_STREAM frame"),
+    ("http2/5.1", "closed: Sends a HEADERS frame after sending RST_STREAM frame"),
+    ("http2/5.1", "closed: Sends a DATA frame"),
+    ("http2/5.1", "closed: Sends a HEADERS frame"),
+    ("http2/5.1.1", "Sends stream identifier that is numerically smaller than previous"),
+    (
+        "http2/5.1.2",
+        "Sends HEADERS frames that causes their advertised concurrent stream limit to be exceeded",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def h2spec():
+    subprocess.run([os.path.join(ROOT, "tests", "tools", "install-h2spec")], check=True)
+    return os.path.join(ROOT, "build", "h2spec", "h2spec")
+
+
+def failures(report):
+    failed, n = set(), 0
+    for suite in ET.parse(report).getroot().iter("testsuite"):
+        for case in suite.iter("testcase"):
+            n += 1
+            if case.find("failure") is not None or case.find("error") is not None:
+                failed.add((case.get("package"), re.sub(r"^\d+: ", "", case.get("classname"))))
+    assert n > 130
+    return failed
+
+
+def test_conformance(make_mill, next_hop, h2spec, tmp_path):
+    """Both at once: it mostly waits for a second in which nothing may come."""
+    cert, key = Authority(tmp_path).issue("server")
+    port = free_port()
+    tls = {"endpoint": f"127.0.0.1:{port}", "tls": {"cert_file": cert, "key_file": key}}
+    mill = make_mill(
+        lambda ports: merged(
+            forwarder(ports, next_hop().target),
+            {
+                "receivers": {"otlp/tls": {"protocols": {"grpc": tls}}},
+                "service": {"pipelines": {"traces": {"receivers": ["otlp", "otlp/tls"]}}},
+            },
+        )
+    )
+    runs = []
+    for at, args in ((mill.ports["grpc"], []), (port, ["-t", "-k"])):
+        report = str(tmp_path / f"{at}.xml")
+        command = [h2spec, "-h", "127.0.0.1", "-p", str(at), "-P", otlp.EXPORT, "--timeout", "1"]
+        runs.append(
+            (report, subprocess.Popen([*command, "-j", report, *args], stdout=subprocess.DEVNULL))
+        )
+    for report, process in runs:
+        process.wait(120)
+        failed = failures(report)
+        assert failed <= EXPLAINED, failed - EXPLAINED
+        # The list is true, too.
+        assert len(failed) >= len(EXPLAINED) - 2, EXPLAINED - failed

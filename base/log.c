@@ -11,6 +11,7 @@
 #include "base/str.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,9 @@
 
 enum { OUTPUTS_MAX = 16 };
 
-static enum log_level lowest = LOG_INFO;
+/* Held to read while a line is made, to write while log_open changes what follows. */
+static pthread_rwlock_t settings_lock = PTHREAD_RWLOCK_INITIALIZER;
+static _Atomic enum log_level lowest = LOG_INFO;
 static enum log_encoding line_encoding = LOG_CONSOLE;
 static struct log_sampling limits = { true, INT64_C(10000000000), 10, 100 };
 static int outputs[OUTPUTS_MAX] = { STDERR_FILENO };
@@ -35,13 +38,13 @@ void log_silence(void)
 
 void log_configure(enum log_level level, enum log_encoding encoding)
 {
-	lowest = level;
+	atomic_store(&lowest, level);
 	line_encoding = encoding;
 }
 
 bool log_is_on(enum log_level level)
 {
-	return level >= lowest;
+	return level >= atomic_load_explicit(&lowest, memory_order_relaxed);
 }
 
 const char *log_num(char out[24], int64_t v)
@@ -183,30 +186,34 @@ int log_open(const struct log_settings *s, struct err *err)
 				close(fds[i]);
 		return -1;
 	}
+	pthread_rwlock_wrlock(&settings_lock);
+	for (size_t i = 0; i < n_outputs; i++)
+		if (outputs[i] > STDERR_FILENO)
+			close(outputs[i]);
 	memcpy(outputs, fds, sizeof(fds));
 	n_outputs = MAX(s->n_paths, (size_t)1);
 	log_configure((enum log_level)s->level, (enum log_encoding)s->encoding);
 	limits = s->sampling;
 	keep_fields(s);
+	pthread_rwlock_unlock(&settings_lock);
 	return 0;
 }
 
-void log_write(struct log_site *site, enum log_level level, const char *sentence, ...)
+/* With the lock. */
+static void write_line(struct log_site *site, enum log_level level, const char *sentence,
+		       va_list ap)
 {
 	struct buf line = BUF_INIT_MAX(16384);
 	const char *key;
 	uint32_t suppressed = 0;
-	va_list ap;
 
 	if (!site_admits(site, &suppressed))
 		return;
 	add_head(&line, level, sentence);
 	if (fields_text != NULL && line_encoding == LOG_JSON)
 		buf_add_str(&line, fields_text);
-	va_start(ap, sentence);
 	while ((key = va_arg(ap, const char *)) != NULL)
 		add_pair(&line, key, va_arg(ap, const char *));
-	va_end(ap);
 	if (suppressed)
 		add_pair(&line, "suppressed", log_num((char[24]){ 0 }, suppressed));
 	if (fields_text != NULL && line_encoding == LOG_CONSOLE)
@@ -220,4 +227,15 @@ void log_write(struct log_site *site, enum log_level level, const char *sentence
 		}
 	}
 	buf_fini(&line);
+}
+
+void log_write(struct log_site *site, enum log_level level, const char *sentence, ...)
+{
+	va_list ap;
+
+	va_start(ap, sentence);
+	pthread_rwlock_rdlock(&settings_lock);
+	write_line(site, level, sentence, ap);
+	pthread_rwlock_unlock(&settings_lock);
+	va_end(ap);
 }

@@ -52,8 +52,8 @@ struct log_settings {
 	size_t n_fields;
 };
 
-/* Files are opened for appending, and made. -1 when one cannot be; lines then go on as before.
- * Before threads start. */
+/* Files are opened for appending, and made. -1 when one cannot be; lines then go on as before. Any
+ * thread, also while others write: again at a reload, when a file may have been moved away. */
 int log_open(const struct log_settings *s, struct err *err);
 /* No line after this: the process is about to say its last one. Any thread. */
 void log_silence(void);

@@ -203,25 +203,29 @@ static void name_changes(const struct service_config *old, const struct service_
 	arena_fini(&arena);
 }
 
-/* Read the sources again and say what a restart would find; the running configuration stays. */
-static void check_again(const struct cmd_config *args, const struct service_config *running)
+/* Read the sources again and change to what they say now. */
+static void reload(const struct cmd_config *args, struct service *s)
 {
 	struct service_config *found = cmd_config_load(args);
 	struct buf names = BUF_INIT;
+	struct err err = ERR_INIT;
 
 	if (found == NULL) {
 		log_error("SIGHUP: the configuration has mistakes, the running one stays");
+		service_reload_failed(s);
 		return;
 	}
-	name_changes(running, found, &names);
-	if (names.n == 0)
+	name_changes(s->conf, found, &names);
+	if (names.n == 0) {
+		conf_check_free(found);
+		service_refresh(s);
 		log_info("SIGHUP: the configuration has not changed");
-	else
-		log_warn("SIGHUP: the configuration is good, but needs a restart to apply: this "
-			 "version does not reload",
-			 "changed", buf_cstr(&names));
+	} else if (service_reload(s, found, &err) < 0 && !stop_is_wanted(NULL)) {
+		log_error("SIGHUP: the new configuration cannot be started, the old one is in "
+			  "force again",
+			  "error", err.msg);
+	}
 	buf_fini(&names);
-	conf_check_free(found);
 }
 
 /* ---- the run ---- */
@@ -267,7 +271,7 @@ static int run_service(const struct cmd_config *args, const struct service_confi
 		return stopped ? balance() : EXIT_START;
 	}
 	while (!(take_events(true) & EVENT_STOP))
-		check_again(args, conf);
+		reload(args, s);
 	log_info("Starting shutdown...");
 	service_stop(s);
 	failed = atomic_load(&s->failed);
@@ -290,9 +294,9 @@ int cmd_run(int argc, char **argv)
 		"left\n"
 		"out. SIGTERM or SIGINT stops it in good order within service.drain_timeout, a "
 		"second\n"
-		"one at once; SIGHUP reads the configuration again and says what it finds. The "
-		"last\n"
-		"line balances: accepted = delivered + dropped + held, in spans.",
+		"one at once; SIGHUP reads the configuration again and changes to it while it "
+		"runs.\n"
+		"The last line balances: accepted = delivered + dropped + held, in spans.",
 		flags, COUNT_OF(flags)
 	};
 	int status;

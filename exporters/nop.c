@@ -27,5 +27,6 @@ const struct component_type exporter_nop = {
 	.signals = SIGNAL_ALL,
 	.config_size = sizeof(struct nop_config),
 	.options = nop_options,
+	.may_overlap = component_overlaps,
 	.consume = nop_consume,
 };

@@ -423,6 +423,12 @@ static void otlp_shutdown(struct component *c)
 	st->n_headers = 0;
 }
 
+/* Two may send at a time; two may not have one log. */
+static bool may_overlap(const void *config)
+{
+	return ((const struct otlp_config *)config)->queue.storage[0] == '\0';
+}
+
 const struct component_type exporter_otlp = {
 	.name = "otlp",
 	.alias = "otlp_grpc",
@@ -434,6 +440,7 @@ const struct component_type exporter_otlp = {
 	.state_size = sizeof(struct otlp_state),
 	.options = otlp_options,
 	.validate = otlp_validate,
+	.may_overlap = may_overlap,
 	.start = otlp_start,
 	.consume = otlp_consume,
 	.drain = otlp_drain,

@@ -13,6 +13,8 @@
  * kind's .def list. The core knows no component by name and no component knows another (DESIGN
  * principle 12).
  *
+ * A reload makes new instances and ends old ones while others run; c->config and the rest of an
+ * instance do not change as long as it lives.
  * THREADS: validate, start, drain and shutdown are called by the main thread, one component at a
  * time. consume is called on any thread, never blocks on I/O, and takes the batch: its reference
  * and the duty to settle every span in it (batch_settle) or to hand it on (component_emit) exactly
@@ -28,6 +30,8 @@
 #include "base/log.h"
 #include "pipeline/batch.h"
 #include "pipeline/option.h"
+
+#include <stdatomic.h>
 
 enum component_kind {
 	KIND_RECEIVER,
@@ -55,7 +59,10 @@ struct conf_node;
 struct fanout;
 struct loop;
 struct receiver_options;
+struct component_need;
+struct conf_generation;
 struct service;
+struct service_component;
 struct source;
 
 /* Missing callbacks mean "nothing to do". */
@@ -103,6 +110,18 @@ struct component_type {
 	/* Exporters that keep an ordered source in sections (pipeline/source.h): called before its
 	 * first record comes; they attach a sink. On the receiver's thread. */
 	void (*source_open)(struct component *c, struct source *s);
+	/* ---- reload (SIGHUP), see docs/HACKING.md "What a reload asks of a component" ---- */
+	/* May a successor start while an instance with this configuration still finishes? Missing:
+	 * no, it has what only one may have (a log, a position, a place in a group, a file), and
+	 * ends before its successor starts. What listens through pipeline/listener.h may: drain
+	 * gives its sockets to the successor. */
+	bool (*may_overlap)(const void *config);
+	/* A receiver that calls component_source_open: it begins anew when the exporters that its
+	 * records go to are others. */
+	bool opens_sources;
+	/* The configuration was read again and this instance stays: read the files it names once
+	 * more (certificates). Any errors are logged, what was read before stays. */
+	void (*refresh)(struct component *c);
 	/* Extensions: what others borrow from it while it runs; the type is said by the header of
 	 * the thing lent (trace_store lends a struct store, blocks/store.h). */
 	void *(*lend)(struct component *c);
@@ -110,11 +129,6 @@ struct component_type {
 	 * before start until after shutdown. */
 	const struct authenticator *(*authenticator)(struct component *c);
 };
-
-struct component_counters;
-struct fanout;
-struct loop;
-struct service;
 
 /* An instance. Components read the members above the line; the service owns the rest. */
 struct component {
@@ -130,8 +144,13 @@ struct component {
 	struct component_counters *count;
 	/* ---- */
 	struct service *service;
-	/* Where component_emit goes, by the batch's signal; NULL where nobody wants it. */
-	struct fanout *out[OTLP_SIGNALS];
+	/* Where component_emit goes, by the batch's signal; NULL where nobody wants it. A reload
+	 * changes it, but not whether it is NULL. */
+	_Atomic(struct fanout *) out[OTLP_SIGNALS];
+	const struct service_component *conf; /* of its configuration; what best_effort says */
+	struct conf_generation *generation;   /* keeps config, receiver, id alive */
+	struct component_need *needs;         /* the extensions it asked for (service_ask.c) */
+	bool is_started, is_draining;         /* main thread */
 };
 
 /* Config and state through a checked size, so that a wrong cast is found in the first test. */
@@ -152,6 +171,9 @@ static inline void *component_state_(const struct component *c, size_t size)
 	return c->state;
 }
 
+/* For component_type.may_overlap: always. */
+bool component_overlaps(const void *config);
+
 /* Hand the batch (and its duties) to every consumer downstream. Takes b. Any thread. */
 void component_emit(struct component *c, struct batch *b);
 
@@ -162,7 +184,7 @@ void component_source_open(struct component *c, struct source *s);
 /* Does a pipeline take this signal from the receiver? */
 static inline bool component_emits(const struct component *c, enum otlp_signal signal)
 {
-	return c->out[signal] != NULL;
+	return atomic_load(&c->out[signal]) != NULL;
 }
 
 /* What the service lends. Any thread; valid between start and shutdown. */

@@ -408,8 +408,9 @@ static struct conf_node *named(struct conf_build *b, struct conf_node *parent, c
 	return n;
 }
 
-static void print_component(struct conf_build *b, const struct service_component *c,
-			    struct conf_node *section, bool redact)
+/* The component's effective options, its kind's and its own, under its id. */
+static struct conf_node *component_node(struct conf_build *b, const struct service_component *c,
+					bool redact)
 {
 	struct conf_node *n = option_print(c->type->options ? c->type->options : no_options,
 					   c->config, b->arena, redact);
@@ -425,7 +426,27 @@ static void print_component(struct conf_build *b, const struct service_component
 			conf_tree_append(n, m);
 	}
 	conf_tree_name(b, n, c->id, n->pos);
-	conf_tree_append(section, n);
+	return n;
+}
+
+bool conf_check_is_same(const struct service_component *a, const struct service_component *b)
+{
+	struct conf_errors errors = CONF_ERRORS_INIT;
+	struct arena arena = ARENA_INIT;
+	struct conf_build build = { .arena = &arena, .errors = &errors };
+	struct buf x = BUF_INIT, y = BUF_INIT;
+	bool same = a->type == b->type;
+
+	if (same) {
+		conf_tree_print_yaml(component_node(&build, a, false), &x);
+		conf_tree_print_yaml(component_node(&build, b, false), &y);
+		same = bytes_eq(buf_bytes(&x), buf_bytes(&y));
+	}
+	buf_fini(&x);
+	buf_fini(&y);
+	conf_error_fini(&errors);
+	arena_fini(&arena);
+	return same;
 }
 
 struct conf_node *conf_check_print(const struct service_config *c, struct arena *arena, bool redact)
@@ -443,7 +464,7 @@ struct conf_node *conf_check_print(const struct service_config *c, struct arena 
 				continue;
 			if (section == NULL)
 				section = named(&b, root, registry_section_name(kind), CONF_MAP);
-			print_component(&b, &c->components[i], section, redact);
+			conf_tree_append(section, component_node(&b, &c->components[i], redact));
 		}
 	}
 	service = option_print(service_table, c->service, arena, redact);

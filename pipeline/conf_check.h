@@ -68,6 +68,9 @@ struct service_config {
 struct service_config *conf_check_load(const struct conf_request *r, struct conf_errors *errors);
 /* NULL is fine. */
 void conf_check_free(struct service_config *c);
+/* Two components of one type: are all their options the same, defaults filled in and secrets
+ * included? */
+bool conf_check_is_same(const struct service_component *a, const struct service_component *b);
 /* The whole effective configuration, defaults filled in, as a tree in `arena`; opaque values
  * [REDACTED] when redact. */
 struct conf_node *conf_check_print(const struct service_config *c, struct arena *arena,

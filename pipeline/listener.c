@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/listen.h"
+#include "net/listen_registry.h"
 #include "net/udp_server.h"
 #include "pipeline/conf_error.h"
 
@@ -68,10 +69,11 @@ int listener_open(struct listener *l, struct component *c, const char *endpoint,
 {
 	l->endpoint = address(endpoint, transport);
 	l->fds = xcalloc(n, sizeof(*l->fds));
-	if (listen_open(l->endpoint, l->fds, n, err) < 0) {
+	l->lease = listen_registry_open(l->endpoint, l->fds, n, err);
+	if (l->lease == NULL) {
 		free(l->endpoint);
 		free(l->fds);
-		*l = (struct listener){ NULL, NULL, 0 };
+		*l = (struct listener){ .n = 0 };
 		return -1;
 	}
 	l->n = n;
@@ -110,12 +112,10 @@ void listener_close(struct listener *l)
 	for (unsigned i = 0; i < l->n; i++)
 		if (l->fds[i] >= 0)
 			close(l->fds[i]);
-	/* The file of a unix socket. */
-	if (l->endpoint != NULL)
-		listen_close(l->endpoint, NULL, 0);
+	listen_registry_close(l->lease);
 	free(l->endpoint);
 	free(l->fds);
-	*l = (struct listener){ NULL, NULL, 0 };
+	*l = (struct listener){ .n = 0 };
 }
 
 int listener_tls(struct component *c, bool tls_on, const struct tls_server_options *o,

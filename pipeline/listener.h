@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * listener.h - the listening sockets of a component's server: one per loop, said in the log where.
+ * A successor on the same endpoint gets the same sockets (net/listen_registry.h).
  *
  * THREADS: the main thread (start, drain, shutdown).
  * SPEC: the Collector's `endpoint` and `transport` keys.
@@ -13,8 +14,9 @@
 #include "pipeline/option_blocks.h"
 
 struct listener {
-	char *endpoint; /* as net/listen.h takes it */
-	int *fds;       /* -1: closed, or given away with listener_take */
+	struct listen_lease *lease; /* the registry's part: sockets survive a reload */
+	char *endpoint;             /* as net/listen.h takes it */
+	int *fds;                   /* -1: closed, or given away with listener_take */
 	unsigned n;
 };
 
@@ -29,7 +31,8 @@ int listener_open_udp(struct component *c, const char *endpoint, uint64_t buffer
 		      const char *sentence, struct err *err);
 /* The i-th descriptor becomes the caller's. */
 int listener_take(struct listener *l, unsigned i);
-/* Close what is open, remove a unix socket's file, free. A zeroed listener is fine. */
+/* Close what is open, remove a unix socket's file (unless a reload keeps both), free. A zeroed
+ * listener is fine. */
 void listener_close(struct listener *l);
 
 /* Server TLS out of the option block; `section` ("HTTP") and the component name it in the log. *tls

@@ -304,7 +304,7 @@ void sending_queue_found(struct sending_queue *q, uint64_t lsn, const struct bat
 	if (lsn >= l->found_to || lsn < l->counted_to)
 		return;
 	n = span_numbers_count(br->numbers, br->n_spans);
-	ledger_found(l->books, n);
+	n = (uint32_t)span_left_found(&l->left, l->books, n);
 	pthread_mutex_lock(&q->lock);
 	if (n != br->n_spans)
 		note_claims(&l->found_claims, lsn, n);
@@ -322,6 +322,11 @@ void sending_queue_counted_all(struct sending_queue *q)
 		return;
 	l->counts = false;
 	span_numbers_end();
+	/* In the books, and not found again: written off with what damage took. */
+	pthread_mutex_lock(&q->lock);
+	l->held += l->left.n;
+	pthread_mutex_unlock(&q->lock);
+	l->left.n = 0;
 }
 
 uint64_t sending_queue_free_point(const struct sending_queue_log *l)
@@ -471,6 +476,7 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 	l->known_to = l->found_to = found.next_lsn;
 	l->size = o->sizer == QUEUE_SIZER_ITEMS ? 0 : found.records;
 	l->reader = segment_reader_new(l->log, found.first_lsn);
+	l->left = span_left_take(l->dir);
 	l->counts = true;
 	span_numbers_begin();
 	if (found.records > 0)
@@ -555,6 +561,9 @@ void sending_queue_log_close(struct sending_queue *q)
 	if (l->counts)
 		span_numbers_end();
 	segment_log_close(l->log);
+	/* After the appends that were under way. */
+	if (l->held + l->left.n > 0)
+		span_left_put(l->dir, l->held + l->left.n, l->counted_to >= l->found_to);
 	for (run = l->oldest; run != NULL; run = next) {
 		next = run->next;
 		free(run);

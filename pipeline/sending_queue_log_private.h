@@ -9,6 +9,7 @@
 #include "pipeline/batch_record.h"
 #include "pipeline/segment_reader.h"
 #include "pipeline/sending_queue_private.h"
+#include "pipeline/span_left.h"
 
 enum { SENDING_QUEUE_TICK_MS = 1000, SENDING_QUEUE_JOIN_RECORDS = 256 };
 
@@ -72,6 +73,7 @@ struct sending_queue_log {
 	struct segment_record next; /* read, and not joined yet */
 	struct batch_record next_request;
 	bool has_next;
+	struct span_left left;   /* found, and in the books from before a reload */
 	bool counts;             /* keeps span_numbers: until what was found is counted */
 	uint64_t one_by_one_to;  /* below: do not join, one of them is damaged */
 	uint64_t pause_until_ns; /* after a failed read */

@@ -128,7 +128,7 @@ static void write_samples(struct service *s, const struct family *f, const char 
 	bool is_processor = f->of == KIND_PROCESSOR;
 
 	for (size_t i = 0; i < s->n_components; i++) {
-		struct component *c = &s->components[i];
+		struct component *c = s->components[i];
 
 		if (c->type->kind != f->of || !(mask & 1u << c->signal) ||
 		    (is_queue && atomic_load(&c->count->queue_capacity) == 0))
@@ -178,7 +178,7 @@ static void write_transport_samples(struct service *s, const struct transport_fa
 				    const char *name, unsigned mask, struct buf *out)
 {
 	for (size_t i = 0; i < s->n_components; i++) {
-		struct component *c = &s->components[i];
+		struct component *c = s->components[i];
 
 		for (int t = 0; c->type->kind == KIND_RECEIVER && t < MAX_TRANSPORTS; t++) {
 			struct transport_counters *tc = &c->count->transports[t];
@@ -380,7 +380,7 @@ static void write_own(struct service *s, struct buf *out)
 	struct own_families all = { .by_name = MAP_INIT, .end = &all.first };
 
 	for (size_t i = 0; i < s->n_components; i++) {
-		struct component *c = &s->components[i];
+		struct component *c = s->components[i];
 		struct buf own = BUF_INIT;
 
 		if (c->type->metrics != NULL)
@@ -427,8 +427,23 @@ static void add_suffixes(struct buf *page, struct buf *out)
 	map_fini(&counters);
 }
 
+static void write_reloads(struct service *s, struct buf *out)
+{
+	static const char name[] = "spanmill_config_reloads";
+
+	telemetry_head(out, name, "counter", "SIGHUPs, by what came of them.");
+	telemetry_sample(out, name, (double)atomic_load(&s->reloads.ok), "result", "ok", NULL);
+	telemetry_sample(out, name, (double)atomic_load(&s->reloads.failed), "result", "failed",
+			 NULL);
+	single(out, "spanmill_config_last_reload_success_timestamp_seconds", "gauge",
+	       "When a configuration was last taken, at the start or by SIGHUP; Unix time.",
+	       (double)(atomic_load(&s->reloads.success_wall_ns) / NS_PER_MS) / 1e3);
+}
+
+/* A reload takes no instance off the list before the page is done with it. */
 static void write_families(struct service *s, struct buf *out)
 {
+	pthread_rwlock_rdlock(&s->list_lock);
 	for (size_t i = 0; i < COUNT_OF(transport_families); i++)
 		write_transport_family(s, &transport_families[i], out);
 	for (size_t i = 0; i < COUNT_OF(families); i++)
@@ -436,10 +451,12 @@ static void write_families(struct service *s, struct buf *out)
 	write_ledger(s, out);
 	write_budget(s, out);
 	write_process(s, out);
+	write_reloads(s, out);
 	write_target(s, out);
 	/* A component that is still starting has nothing to say, and may not be asked. */
 	if (atomic_load(&s->phase) == SERVICE_RUNNING || atomic_load(&s->phase) == SERVICE_DRAINING)
 		write_own(s, out);
+	pthread_rwlock_unlock(&s->list_lock);
 }
 
 void telemetry_write(struct service *s, struct buf *out)

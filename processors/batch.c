@@ -348,6 +348,7 @@ const struct component_type processor_batch = {
 	.state_size = sizeof(struct batch_state),
 	.options = batch_options,
 	.validate = batch_validate,
+	.may_overlap = component_overlaps,
 	.start = batch_processor_start,
 	.consume = batch_processor_consume,
 	.drain = batch_processor_drain,

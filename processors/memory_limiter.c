@@ -22,6 +22,11 @@ struct memory_limiter_config {
 	int64_t gc_ns[4];
 };
 
+struct memory_limiter_state {
+	bool is_running;
+	int64_t limit, before; /* what it set, and what it found */
+};
+
 #define C struct memory_limiter_config
 static const struct option memory_limiter_options[] = {
 	OPT_DURATION(C, "check_interval", check_interval_ns, "1s",
@@ -73,26 +78,53 @@ static void memory_limiter_validate(void *config, const struct conf_node *node,
  * pipeline/memory_keeper.c comes round take up to 16 MiB, whatever the limit (measured: 14 to 19 in
  * the worst of tests/integration/test_hostile_memory.py); and the rest of the pipeline accounts for
  * what it takes only a moment after it took it. */
-static int64_t budget_of(uint64_t limit)
+static int64_t budget_of(uint64_t limit, uint64_t base)
 {
-	uint64_t base = system_memory_rss();
 	uint64_t room = limit > base ? limit - base : 0;
 
 	room -= MIN(16 * MIB, room / 4);
 	return (int64_t)MAX((uint64_t)(room * 0.85), limit / 4);
 }
 
+/* Of the process: how many run, and the limit without any. Main thread. */
+static struct {
+	unsigned n_running;
+	int64_t standard_limit;
+	uint64_t base; /* resident bytes before anything was taken */
+} common;
+
 static int memory_limiter_start(struct component *c, struct err *err)
 {
 	const struct memory_limiter_config *conf =
 		COMPONENT_CONFIG(c, struct memory_limiter_config);
+	struct memory_limiter_state *st = COMPONENT_STATE(c, struct memory_limiter_state);
 	uint64_t limit = conf->limit_bytes;
 
 	(void)err;
 	if (limit == 0)
 		limit = system_memory_total() / 100 * conf->limit_percentage;
-	atomic_store(&component_budget(c)->limit, budget_of(limit));
+	/* At a reload the memory that is in use now is no part of the program. */
+	if (common.n_running++ == 0) {
+		common.standard_limit = atomic_load(&component_budget(c)->limit);
+		if (common.base == 0)
+			common.base = system_memory_rss();
+	}
+	st->is_running = true;
+	st->limit = budget_of(limit, common.base);
+	st->before = atomic_exchange(&component_budget(c)->limit, st->limit);
 	return 0;
+}
+
+/* The last one leaves the limit as the first found it; one whose reload failed as it found it. */
+static void memory_limiter_shutdown(struct component *c)
+{
+	struct memory_limiter_state *st = COMPONENT_STATE(c, struct memory_limiter_state);
+
+	if (st->is_running && --common.n_running == 0)
+		atomic_store(&component_budget(c)->limit, common.standard_limit);
+	else if (st->is_running && atomic_load(&component_budget(c)->limit) == st->limit)
+		atomic_store(&component_budget(c)->limit, st->before);
+	st->is_running = false;
 }
 
 static void memory_limiter_consume(struct component *c, struct batch *b)
@@ -124,7 +156,10 @@ const struct component_type processor_memory_limiter = {
 	.config_size = sizeof(struct memory_limiter_config),
 	.options = memory_limiter_options,
 	.validate = memory_limiter_validate,
+	.state_size = sizeof(struct memory_limiter_state),
+	.may_overlap = component_overlaps,
 	.start = memory_limiter_start,
+	.shutdown = memory_limiter_shutdown,
 	.consume = memory_limiter_consume,
 	.metrics = memory_limiter_metrics,
 };

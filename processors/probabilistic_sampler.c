@@ -303,6 +303,7 @@ const struct component_type processor_probabilistic_sampler = {
 	.options = sampler_options,
 	.validate = sampler_validate,
 	.start = sampler_start,
+	.may_overlap = component_overlaps,
 	.consume = sampler_consume,
 	.metrics = sampler_metrics,
 };

@@ -349,6 +349,7 @@ const struct component_type receiver_zipkin = {
 	.state_size = sizeof(struct zipkin_state),
 	.options = zipkin_options,
 	.validate = zipkin_validate,
+	.may_overlap = component_overlaps,
 	.start = zipkin_start,
 	.drain = zipkin_drain,
 	.is_drained = zipkin_is_drained,

@@ -102,7 +102,7 @@ static void add_to_open(struct section_log *l, struct batch *b, const struct seg
 	n_claimed = found != NULL ? span_numbers_count(found->numbers, b->tables.n_spans)
 				  : batch_hold(b);
 	if (found != NULL)
-		ledger_found(&ledger, n_claimed);
+		n_claimed = (uint32_t)span_left_found(&l->left, &ledger, n_claimed);
 	l->open->n_claimed += n_claimed;
 	l->next_lsn = lsn + 1;
 	if (is_full(l))
@@ -405,17 +405,41 @@ static void stop_builder(struct section_log *l)
 		join_builder(l);
 }
 
+/* Spans that the ledger counts as held here. */
+static uint64_t n_claimed(const struct section_log *l)
+{
+	uint64_t n = l->left.n + l->open->n_claimed;
+
+	for (const struct live_section *s = l->closed.first; s != NULL; s = s->next)
+		n += s->n_claimed;
+	return n;
+}
+
 static void section_log_free(struct section_log *l)
 {
 	/* The log first: appends that are under way still come in. */
 	segment_log_close(l->log);
+	if (n_claimed(l) > 0)
+		span_left_put(l->dir, n_claimed(l), l->is_replayed);
 	live_section_free(l->open);
 	free_list(&l->closed);
 	free_list(&l->retiring);
 	pthread_mutex_destroy(&l->lock);
 	pthread_cond_destroy(&l->wake);
 	pthread_cond_destroy(&l->progress);
+	free(l->dir);
 	free(l);
+}
+
+/* What an earlier instance of this process left in the books and the replay did not meet: in blocks
+ * by now when a commit covered it, else lost to damage. */
+static void account_for_left(struct section_log *l, bool was_followed)
+{
+	if (was_followed)
+		ledger_held_delivered(&ledger, l->left.n);
+	else
+		ledger_held_dropped(&ledger, l->left.n, DROP_CORRUPT);
+	l->left.n = 0;
 }
 
 struct section_log *section_log_start(const struct section_log_options *o, struct err *err)
@@ -443,10 +467,15 @@ struct section_log *section_log_start(const struct section_log_options *o, struc
 	init_waiting(l);
 	if (delay != NULL)
 		l->step_delay_ms = (unsigned)strtoul(delay, NULL, 10);
+	l->dir = xstrdup(o->dir);
 	l->log = segment_log_open(&log, &found, &local);
+	if (l->log != NULL)
+		l->left = span_left_take(l->dir);
 	/* The builder works while the replay goes on: a backlog need not fit into memory. */
 	if (l->log != NULL && follow(l, &found, &from, &local) == 0 &&
 	    start_builder(l, &local) == 0 && replay(l, from, found.next_lsn, &local) == 0) {
+		account_for_left(l, from > found.first_lsn);
+		l->is_replayed = true;
 		store_add_live(o->store, &l->live);
 		return l;
 	}

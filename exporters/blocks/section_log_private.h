@@ -14,6 +14,7 @@
 #include "exporters/blocks/live_section.h"
 #include "exporters/blocks/section_log.h"
 #include "pipeline/segment_log.h"
+#include "pipeline/span_left.h"
 
 #include <pthread.h>
 
@@ -36,7 +37,10 @@ struct section_log {
 	struct section_log_stats stats;
 	unsigned step_delay_ms; /* tests: between the steps of publishing */
 	pthread_t builder;
-	bool building; /* the thread runs */
+	bool building;         /* the thread runs */
+	bool is_replayed;      /* all that was there at start is in the books */
+	struct span_left left; /* found by the replay, and in the books from before a reload */
+	char *dir;
 };
 
 /* Lock held: what is open becomes the builder's, unless it is empty. */

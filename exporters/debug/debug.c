@@ -211,6 +211,7 @@ const struct component_type exporter_debug = {
 	.config_size = sizeof(struct debug_config),
 	.state_size = sizeof(struct debug_state),
 	.options = debug_options,
+	.may_overlap = component_overlaps,
 	.start = debug_start,
 	.consume = debug_consume,
 	.shutdown = debug_shutdown,

@@ -595,6 +595,14 @@ static void kafka_metrics(struct component *c, struct buf *out)
 	}
 }
 
+/* Two may produce at a time; two may not have one log, nor write one file. */
+static bool may_overlap(const void *config)
+{
+	const struct kafka_config *conf = config;
+
+	return conf->queue.storage[0] == '\0' && conf->dead_letter_file[0] == '\0';
+}
+
 const struct component_type exporter_kafka = {
 	.name = "kafka",
 	.kind = KIND_EXPORTER,
@@ -606,6 +614,7 @@ const struct component_type exporter_kafka = {
 	.state_size = sizeof(struct kafka_state),
 	.options = kafka_option_table,
 	.validate = kafka_validate,
+	.may_overlap = may_overlap,
 	.start = kafka_start,
 	.consume = kafka_consume,
 	.drain = kafka_drain,

@@ -364,6 +364,7 @@ const struct component_type receiver_kafka = {
 	.state_size = sizeof(struct kafka_receiver_state),
 	.options = kafka_receiver_option_table,
 	.validate = kafka_receiver_validate,
+	.opens_sources = true,
 	.start = kafka_receiver_start,
 	.drain = kafka_receiver_drain,
 	.is_drained = kafka_receiver_is_drained,

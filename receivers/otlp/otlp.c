@@ -216,6 +216,7 @@ const struct component_type receiver_otlp = {
 	.state_size = sizeof(struct otlp_state),
 	.options = otlp_options,
 	.validate = otlp_validate,
+	.may_overlap = component_overlaps,
 	.start = otlp_start,
 	.drain = otlp_drain,
 	.is_drained = otlp_is_drained,

@@ -10,6 +10,7 @@
 #include "tests/unit/section_fixture.h"
 
 #include "exporters/blocks/section_log.h"
+#include "pipeline/span_left.h"
 #include "pipeline/segment_log.h"
 #include "tests/faulty_backend.h"
 
@@ -70,6 +71,7 @@ static inline int set_up_closed(void **state)
 	f->budget.limit = 256 << 20;
 	f->o.max_block_age_ns = 3600 * NS_PER_S;
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	*state = f;
 	return 0;
 }

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "pipeline/span_left.h"
 #include "pipeline/sending_queue.h"
 #include "pipeline/service.h"
 #include "wire/pb.h"
@@ -49,7 +50,7 @@ struct call {
 
 struct bed {
 	struct service service;
-	struct component components[2]; /* the exporter, file_storage */
+	struct component components[2], *list[2]; /* the exporter, file_storage */
 	struct component_counters counters[2];
 	struct loop *loop;
 	struct queue_options queue;
@@ -346,10 +347,13 @@ static inline struct bed *bed_new(void)
 	struct bed *bed = xcalloc(1, sizeof(*bed));
 
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	bed->loop = loop_new(0, NULL);
 	loop_start(bed->loop, NULL);
 	atomic_store(&bed->service.budget.limit, (int64_t)GIB);
-	bed->service.components = bed->components;
+	bed->list[0] = &bed->components[0];
+	bed->list[1] = &bed->components[1];
+	bed->service.components = bed->list;
 	bed->service.n_components = 2;
 	bed->components[0] = (struct component){ .type = &hop_type, .id = "hop/1" };
 	bed->components[1] = (struct component){ .type = &storage_type, .id = "file_storage" };

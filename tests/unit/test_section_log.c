@@ -145,6 +145,7 @@ static void test_restart_with_open_section(void **state)
 	close_all(f);
 	check_books(100, 100);
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	open_store(f);
 	open_log(f);
 	check_books(100, 100);
@@ -450,6 +451,7 @@ static void test_start_on_a_full_disk(void **state)
 	close_all(f);
 	assert_int_equal(ledger.held, 80);
 	memset(&ledger, 0, sizeof(ledger)); /* another process */
+	span_left_forget();
 	open_store(f);
 	faulty_set(f->be, full);
 	open_log(f);

@@ -105,6 +105,7 @@ static int run_child(struct fixture *f, bool acked[REQUESTS], enum fault_mode mo
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds), 0);
 	reset_counts();
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	pid = fork();
 	if (pid == 0) {
 		log_configure(LOG_ERROR + 1, LOG_CONSOLE);
@@ -155,6 +156,7 @@ static void strike(enum fault_mode mode, int error, uint64_t first, uint64_t tim
 		fail_msg("%s: exit status %d", what, status);
 	reset_counts();
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	open_store(f);
 	open_log(f);
 	check_all(f, acked, what);

@@ -33,6 +33,7 @@ static void bed_restart(struct bed *bed)
 {
 	bed_stop(bed);
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	bed_start(bed);
 }
 
@@ -91,6 +92,7 @@ static void survives_a_restart(void **state)
 	assert_balance(1200, 0, 0, 1200);
 	bed_stop(bed);
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	bed->behave = hop_ok;
 	bed_start(bed);
 	WAIT_FOR(ledger.delivered == 1200);
@@ -383,6 +385,7 @@ static void damaged_records_found_at_start(void **state)
 	bed_stop(bed);
 	damage(bed->storage.directory, 1000000, 1100000);
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	bed->behave = hop_ok;
 	bed_start(bed);
 	WAIT_FOR(ledger.delivered > 0 && ledger.held == 0 && sending_queue_is_drained(bed->q));
@@ -476,6 +479,7 @@ static void two_logs_count_each_span_once_after_a_restart(void **state)
 	for (int k = 0; k < 2; k++)
 		bed_stop(p.beds[k]);
 	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
 	span_numbers_begin(); /* as the service does around all starts */
 	bed_start(p.beds[1]);
 	WAIT_FOR(ledger.held == 1200);

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * service_ask.c - see service_ask.h and "What the service lends" in component.h.
+ */
+#include "pipeline/service_ask.h"
+
+#include "base/mem.h"
+#include "pipeline/service.h"
+
+#include <stdio.h>
+
+bool component_overlaps(const void *config)
+{
+	(void)config;
+	return true;
+}
+
+struct budget *component_budget(struct component *c)
+{
+	return &c->service->budget;
+}
+
+unsigned component_n_loops(struct component *c)
+{
+	return c->service->n_loops;
+}
+
+struct loop *component_loop(struct component *c, unsigned i)
+{
+	return c->service->loops[i % c->service->n_loops];
+}
+
+/* ---- extensions ---- */
+
+/* Questions are few; one lock for all of them. */
+static pthread_mutex_t needs_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool is_same_question(const struct component_need *n, const char *id, const char *type_name)
+{
+	return id != NULL ? n->id != NULL && strcmp(n->id, id) == 0
+			  : n->type_name != NULL && strcmp(n->type_name, type_name) == 0;
+}
+
+static void remember(struct component *c, const char *id, const char *type_name,
+		     struct component *found)
+{
+	struct component_need *n;
+
+	pthread_mutex_lock(&needs_lock);
+	for (n = c->needs; n != NULL && !is_same_question(n, id, type_name); n = n->next)
+		;
+	if (n == NULL) {
+		n = xcalloc(1, sizeof(*n));
+		n->id = id != NULL ? xstrdup(id) : NULL;
+		n->type_name = type_name != NULL ? xstrdup(type_name) : NULL;
+		n->next = c->needs;
+		c->needs = n;
+	}
+	n->found = found;
+	pthread_mutex_unlock(&needs_lock);
+}
+
+bool service_ask_need(const struct component *c, size_t i, struct component_need *out)
+{
+	const struct component_need *n;
+
+	pthread_mutex_lock(&needs_lock);
+	for (n = c->needs; n != NULL && i > 0; n = n->next)
+		i--;
+	if (n != NULL)
+		*out = *n;
+	pthread_mutex_unlock(&needs_lock);
+	return n != NULL;
+}
+
+void service_ask_forget(struct component *c)
+{
+	struct component_need *n;
+
+	while ((n = c->needs) != NULL) {
+		c->needs = n->next;
+		free((void *)(uintptr_t)n->id);
+		free((void *)(uintptr_t)n->type_name);
+		free(n);
+	}
+}
+
+static struct component *ask(struct component *c, const char *id, const char *type_name)
+{
+	struct service *s = c->service;
+	struct component *found = NULL;
+
+	pthread_rwlock_rdlock(&s->list_lock);
+	for (size_t i = 0; i < s->n_components && found == NULL; i++) {
+		struct component *e = s->components[i];
+
+		if (e->type->kind == KIND_EXTENSION &&
+		    strcmp(id != NULL ? e->id : e->type->name, id != NULL ? id : type_name) == 0)
+			found = e;
+	}
+	pthread_rwlock_unlock(&s->list_lock);
+	remember(c, id, type_name, found);
+	return found;
+}
+
+struct component *component_extension(struct component *c, const char *id)
+{
+	return ask(c, id, NULL);
+}
+
+struct component *component_extension_of_type(struct component *c, const char *type_name)
+{
+	return ask(c, NULL, type_name);
+}
+
+void *component_borrow(struct component *c, const char *type_name)
+{
+	struct component *ext = component_extension_of_type(c, type_name);
+
+	return ext != NULL && ext->type->lend != NULL ? ext->type->lend(ext) : NULL;
+}
+
+/* ---- sources ---- */
+
+struct visited {
+	struct component **v;
+	size_t n, cap;
+};
+
+static bool visit(struct visited *all, struct component *c)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (all->v[i] == c)
+			return false;
+	all->v = xgrow(all->v, &all->cap, all->n + 1, sizeof(*all->v));
+	all->v[all->n++] = c;
+	return true;
+}
+
+/* Everybody downstream once, however many ways lead there; not those that nobody waits for. */
+static void open_downstream(struct component *c, struct source *s, struct visited *all)
+{
+	const struct fanout *f = atomic_load(&c->out[OTLP_TRACES]);
+
+	for (unsigned i = 0; f != NULL && i < f->n; i++) {
+		struct component *to = f->targets[i].component;
+
+		if (f->targets[i].best_effort || !visit(all, to))
+			continue;
+		if (to->type->source_open != NULL)
+			to->type->source_open(to, s);
+		open_downstream(to, s, all);
+	}
+}
+
+void component_source_open(struct component *c, struct source *s)
+{
+	struct visited all = { .n = 0 };
+	unsigned turn = fanout_enter();
+
+	open_downstream(c, s, &all);
+	fanout_leave(turn);
+	free(all.v);
+}
+
+/* ---- the process ---- */
+
+bool component_process_is_running(struct component *c, char *why, size_t why_size)
+{
+	return service_is_running(c->service, why, why_size);
+}
+
+bool component_process_is_ready(struct component *c, char *why, size_t why_size)
+{
+	return service_is_ready(c->service, why, why_size);
+}
+
+void component_fail(struct component *c, const struct err *why)
+{
+	struct service *s = c->service;
+
+	if (atomic_exchange(&s->failed, 1) == 0)
+		snprintf(s->failure, sizeof(s->failure), "%.60s: %.190s", c->id, why->msg);
+	if (s->component_failed != NULL)
+		s->component_failed(s->arg);
+}

@@ -119,9 +119,6 @@ struct component_type {
 	/* A receiver that calls component_source_open: it begins anew when the exporters that its
 	 * records go to are others. */
 	bool opens_sources;
-	/* The configuration was read again and this instance stays: read the files it names once
-	 * more (certificates). Any errors are logged, what was read before stays. */
-	void (*refresh)(struct component *c);
 	/* Extensions: what others borrow from it while it runs; the type is said by the header of
 	 * the thing lent (trace_store lends a struct store, blocks/store.h). */
 	void *(*lend)(struct component *c);

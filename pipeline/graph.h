@@ -21,8 +21,8 @@ struct graph_node {
 	const struct service_component *conf;
 	enum otlp_signal signal; /* of all but receivers and extensions: what it gets */
 	const char *pipeline;    /* processors: the id of theirs; else NULL */
-	size_t place;         /* processors: their place in it */
-	size_t *to;           /* whom it emits to: indices of nodes */
+	size_t place;            /* processors: their place in it */
+	size_t *to;              /* whom it emits to: indices of nodes */
 	size_t n_to;
 	struct component *c; /* NULL: to be made */
 };

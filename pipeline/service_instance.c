@@ -58,8 +58,7 @@ static bool is_of(const struct service_counters *sc, const struct graph_node *n)
 	const char *pipeline = n->pipeline != NULL ? n->pipeline : "";
 
 	return sc->kind == n->conf->kind && sc->signal == n->signal &&
-	       strcmp(sc->id, n->conf->id) == 0 &&
-	       strcmp(sc->pipeline, pipeline) == 0;
+	       strcmp(sc->id, n->conf->id) == 0 && strcmp(sc->pipeline, pipeline) == 0;
 }
 
 static struct component_counters *counters_of(struct service *s, const struct graph_node *n)
@@ -235,9 +234,9 @@ static struct fanout *new_fanout(const struct graph *g, const struct graph_node 
 
 		if (to->signal != signal)
 			continue;
-		f->targets[f->n++] = (struct fanout_target){
-			gate != NULL ? gate_component(gate) : to->c, best_effort
-		};
+		f->targets[f->n++] =
+			(struct fanout_target){ gate != NULL ? gate_component(gate) : to->c,
+						best_effort };
 		f->n_owing += !best_effort;
 	}
 	if (f->n > 0)

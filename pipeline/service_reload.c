@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/listen_registry.h"
+#include "net/tls.h"
 #include "pipeline/registry.h"
 #include "pipeline/service_instance.h"
 #include "pipeline/span_numbers.h"
@@ -495,23 +496,16 @@ void service_reload_failed(struct service *s)
 	atomic_fetch_add(&s->reloads.failed, 1);
 }
 
-void service_refresh(struct service *s)
+static void count_success(struct service *s)
 {
-	for (size_t i = 0; i < s->n_components; i++)
-		if (s->components[i]->type->refresh != NULL)
-			s->components[i]->type->refresh(s->components[i]);
 	atomic_fetch_add(&s->reloads.ok, 1);
 	atomic_store(&s->reloads.success_wall_ns, clock_wall_ns());
 }
 
-static void refresh_kept(struct reload *l)
+void service_refresh(struct service *s)
 {
-	for (size_t i = 0; i < l->next->n; i++) {
-		struct component *c = l->next->nodes[i].c;
-
-		if (c != NULL && c->type->refresh != NULL)
-			c->type->refresh(c);
-	}
+	tls_reload_all();
+	count_success(s);
 }
 
 static void undo(struct reload *l)
@@ -533,7 +527,8 @@ static int change(struct reload *l, struct err *err)
 	graph_keep(l->next, l->now);
 	find_leaving(l);
 	compare(l, &r);
-	refresh_kept(l);
+	/* Before new ones read theirs. */
+	tls_reload_all();
 	if (change_telemetry(l, err) < 0) {
 		graph_free(l->next);
 		service_reload_failed(l->s);
@@ -541,8 +536,7 @@ static int change(struct reload *l, struct err *err)
 		undo(l);
 	} else {
 		finish(l);
-		atomic_fetch_add(&l->s->reloads.ok, 1);
-		atomic_store(&l->s->reloads.success_wall_ns, clock_wall_ns());
+		count_success(l->s);
 		tell(l, &r);
 		ret = 0;
 	}

@@ -7,8 +7,8 @@
  *     stay have theirs; the service makes the rest
  *
  * One node per receiver and extension id that is used, per signal of an exporter or connector, and
- * per processor in a pipeline. Nodes stand in the order they are made: extensions first, then exporters, connectors,
- * receivers, processors along their pipeline.
+ * per processor in a pipeline. Nodes stand in the order they are made: extensions first, then
+ * exporters, connectors, receivers, processors along their pipeline.
  * OWNERSHIP: a graph owns its nodes, borrows the configuration, and only names instances.
  * THREADS: the main thread.
  */
@@ -49,7 +49,8 @@ struct graph_node *graph_extension(const struct graph *g, const char *id, const 
  *   every extension it has asked for (component_need), and where it found none there is none;
  *   a processor keeps its place among those that both pipelines have: when two change places both
  *     begin anew, so that no batch passes one of them twice, or never;
- *   a receiver has the same signals; one of ordered sources keeps the exporters that keep sections of them. */
+ *   a receiver has the same signals; one of ordered sources keeps the exporters that keep sections
+ *     of them. */
 void graph_keep(struct graph *next, const struct graph *now);
 
 #endif

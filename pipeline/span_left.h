@@ -25,8 +25,8 @@ void span_left_put(const char *dir, uint64_t n, bool is_exact);
 struct span_left span_left_take(const char *dir);
 /* As a new process begins: for tests that play one. */
 void span_left_forget(void);
-/* n spans were found: count the new ones in `books` (ledger_found). Returns how many of them this log answers
- * for. */
+/* n spans were found: count the new ones in `books` (ledger_found). Returns how many of them this
+ * log answers for. */
 uint64_t span_left_found(struct span_left *left, struct ledger *books, uint64_t n);
 
 #endif

@@ -211,11 +211,15 @@ bool grpc_call_is_cancelled(const struct grpc_call *call)
 	return call->cancelled;
 }
 
+static const char accepted_codings[] = "identity,gzip,deflate,zstd,snappy";
+
 void grpc_call_reply(struct grpc_call *call, struct bytes message)
 {
 	static const struct grpc_field fields[] = {
 		{ ":status", { (const uint8_t *)"200", 3 } },
 		{ "content-type", { (const uint8_t *)"application/grpc", 16 } },
+		{ "grpc-accept-encoding",
+		  { (const uint8_t *)accepted_codings, sizeof(accepted_codings) - 1 } },
 	};
 	uint8_t prefix[5] = { 0 };
 
@@ -251,8 +255,7 @@ void grpc_call_refuse(struct grpc_call *call, unsigned http_status, enum grpc_st
 		f[n++] = (struct grpc_field){ "grpc-status-details-bin", buf_bytes(&details) };
 	}
 	if (status == GRPC_UNIMPLEMENTED)
-		f[n++] = (struct grpc_field){ "grpc-accept-encoding",
-					      BYTES_LIT("identity,gzip,deflate,zstd,snappy") };
+		f[n++] = (struct grpc_field){ "grpc-accept-encoding", bytes_str(accepted_codings) };
 	grpc_session_submit(call, f, n, true);
 	buf_fini(&text);
 	buf_fini(&details);

@@ -4,11 +4,23 @@ otlp exporter (queue, disk, deadlines, partial success) is in test_nexthop.py, f
 import time
 from email.utils import formatdate
 
+import cramjam
 import pytest
 from google.rpc import status_pb2
 
 import otlp
+import signals_data
 from mill import forwarder, free_port, run
+
+CODERS = {
+    "gzip": lambda b: bytes(cramjam.gzip.compress(b)),
+    "zlib": lambda b: bytes(cramjam.zlib.compress(b)),
+    "deflate": lambda b: bytes(cramjam.zlib.compress(b)),
+    "zstd": lambda b: bytes(cramjam.zstd.compress(b)),
+    "snappy": lambda b: bytes(cramjam.snappy.compress_raw(b)),
+    "x-snappy-framed": lambda b: bytes(cramjam.snappy.compress(b)),
+    "lz4": lambda b: bytes(cramjam.lz4.compress(b)),
+}
 
 
 @pytest.fixture
@@ -182,3 +194,27 @@ def test_unreachable(forward):
     with pytest.raises(otlp.grpc.RpcError) as e:
         otlp.send_grpc(mill, otlp.request(), timeout=0.7)
     assert e.value.code().name == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("coding", sorted(CODERS))
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_codings_in(make_mill, next_hop, coding, signal):
+    """Each content coding of the Collector's servers is taken, and its damage told from it."""
+    hop = next_hop()
+
+    def config(ports):
+        out = forwarder(ports, hop.target)
+        out["service"]["pipelines"]["logs"] = out["service"]["pipelines"]["traces"]
+        return out
+
+    mill = make_mill(config)
+    sent = otlp.kitchen_sink() if signal == "traces" else signals_data.log_requests(3)
+    body = CODERS[coding](sent.SerializeToString())
+    heads = {"Content-Encoding": coding}
+    path = f"/v1/{signal}"
+    answer = otlp.send_http(mill, body, headers=heads, path=path)
+    assert answer.status_code == 200, answer.text
+    assert hop.joined(signal).ByteSize() == sent.ByteSize()
+    answer = otlp.send_http(mill, body[:-3], headers=heads, path=path)
+    assert answer.status_code == 400, answer.text
+    assert len(hop.calls) == 1

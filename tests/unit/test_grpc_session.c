@@ -278,8 +278,9 @@ static void a_call_is_answered(void **state)
 	post(1, "/t.T/Echo");
 	message(1, END_STREAM, 0, 20, 25);
 	text = play();
-	assert_string_equal(text, "1: :status=200 content-type=application/grpc; 1: data 25; "
-				  "1: grpc-status=0 end; ");
+	assert_string_equal(text, "1: :status=200 content-type=application/grpc "
+				  "grpc-accept-encoding=identity,gzip,deflate,zstd,snappy; "
+				  "1: data 25; 1: grpc-status=0 end; ");
 	assert_int_equal(grpc_session_calls(f.session), 0);
 	assert_int_equal(f.n_wakes, 0);
 }

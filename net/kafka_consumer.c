@@ -205,6 +205,13 @@ bool kafka_consumer_poll(struct kafka_consumer *c, int timeout_ms, struct kafka_
 		fill(c, got, m);
 		return true;
 	}
+	if (got->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+		struct kafka_partition at = { c->lib->topic_name(got->rkt), got->partition };
+
+		c->o.at_end(c->o.arg, &at, (uint64_t)MAX(got->offset, 0));
+		c->lib->message_destroy(got);
+		return false;
+	}
 	kafka_lib_err(&err, got->err, "%s",
 		      got->payload != NULL ? (const char *)got->payload : "consume");
 	c->lib->message_destroy(got);

@@ -38,6 +38,9 @@ struct kafka_consumer_settings {
 	void (*assigned)(void *arg, const struct kafka_partition *v, size_t n);
 	/* is_lost: others own them already, offsets can be committed no more. */
 	void (*revoked)(void *arg, const struct kafka_partition *v, size_t n, bool is_lost);
+	/* All records below this offset were polled, and there is none from there on now. With
+	 * enable.partition.eof. */
+	void (*at_end)(void *arg, const struct kafka_partition *p, uint64_t offset);
 	/* No broker answers, a login is refused, ... is_fatal: nothing will come any more. */
 	void (*troubled)(void *arg, const struct err *err, bool is_fatal);
 };

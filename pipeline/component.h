@@ -110,6 +110,9 @@ struct component_type {
 	/* Exporters that keep an ordered source in sections (pipeline/source.h): called before its
 	 * first record comes; they attach a sink. On the receiver's thread. */
 	void (*source_open)(struct component *c, struct source *s);
+	/* And: whether a receiver upstream reads sources that it cannot name now, because it has
+	 * not been told yet which, or they change hands. Calls come in pairs, on and off. */
+	void (*source_expect)(struct component *c, bool on);
 	/* ---- reload (SIGHUP), see docs/HACKING.md "What a reload asks of a component" ---- */
 	/* May a successor start while an instance with this configuration still finishes? Missing:
 	 * no, it has what only one may have (a log, a position, a place in a group, a file), and
@@ -183,6 +186,9 @@ static inline bool component_emits(const struct component *c, enum otlp_signal s
 {
 	return atomic_load(&c->out[signal]) != NULL;
 }
+
+/* A receiver does not know all its sources (on), or does again (off): tell the same exporters. */
+void component_source_expect(struct component *c, bool on);
 
 /* What the service lends. Any thread; valid between start and shutdown. */
 struct budget *component_budget(struct component *c);

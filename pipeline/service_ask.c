@@ -137,8 +137,23 @@ static bool visit(struct visited *all, struct component *c)
 	return true;
 }
 
+/* What exporters that keep sources are told: a source opens, or (NULL) some are expected. */
+struct source_news {
+	struct source *source;
+	bool is_expected;
+};
+
+static void tell_one(struct component *to, const struct source_news *news)
+{
+	if (news->source != NULL && to->type->source_open != NULL)
+		to->type->source_open(to, news->source);
+	if (news->source == NULL && to->type->source_expect != NULL)
+		to->type->source_expect(to, news->is_expected);
+}
+
 /* Everybody downstream once, however many ways lead there; not those that nobody waits for. */
-static void open_downstream(struct component *c, struct source *s, struct visited *all)
+static void tell_downstream(struct component *c, const struct source_news *news,
+			    struct visited *all)
 {
 	const struct fanout *f = atomic_load(&c->out[OTLP_TRACES]);
 
@@ -147,20 +162,29 @@ static void open_downstream(struct component *c, struct source *s, struct visite
 
 		if (f->targets[i].best_effort || !visit(all, to))
 			continue;
-		if (to->type->source_open != NULL)
-			to->type->source_open(to, s);
-		open_downstream(to, s, all);
+		tell_one(to, news);
+		tell_downstream(to, news, all);
 	}
 }
 
-void component_source_open(struct component *c, struct source *s)
+static void tell(struct component *c, const struct source_news *news)
 {
 	struct visited all = { .n = 0 };
 	unsigned turn = fanout_enter();
 
-	open_downstream(c, s, &all);
+	tell_downstream(c, news, &all);
 	fanout_leave(turn);
 	free(all.v);
+}
+
+void component_source_open(struct component *c, struct source *s)
+{
+	tell(c, &(struct source_news){ .source = s });
+}
+
+void component_source_expect(struct component *c, bool on)
+{
+	tell(c, &(struct source_news){ .is_expected = on });
 }
 
 /* ---- the process ---- */

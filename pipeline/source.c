@@ -188,8 +188,10 @@ static void range_settled(struct origin *o)
 	/* The range may go before we are done with the source. */
 	source_ref(s);
 	pthread_mutex_lock(&s->lock);
-	if (out.retryable)
+	if (out.retryable) {
 		s->why = *out.err;
+		s->whole_to = MAX(s->whole_to, r->last + 1);
+	}
 	origin_fini(o);
 	s->n_under_way--;
 	r->state = out.retryable ? SOURCE_REFUSED : SOURCE_SETTLED;
@@ -377,6 +379,15 @@ uint64_t source_rewind(struct source *s)
 	s->hint = NULL;
 	pthread_mutex_unlock(&s->lock);
 	return from;
+}
+
+void source_set_caught_up(struct source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->has_caught_up = true;
+	if (s->tail != NULL)
+		s->whole_to = MAX(s->whole_to, s->tail->last + 1);
+	pthread_mutex_unlock(&s->lock);
 }
 
 void source_poll(struct source *s, struct source_progress *out)

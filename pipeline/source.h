@@ -93,6 +93,7 @@ struct source_sink {
 	unsigned index;
 	struct source_range *cursor; /* the first one that is in no claim; NULL: none */
 	uint64_t claimed, released;  /* offsets below are in a claim; are stored */
+	uint64_t whole_to;           /* offsets below had all come once */
 };
 
 /* How far it is: what the receiver looks at between polls. */
@@ -152,6 +153,8 @@ void source_cut(struct source *s, bool last);
 /* The partition went to somebody else, or the process ends: sinks refuse what is not stored, and
  * nothing is committable any more. */
 void source_close(struct source *s);
+/* What was in the topic when the receiver took it has been added: source_is_whole. */
+void source_set_caught_up(struct source *s);
 /* Where the topic begins now: commits below may be swept. */
 void source_set_low_watermark(struct source *s, uint64_t offset);
 uint64_t source_low_watermark(const struct source *s);
@@ -194,6 +197,10 @@ struct source_claim {
 bool source_claim(struct source_sink *sink, uint64_t max_spans, struct source_claim *out);
 /* Monotonic time since when something that is not claimed has been under way; 0: nothing is. */
 uint64_t source_oldest_unclaimed(struct source_sink *sink);
+/* Does the sink have, or has it stored, all that an owner before us may have shown of the source,
+ * and all that we have? Not before the receiver caught up and the sink got what it read until then,
+ * nor while something is refused that is to be read again. */
+bool source_is_whole(struct source_sink *sink);
 /* Settle what is parked up to this offset, inclusive. */
 void source_settle(struct source_sink *sink, uint64_t upto, enum verdict v, const struct err *err);
 /* All up to this offset is stored and settled. */

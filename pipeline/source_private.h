@@ -22,6 +22,8 @@ struct source {
 	uint32_t n_under_way, n_refused;  /* ranges */
 	uint32_t n_awaited;               /* of the refused ones: source_rewind spoke of them */
 	uint64_t committable;
+	uint64_t whole_to; /* offsets below must have come for source_is_whole */
+	bool has_caught_up;
 	bool is_closed;
 	struct err why; /* of the last refusal */
 };

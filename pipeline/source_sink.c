@@ -23,7 +23,7 @@ int source_attach(struct source *s, struct source_sink *sink, struct err *err)
 		sink->source = s;
 		sink->index = i;
 		sink->cursor = NULL;
-		sink->claimed = sink->released = 0;
+		sink->claimed = sink->released = sink->whole_to = 0;
 		s->sinks[i] = sink;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -183,6 +183,38 @@ uint64_t source_oldest_unclaimed(struct source_sink *sink)
 	return at;
 }
 
+/* Lock held: has all come to the sink, or into its store, that lies below `offset`? What was
+ * refused has not, wherever it lies. */
+static bool has_all_below(const struct source_sink *sink, uint64_t offset)
+{
+	for (const struct source_range *r = sink->source->head; r != NULL; r = r->next) {
+		if (r->last < sink->released || r->state == SOURCE_SETTLED)
+			continue;
+		if (r->state == SOURCE_REFUSED || r->share[sink->index].is_refused)
+			return false;
+		if (r->first < offset && !is_complete(r, sink->index))
+			return false;
+	}
+	return true;
+}
+
+bool source_is_whole(struct source_sink *sink)
+{
+	struct source *s = sink->source;
+	bool is_whole;
+
+	pthread_mutex_lock(&s->lock);
+	is_whole = s->has_caught_up;
+	/* Mostly nothing has happened since it was whole. */
+	if (is_whole && (s->n_refused > 0 || sink->whole_to < s->whole_to)) {
+		is_whole = has_all_below(sink, s->whole_to);
+		if (is_whole)
+			sink->whole_to = s->whole_to;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return is_whole;
+}
+
 /* ---- settling ---- */
 
 /* What a sink has of one range, taken out of it: the origin lives until this is settled. */
@@ -255,6 +287,8 @@ void source_give_up(struct source_sink *sink, uint64_t claimed, const struct err
 	pthread_mutex_lock(&s->lock);
 	sink->claimed = claimed;
 	sink->cursor = NULL;
+	if (s->tail != NULL && s->tail->last >= claimed)
+		s->whole_to = MAX(s->whole_to, s->tail->last + 1);
 	for (struct source_range *r = s->tail; r != NULL && r->first >= claimed; r = r->prev) {
 		sink->cursor = r;
 		r->share[sink->index].is_refused = r->state == SOURCE_UNDER_WAY;

@@ -34,8 +34,8 @@ struct blocks_config {
 
 struct blocks_state {
 	struct section_log *log;
-	_Atomic(struct section_streams *) streams; /* made when the first source opens */
-	enum codec_id codec; /* the writers look at it as long as they run */
+	_Atomic(struct section_streams *) streams; /* made when sources are expected */
+	enum codec_id codec;                       /* the writers look at it as long as they run */
 	_Atomic bool draining;
 };
 
@@ -181,15 +181,33 @@ static struct section_streams *start_streams(struct component *c, struct err *er
 		err);
 }
 
-static void blocks_source_open(struct component *c, struct source *s)
+static struct section_streams *want_streams(struct component *c, struct err *err)
 {
 	struct blocks_state *st = COMPONENT_STATE(c, struct blocks_state);
-	struct err err = ERR_INIT;
 
 	if (st->streams == NULL)
-		st->streams = start_streams(c, &err);
-	if (st->streams == NULL || section_streams_open(st->streams, s, &err) < 0)
+		st->streams = start_streams(c, err);
+	return st->streams;
+}
+
+static void blocks_source_open(struct component *c, struct source *s)
+{
+	struct err err = ERR_INIT;
+	struct section_streams *streams = want_streams(c, &err);
+
+	if (streams == NULL || section_streams_open(streams, s, &err) < 0)
 		component_fail(c, &err);
+}
+
+static void blocks_source_expect(struct component *c, bool on)
+{
+	struct err err = ERR_INIT;
+	struct section_streams *streams = want_streams(c, &err);
+
+	if (streams == NULL)
+		component_fail(c, &err);
+	else
+		section_streams_expect(streams, on);
 }
 
 static void blocks_consume(struct component *c, struct batch *b)
@@ -321,6 +339,7 @@ const struct component_type exporter_blocks = {
 	.start = blocks_start,
 	.consume = blocks_consume,
 	.source_open = blocks_source_open,
+	.source_expect = blocks_source_expect,
 	.drain = blocks_drain,
 	.is_drained = blocks_is_drained,
 	.shutdown = blocks_shutdown,

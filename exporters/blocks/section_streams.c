@@ -299,7 +299,35 @@ int section_streams_open(struct section_streams *m, struct source *s, struct err
 	return 0;
 }
 
+void section_streams_expect(struct section_streams *m, bool on)
+{
+	pthread_mutex_lock(&m->lock);
+	assert(on || m->n_expected > 0);
+	m->n_expected += on ? 1 : -1u;
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* ---- look-ups ---- */
+
+/* Lock held: is that all there is? -1: *err says what is missing. */
+static int check_whole(const struct section_streams *m, struct err *err)
+{
+	unsigned n = 0, n_behind = 0;
+
+	for (struct stream *st = m->streams; st != NULL; st = st->next) {
+		n++;
+		n_behind += !source_is_whole(&st->sink);
+	}
+	if (n_behind > 0)
+		return err_set(err, ERR_UNAVAILABLE,
+			       "%u of %u partitions are still being read up to where they were "
+			       "taken over",
+			       n_behind, n);
+	if (m->n_expected > 0)
+		return err_set(err, ERR_UNAVAILABLE,
+			       "it is not known yet which partitions are to be read here");
+	return 0;
+}
 
 static int find_live(struct live_source *live, const char *tenant, const uint8_t id[16],
 		     store_piece_fn *piece, void *arg, struct err *err)
@@ -307,9 +335,11 @@ static int find_live(struct live_source *live, const char *tenant, const uint8_t
 	struct section_streams *m = CONTAINER_OF(live, struct section_streams, live);
 	struct section_positions found = { NULL, 0, 0 };
 	struct buf payload = BUF_INIT;
-	int ret = 0;
+	struct err behind = ERR_INIT;
+	int ret = 0, whole;
 
 	pthread_mutex_lock(&m->lock);
+	whole = check_whole(m, &behind);
 	for (const struct stream *st = m->streams; st != NULL; st = st->next)
 		section_find_collect(st->chunks.first, tenant, id, &found);
 	pthread_mutex_unlock(&m->lock);
@@ -324,6 +354,8 @@ static int find_live(struct live_source *live, const char *tenant, const uint8_t
 		else if (local.kind != ERR_NOT_FOUND) /* a block has it, or it was given up */
 			ret = err_set(err, local.kind, "%s", local.msg);
 	}
+	if (ret == 0 && whole < 0)
+		ret = err_set(err, behind.kind, "%s", behind.msg);
 	buf_fini(&payload);
 	free(found.v);
 	return ret;

@@ -28,6 +28,8 @@ enum {
 	LOOK_FOR_MS = 2000,
 	LOOK_FOR_EVERY_S = 5,
 	RESERVED = 16 << 20, /* queued.max.messages.kbytes */
+	JOINING_MS = 1000,
+	HAND_OVER_MS = 2000, /* from our part of a rebalance to everybody else's */
 };
 
 /* ---- what the consumer tells ---- */
@@ -57,6 +59,24 @@ static void learn_cluster(struct kafka_receiver_state *st)
 	}
 }
 
+/* A partition that nobody has is spoken for by who gave it up, until all have been told who has it:
+ * then its new owner says that it is not read yet. */
+static void be_unsure(struct kafka_receiver_state *st)
+{
+	st->sure_ns = 0;
+	if (!st->is_unsure)
+		component_source_expect(st->c, true);
+	st->is_unsure = true;
+}
+
+static void be_sure(struct kafka_receiver_state *st)
+{
+	if (st->is_unsure)
+		component_source_expect(st->c, false);
+	st->is_unsure = st->was_revoked = false;
+	st->sure_ns = 0;
+}
+
 static void assigned(void *arg, const struct kafka_partition *v, size_t n)
 {
 	struct kafka_receiver_state *st = arg;
@@ -66,6 +86,10 @@ static void assigned(void *arg, const struct kafka_partition *v, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (find_partition(st, &v[i]) == NULL)
 			partition_open(st, &v[i]);
+	if (!st->was_revoked)
+		be_sure(st);
+	else
+		st->sure_ns = clock_mono_ns() + HAND_OVER_MS * NS_PER_MS;
 	pthread_mutex_lock(&st->lock);
 	st->was_assigned = true;
 	pthread_mutex_unlock(&st->lock);
@@ -76,12 +100,22 @@ static void revoked(void *arg, const struct kafka_partition *v, size_t n, bool i
 	struct kafka_receiver_state *st = arg;
 
 	st->rebalances++;
+	be_unsure(st);
+	st->was_revoked = true;
 	for (size_t i = 0; i < n; i++) {
 		struct partition *p = find_partition(st, &v[i]);
 
 		if (p != NULL)
 			partition_close(st, p, is_lost);
 	}
+}
+
+static void at_end(void *arg, const struct kafka_partition *at, uint64_t offset)
+{
+	struct partition *p = find_partition(arg, at);
+
+	if (p != NULL)
+		partition_at_end(p, offset);
 }
 
 static void troubled(void *arg, const struct err *err, bool is_fatal)
@@ -123,6 +157,8 @@ static void look_after_all(struct kafka_receiver_state *st)
 		settled &= partition_is_settled(p);
 	}
 	st->drained = st->draining && settled;
+	if (st->sure_ns != 0 && now >= st->sure_ns)
+		be_sure(st);
 	look_for_topics(st, now);
 }
 
@@ -148,6 +184,18 @@ static void read_some(struct kafka_receiver_state *st)
 	}
 }
 
+/* librdkafka 2.0 aborts when it is closed between the answer to its wish to join and its first
+ * assignment (its issue 4312): wait for that, if it comes. */
+static void await_assignment(struct kafka_receiver_state *st)
+{
+	uint64_t until = clock_mono_ns() + JOINING_MS * NS_PER_MS;
+	struct kafka_message m;
+
+	while (!st->was_assigned && clock_mono_ns() < until)
+		if (kafka_consumer_poll(st->consumer, POLL_MS, &m))
+			kafka_message_free(st->consumer, &m);
+}
+
 static void *consumer_main(void *arg)
 {
 	struct kafka_receiver_state *st = arg;
@@ -162,6 +210,8 @@ static void *consumer_main(void *arg)
 			look_after_all(st);
 		}
 	}
+	await_assignment(st);
+	be_unsure(st);
 	while (st->partitions != NULL)
 		partition_close(st, st->partitions, false);
 	/* Commits what was stored, and leaves the group unless it is a static member. */
@@ -190,7 +240,7 @@ static int make_clients(struct component *c, struct kafka_receiver_state *st, st
 	settings.n_properties = consumer.n;
 	if (st->dead_letters != NULL)
 		st->consumer = kafka_consumer_new(
-			&(struct kafka_consumer_settings){ settings, st, assigned, revoked,
+			&(struct kafka_consumer_settings){ settings, st, assigned, revoked, at_end,
 							   troubled },
 			err);
 	if (st->consumer != NULL)
@@ -218,6 +268,7 @@ static int kafka_receiver_start(struct component *c, struct err *err)
 	st->has_lock = true;
 	st->reserved = MIN((size_t)RESERVED, (size_t)MAX(st->budget->limit, 0) / 8);
 	budget_force(st->budget, st->reserved);
+	be_unsure(st);
 	if (make_clients(c, st, err) < 0)
 		return -1;
 	if (pthread_create(&st->thread, NULL, consumer_main, st) != 0)
@@ -250,6 +301,7 @@ static void kafka_receiver_shutdown(struct component *c)
 	st->consumer = NULL;
 	dead_letters_free(st->dead_letters);
 	st->dead_letters = NULL;
+	be_sure(st);
 	if (st->has_lock) {
 		budget_release(st->budget, st->reserved);
 		pthread_mutex_destroy(&st->lock);

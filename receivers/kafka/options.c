@@ -364,6 +364,7 @@ void kafka_receiver_properties(const struct kafka_receiver_config *conf,
 			     conf->initial_offset == INITIAL_LATEST ? "latest" : "earliest");
 	kafka_properties_add(consumer, "enable.auto.commit", "true");
 	kafka_properties_add(consumer, "enable.auto.offset.store", "false");
+	kafka_properties_add(consumer, "enable.partition.eof", "true");
 	kafka_properties_add(consumer, "partition.assignment.strategy", "%s",
 			     names[conf->strategy]);
 	add_ms(consumer, "auto.commit.interval.ms", conf->commit_interval_ns);

@@ -411,6 +411,35 @@ void partition_take(struct kafka_receiver_state *st, struct partition *p, struct
 		partition_flush(st, p);
 }
 
+/* ---- catching up ---- */
+
+void partition_at_end(struct partition *p, uint64_t offset)
+{
+	if (p->has_caught_up)
+		return;
+	/* Behind the last record there may be offsets that no record has. */
+	p->next_read = MAX(p->next_read, offset);
+	p->end = offset;
+	p->knows_end = true;
+}
+
+/* Tell the source once all is sent down that was there when we took the partition. The end is not
+ * asked for: what was fetched with the first record tells it, or that there is no record. */
+static void note_caught_up(struct kafka_receiver_state *st, struct partition *p)
+{
+	uint64_t sent = p->n_held > 0 ? p->held[0].offset : p->next_read;
+	uint64_t low;
+
+	if (p->has_caught_up)
+		return;
+	if (!p->knows_end && p->was_read)
+		p->knows_end = kafka_consumer_watermarks(st->consumer, &p->at, &low, &p->end);
+	if (!p->knows_end || p->seek_to != UINT64_MAX || sent < p->end)
+		return;
+	p->has_caught_up = true;
+	source_set_caught_up(p->source);
+}
+
 /* ---- looking after ---- */
 
 static uint64_t next_wait(struct kafka_receiver_state *st, struct partition *p)
@@ -494,5 +523,6 @@ void partition_look_after(struct kafka_receiver_state *st, struct partition *p, 
 	if (p->is_stuck && !p->is_waiting && now_ns >= p->again_mono_ns)
 		p->is_stuck = false;
 	partition_flush(st, p);
+	note_caught_up(st, p);
 	note_lag(st, p, &s);
 }

@@ -115,6 +115,10 @@ struct partition {
 	uint64_t stored;     /* offset told to Kafka */
 	bool was_read;
 	uint64_t first_read, next_read; /* offsets */
+	/* Where the topic ended when we took the partition, or a little later: up to there the
+	 * owner before us may have shown spans that we have not read yet. */
+	uint64_t end;
+	bool knows_end, has_caught_up;
 	/* For the metrics. oldest_timestamp_ms 0: nothing is late. */
 	_Atomic uint64_t lag_records, oldest_timestamp_ms, done_with;
 	struct partition *next;
@@ -130,6 +134,9 @@ struct kafka_receiver_state {
 	_Atomic bool stopping, draining, drained;
 	char cluster[SOURCE_SEGMENT_MAX + 1];
 	unsigned rebalances;
+	bool is_unsure;     /* which partitions are ours, and whether others have the rest */
+	bool was_revoked;   /* since it was sure */
+	uint64_t sure_ns;   /* when it will be; 0: not before we are told again */
 	bool misses_topics; /* some are not there, or forbidden: looked for again at look_ns */
 	uint64_t look_ns;
 	struct budget *budget;
@@ -153,6 +160,8 @@ void partition_close(struct kafka_receiver_state *st, struct partition *p, bool 
 bool partition_is_settled(struct partition *p);
 /* A record came. Takes m. */
 void partition_take(struct kafka_receiver_state *st, struct partition *p, struct kafka_message *m);
+/* There is nothing from this offset on. */
+void partition_at_end(struct partition *p, uint64_t offset);
 /* Send down what is held. */
 void partition_flush(struct kafka_receiver_state *st, struct partition *p);
 /* Between polls: commit, read again what was refused, go on after a pause. */

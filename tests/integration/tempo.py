@@ -1,5 +1,7 @@
 """Reading traces back by the query API in each of its forms."""
 
+import time
+
 import requests
 from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2 as trace
@@ -85,9 +87,10 @@ def parse(form, answer):
 
 def get(mill, trace_id, form="v1 protobuf", tenant=None, tries=1):
     """The trace as TracesData, or None where this form's way of saying "not found" is the
-    answer. A 503 is asked again until `tries` are used up."""
+    answer. What is incomplete is asked again, 20 ms later, until `tries` are used up."""
     answer = ask_form(mill, trace_id, form, tenant)
-    while answer.status_code == 503 and (tries := tries - 1) > 0:
+    while answer.status_code in (206, 503) and (tries := tries - 1) > 0:
+        time.sleep(0.02)
         answer = ask_form(mill, trace_id, form, tenant)
     if answer.status_code == 404:
         return None

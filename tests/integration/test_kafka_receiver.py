@@ -14,13 +14,14 @@ import time
 import uuid
 
 import pytest
+import requests
 from google.protobuf import json_format
 
 import otlp
 import tempo
 import tempo_block
 from kafka_bed import CLUSTER_ID
-from mill import SANITIZED, forwarder, merged, run, wait_for
+from mill import SANITIZED, forwarder, merged, query_node, run, wait_for
 
 GROUP_KEYS = {"session_timeout": "2s", "heartbeat_interval": "500ms"}
 
@@ -173,7 +174,7 @@ def test_every_span_once_and_offsets_follow(kafka, make_mill):
     request = otlp.request(n_spans=2)
     kafka.produce(topic, [{"value": request.SerializeToString(), "headers": {"tenant": "acme"}}])
     trace_id = next(otlp.spans_of(request)).trace_id
-    wait_for("the live trace", lambda: tempo.get(mill, trace_id, tenant="acme") is not None)
+    wait_for("the live trace", lambda: tempo.get(mill, trace_id, tenant="acme", tries=1000) is not None)
     wait_committed(kafka, group, topic)
     balance = mill.stop()
     assert balance["accepted"] == balance["delivered"] == len(ledger) + 2
@@ -239,6 +240,79 @@ def test_two_members_one_freezes(kafka, seaweed, make_mill, tmp_path, strategy):
         mill.stop()
     download(seaweed, bucket, str(tmp_path / "blocks"))
     check_once(visible(str(tmp_path / "blocks")), ledger)
+
+
+class Asker(threading.Thread):
+    """Asks for traces that are all in the topic: each answer has its trace, or says that it is
+    incomplete."""
+
+    def __init__(self, mill, trace_ids):
+        super().__init__(daemon=True)
+        self.mill, self.trace_ids, self.halted = mill, trace_ids, threading.Event()
+        self.complete, self.incomplete, self.row, self.wrong = 0, 0, 0, []
+
+    def run(self):
+        while not self.halted.wait(0.005):
+            trace_id = random.choice(self.trace_ids)
+            try:
+                answer = tempo.ask(self.mill, f"/api/v2/traces/{trace_id.hex()}", accept="application/protobuf")
+            except requests.ConnectionError:
+                continue  # it is about to listen
+            found, status, message = (
+                tempo.v2_message(answer.content) if answer.status_code == 200 else (None, -1, answer.text)
+            )
+            if status == 0 and len(list(otlp.spans_of(found))) == 4:
+                self.complete += 1
+                self.row += 1
+                continue
+            self.row = 0
+            self.incomplete += 1
+            if status != 1 and answer.status_code != 503:
+                self.wrong.append((time.strftime("%X"), trace_id.hex(), answer.status_code, message))
+
+    def settle(self):
+        """Until answers are complete again."""
+        self.row = 0
+        wait_for("complete answers", lambda: self.row > 50 or self.wrong, 60)
+        assert not self.wrong, self.wrong[:5]
+
+
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+def test_an_owner_that_has_not_caught_up_says_so(kafka, make_mill, strategy):
+    """Nothing is published here: a trace is in the memory of the partition's owner, and for a while of
+    none. Nobody may say then that it is not there."""
+    topic, group, trace_ids = kafka.create_topic(partitions=4), fresh_group(), []
+    batch, _ = records(400, trace_ids=trace_ids)
+    kafka.produce(topic, batch)
+    keys = {"group_rebalance_strategy": strategy}
+    hold = {"exporters": {"blocks": {"max_block_age": "10m", "flush_on_shutdown": False}}}
+    mills = [make_mill(reader(kafka, topic, group, receiver=keys, overlay=hold), start=False) for _ in "ab"]
+    first = Asker(mills[0], trace_ids)
+
+    def front(ports):
+        c = query_node(ports, "nothing")
+        c["extensions"]["query"]["builders"] = [f"127.0.0.1:{m.ports['query']}" for m in mills]
+        c["extensions"]["query"]["builder_timeout"] = "500ms"
+        return c
+
+    mills[0].start(ready=False)
+    first.start()
+    first.settle()
+    first.halted.set()
+    mills[1].start()
+    both = Asker(make_mill(front), trace_ids)
+    both.start()
+    wait_for("half of it", lambda: mills[1].metric("spanmill_blocks_sources") == 2, 30)
+    both.settle()
+    mills[0].process.send_signal(signal.SIGSTOP)
+    wait_for("all of it", lambda: mills[1].metric("spanmill_blocks_sources") == 4, 30)
+    mills[0].process.send_signal(signal.SIGCONT)
+    wait_for("its half again", lambda: mills[0].metric("spanmill_blocks_sources") == 2, 30)
+    both.settle()
+    both.halted.set()
+    both.join()
+    assert not both.wrong, both.wrong[:5]
+    assert first.incomplete > 0 and both.incomplete > 0
 
 
 def test_read_again_with_other_sections(kafka, make_mill):
@@ -308,7 +382,7 @@ def test_topic_grows(kafka, make_mill):
     check_once(visible(mill.data), ledger)
     assert all(kafka.end_offsets(topic).values()), "a partition without a record"
     for trace_id in random.sample(ids, min(len(ids), 200)):
-        assert len(list(otlp.spans_of(tempo.get(mill, trace_id)))) == 4, trace_id.hex()
+        assert len(list(otlp.spans_of(tempo.get(mill, trace_id, tries=1000)))) == 4, trace_id.hex()
 
 
 # -- what cannot be read
@@ -502,7 +576,7 @@ def test_json_and_headers_and_patterns(kafka, make_mill):
     for topic in topics[:2]:
         wait_committed(kafka, group, topic)
         trace_id = next(otlp.spans_of(sent[topic])).trace_id
-        got = wait_for(topic, lambda t=trace_id: tempo.get(mill, t))
+        got = wait_for(topic, lambda t=trace_id: tempo.get(mill, t, tries=1000))
         attributes = {
             a.key: a.value.string_value for rs in got.resource_spans for a in rs.resource.attributes
         }
@@ -517,7 +591,7 @@ def test_zipkin_json(kafka, make_mill):
     kafka.produce(topic, [json.dumps(spans).encode()])
     mill = make_mill(reader(kafka, topic, group, receiver={"traces": {"encoding": "zipkin_json"}}))
     wait_committed(kafka, group, topic)
-    assert tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736") is not None
+    assert tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736", tries=1000) is not None
 
 
 # -- the neighbours fail

@@ -717,7 +717,8 @@ struct live {
 	struct budget budget;
 };
 
-static void live_open(struct live *l, uint64_t max_bytes, bool flush_at_end)
+/* As a receiver has it that just took the partitions. */
+static void live_take(struct live *l, uint64_t max_bytes, bool flush_at_end)
 {
 	char name[] = "second";
 	struct section_streams_options so = {
@@ -749,6 +750,13 @@ static void live_open(struct live *l, uint64_t max_bytes, bool flush_at_end)
 	}
 }
 
+static void live_open(struct live *l, uint64_t max_bytes, bool flush_at_end)
+{
+	live_take(l, max_bytes, flush_at_end);
+	for (uint32_t p = 0; p < PARTITIONS; p++)
+		source_set_caught_up(l->sources[p]);
+}
+
 static void live_close(struct live *l)
 {
 	for (unsigned p = 0; p < PARTITIONS; p++) {
@@ -764,8 +772,8 @@ static void live_close(struct live *l)
 	free(l->dir);
 }
 
-/* One range of n records of one span each: the span's number is the offset. */
-static void send_records(struct live *l, unsigned p, uint64_t first, unsigned n)
+/* One range of n records of one span each, read and on its way: a span's number is its offset. */
+static struct batch *read_records(struct live *l, unsigned p, uint64_t first, unsigned n)
 {
 	struct source_record *records = xcalloc(n, sizeof(*records));
 	struct test_span *spans = xcalloc(n, sizeof(*spans));
@@ -780,12 +788,20 @@ static void send_records(struct live *l, unsigned p, uint64_t first, unsigned n)
 	r = source_range_new(l->sources[p], records, n, n);
 	batch_bind(b, &r->origin);
 	source_add(l->sources[p], r);
-	section_streams_append(l->streams, b, &b);
-	assert_null(b);
 	free(spans);
+	return b;
 }
 
-static size_t times_found(struct live *l, uint64_t span)
+static void send_records(struct live *l, unsigned p, uint64_t first, unsigned n)
+{
+	struct batch *b = read_records(l, p, first, n);
+
+	section_streams_append(l->streams, b, &b);
+	assert_null(b);
+}
+
+/* *missing: the answer is incomplete, and why. */
+static size_t times_found_or(struct live *l, uint64_t span, char missing[256])
 {
 	struct found_spans found = { NULL, 0, 0, NULL };
 	struct test_span s = plain_span(span / 4, 1);
@@ -795,9 +811,20 @@ static size_t times_found(struct live *l, uint64_t span)
 
 	trace_id_of(&s, id);
 	assert_int_equal(store_find(l->store, "t", id, note_piece, &found, &r, NULL), 0);
-	assert_int_equal(r.live_failed + r.blocks_failed, 0);
+	assert_int_equal(r.blocks_failed, 0);
+	assert_int_equal(r.live_failed, r.first_failure[0] != '\0');
+	memcpy(missing, r.first_failure, 256);
 	n = count_span(&found, span);
 	found_reset(&found);
+	return n;
+}
+
+static size_t times_found(struct live *l, uint64_t span)
+{
+	char missing[256];
+	size_t n = times_found_or(l, span, missing);
+
+	assert_string_equal(missing, "");
 	return n;
 }
 
@@ -836,6 +863,59 @@ static void test_found_live_then_flushed(void **state)
 			 0);
 	assert_true(section_streams_is_idle(l.streams));
 	assert_int_equal(store_flush(l.store, &err), 0); /* of nothing */
+	live_close(&l);
+}
+
+static void check_missing(struct live *l, const char *want)
+{
+	char missing[256];
+
+	times_found_or(l, 1, missing);
+	if ((want == NULL) != (missing[0] == '\0') || (want && strstr(missing, want) == NULL))
+		fail_msg("missing: \"%s\", want %s", missing, want ? want : "nothing");
+}
+
+/* What an owner before us has shown must not be said not to be there before we have it, too. */
+static void test_incomplete_until_caught_up(void **state)
+{
+	static const char behind[] = "of 2 partitions are still being read";
+	struct batch *b;
+	struct live l;
+
+	(void)state;
+	live_take(&l, 0, false);
+	check_missing(&l, "2 of 2 partitions");
+	source_set_caught_up(l.sources[1]);
+	check_missing(&l, "1 of 2 partitions");
+	send_records(&l, 0, 1, 20);
+	b = read_records(&l, 0, 21, 20);
+	section_streams_settle_appends(l.streams);
+	/* Some of what was there is still on its way through the pipeline. */
+	source_set_caught_up(l.sources[0]);
+	check_missing(&l, behind);
+	section_streams_append(l.streams, b, &b);
+	section_streams_settle_appends(l.streams);
+	check_missing(&l, NULL);
+	/* What comes later was shown by nobody else. */
+	b = read_records(&l, 0, 41, 20);
+	check_missing(&l, NULL);
+	section_streams_expect(l.streams, true);
+	check_missing(&l, "not known yet");
+	section_streams_expect(l.streams, false);
+	check_missing(&l, NULL);
+	section_streams_append(l.streams, b, &b);
+	section_streams_settle_appends(l.streams);
+	/* Given up: it is not here before it was read again. */
+	source_cut(l.sources[0], true);
+	check_missing(&l, behind);
+	assert_int_equal(source_rewind(l.sources[0]), 1);
+	send_records(&l, 0, 1, 20);
+	section_streams_settle_appends(l.streams);
+	check_missing(&l, behind);
+	send_records(&l, 0, 21, 20);
+	send_records(&l, 0, 41, 20);
+	section_streams_settle_appends(l.streams);
+	check_missing(&l, NULL);
 	live_close(&l);
 }
 
@@ -940,7 +1020,7 @@ static void test_damaged_scratch(void **state)
 	print_message("damage seed %llu\n", (unsigned long long)seed);
 	rng_seed(&damage_rng, seed);
 	for (int round = 0; round < 40; round++) {
-		struct source_progress s = { .committable = 0 };
+		struct source_progress s = { .committable = 0 }, other = s;
 		struct live l;
 
 		live_open(&l, 0, true);
@@ -952,7 +1032,8 @@ static void test_damaged_scratch(void **state)
 		for (int i = 0; i < 5000; i++) {
 			store_flush(l.store, NULL);
 			source_poll(l.sources[0], &s);
-			if (s.n_under_way == 0)
+			source_poll(l.sources[1], &other);
+			if (s.n_under_way + other.n_under_way == 0)
 				break;
 			usleep(2000);
 		}
@@ -960,11 +1041,17 @@ static void test_damaged_scratch(void **state)
 			fail_msg("round %d: under way %llu, committable %llu, refused %d", round,
 				 (unsigned long long)s.n_under_way,
 				 (unsigned long long)s.committable, s.has_refused);
-		for (uint64_t span = 1; span <= 40; span++)
-			if (times_found(&l, span) != (span < s.committable))
-				fail_msg("round %d: span %llu of %llu committed: found %zu times",
+		for (uint64_t span = 1; span <= 40; span++) {
+			char missing[256];
+			size_t n = times_found_or(&l, span, missing);
+
+			if (n != (span < s.committable) ||
+			    (missing[0] != '\0') != (s.has_refused || other.has_refused))
+				fail_msg("round %d: span %llu of %llu committed: found %zu times, "
+					 "missing \"%s\"",
 					 round, (unsigned long long)span,
-					 (unsigned long long)s.committable, times_found(&l, span));
+					 (unsigned long long)s.committable, n, missing);
+		}
 		n_whole += s.committable == 41;
 		n_refused += s.has_refused;
 		live_close(&l);
@@ -1033,6 +1120,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_owners_against_the_model),
 		cmocka_unit_test(test_found_live_then_flushed),
+		cmocka_unit_test(test_incomplete_until_caught_up),
 		cmocka_unit_test(test_store_fails_for_a_while),
 		cmocka_unit_test(test_end_of_a_source),
 		cmocka_unit_test(test_damaged_scratch),

@@ -59,6 +59,9 @@ static void add_delivery(const struct kafka_config *conf, bool has_storage,
 	kafka_properties_add(p, "queue.buffering.max.messages", "10000000");
 	kafka_properties_add(p, "queue.buffering.max.kbytes", "2147483647");
 	kafka_properties_add(p, "message.max.bytes", "1000000000");
+	/* Values below 64 KiB would be copied for each request, into pages that are new each time,
+	 * before lz4 copies them once more. */
+	kafka_properties_add(p, "message.copy.max.bytes", "0");
 	kafka_properties_add(p, "allow.auto.create.topics", "%s",
 			     conf->allow_auto_topic_creation ? "true" : "false");
 }

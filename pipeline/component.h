@@ -116,8 +116,8 @@ struct component_type {
 	/* ---- reload (SIGHUP), see docs/HACKING.md "What a reload asks of a component" ---- */
 	/* May a successor start while an instance with this configuration still finishes? Missing:
 	 * no, it has what only one may have (a log, a position, a place in a group, a file), and
-	 * ends before its successor starts. What listens through pipeline/listener.h may: drain
-	 * gives its sockets to the successor. */
+	 * ends before its successor starts; so does every extension. What listens through
+	 * pipeline/listener.h may: drain gives its sockets to the successor. */
 	bool (*may_overlap)(const void *config);
 	/* A receiver that calls component_source_open: it begins anew when the exporters that its
 	 * records go to are others. */

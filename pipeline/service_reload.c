@@ -157,9 +157,11 @@ static int end_group(struct service *s, const struct group *g)
 
 /* ---- who leaves ---- */
 
+/* Extensions never: those that ask would find either. */
 static bool may_overlap(const struct component *c)
 {
-	return c->type->may_overlap != NULL && c->type->may_overlap(c->config);
+	return c->type->kind != KIND_EXTENSION && c->type->may_overlap != NULL &&
+	       c->type->may_overlap(c->config);
 }
 
 static void find_leaving(struct reload *l)

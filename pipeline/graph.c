@@ -155,7 +155,8 @@ struct graph_node *graph_find(const struct graph *g, const struct graph_node *li
 	for (size_t i = 0; i < g->n; i++) {
 		struct graph_node *n = &g->nodes[i];
 
-		if (n->conf->kind == like->conf->kind && strcmp(n->conf->id, like->conf->id) == 0 &&
+		if (n->conf->kind == like->conf->kind && n->signal == like->signal &&
+		    strcmp(n->conf->id, like->conf->id) == 0 &&
 		    is_same_text(n->pipeline, like->pipeline))
 			return n;
 	}

@@ -148,7 +148,7 @@ def query_node(ports, data):
 def forwarder(ports, target, exporter=None, storage=None):
     """otlp in, otlp out to target (host:port), or otlp_http to an http:// URL; with storage the queue
     is on disk there."""
-    kind = "otlp_http" if target.startswith("http://") else "otlp"
+    kind = "otlp_http" if target.startswith(("http://", "https://")) else "otlp"
     out = merged(
         {
             "endpoint": target,

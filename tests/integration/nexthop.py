@@ -130,9 +130,11 @@ class HttpHop(NextHop):
     (status, headers, body); requests it understands are protobuf and JSON in any coding that
     Python knows."""
 
+    tls = None  # an ssl.SSLContext
+
     @property
     def target(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def start(self):
         hop = self
@@ -159,6 +161,8 @@ class HttpHop(NextHop):
 
         self.connections = []
         self.server = Server(("127.0.0.1", self.port), Handler)
+        if self.tls is not None:
+            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 

@@ -1,6 +1,7 @@
 """Logs and metrics: taken by the otlp receiver, counted and not looked into, sent on whole by every
 exporter that carries them."""
 
+import copy
 import json
 
 import grpc
@@ -9,6 +10,7 @@ import pytest
 import otlp
 import signals_data as data
 from mill import forwarder, run, wait_for
+from test_reload import hup
 
 SIGNALS = ["metrics", "logs"]
 ITEMS = {"metrics": "metric_points", "logs": "log_records"}
@@ -251,6 +253,30 @@ def test_large_requests_are_cut_between_items(forward, next_hop, signal):
         ]
 
     assert sorted(items(hop.joined(signal))) == sorted(items(sent))
+
+
+def test_reload_adds_a_signal(make_mill, next_hop):
+    """SIGHUP with a pipeline more: the signal is served from then on, on the same port; and taken out
+    again it is not."""
+    hop = next_hop()
+    mill = make_mill(lambda ports: forwarder(ports, hop.target))
+    without = mill.config
+    with_logs = copy.deepcopy(without)
+    with_logs["service"]["pipelines"]["logs"] = with_logs["service"]["pipelines"]["traces"]
+    sent = data.log_requests()
+    for config, served in ((without, False), (with_logs, True), (without, False)):
+        if mill.config is not config:
+            hup(mill, config)
+        otlp.send_grpc(mill, otlp.request())
+        if served:
+            send(mill, "logs", sent, "grpc")
+            send(mill, "logs", sent, "json")
+            continue
+        assert otlp.send_http(mill, sent, path="/v1/logs").status_code == 404
+        with pytest.raises(grpc.RpcError) as e:
+            send(mill, "logs", sent, "grpc")
+        assert e.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert len(hop.taken_of("logs")) == 2 and len(hop.taken) == 3
 
 
 def test_debug_shows_them(make_mill):

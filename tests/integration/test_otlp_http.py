@@ -1,6 +1,7 @@
 """The otlp_http exporter: statuses, Retry-After, codings, JSON, endpoints, TLS. What it shares with the
 otlp exporter (queue, disk, deadlines, partial success) is in test_nexthop.py, for both."""
 
+import ssl
 import time
 from email.utils import formatdate
 
@@ -11,6 +12,7 @@ from google.rpc import status_pb2
 import otlp
 import signals_data
 from mill import forwarder, free_port, run
+from pki import Authority
 
 CODERS = {
     "gzip": lambda b: bytes(cramjam.gzip.compress(b)),
@@ -161,6 +163,70 @@ def test_an_answer_that_is_no_http(forward):
         with pytest.raises(otlp.grpc.RpcError) as e:
             otlp.send_grpc(mill, otlp.request(), timeout=1)
         assert e.value.code().name == "UNAVAILABLE"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def secure_hop(next_hop, authority):
+    """A hop that asks for a certificate of the authority."""
+    hop = next_hop(http=True, start=False)
+    hop.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    hop.tls.load_cert_chain(*authority.issue("server"))
+    hop.tls.load_verify_locations(authority.pem)
+    hop.tls.verify_mode = ssl.CERT_REQUIRED
+    return hop.start()
+
+
+def tls_of(authority, **changed):
+    cert, key = authority.issue("client")
+    out = {"insecure": False, "ca_file": authority.pem, "cert_file": cert, "key_file": key}
+    return {"tls": {**out, **changed}}
+
+
+@pytest.mark.parametrize(
+    "changed, ok",
+    [
+        ({}, True),
+        ({"min_version": "1.3"}, True),
+        ({"ca_file": None, "insecure_skip_verify": True}, True),
+        ({"ca_file": None}, False),
+        ({"cert_file": None, "key_file": None}, False),
+    ],
+    ids=["mutual", "1.3", "skip verify", "unknown authority", "no certificate"],
+)
+def test_tls(forward, secure_hop, authority, changed, ok):
+    mill = forward(secure_hop.target, exporter=tls_of(authority, **changed))
+    if ok:
+        otlp.send_grpc(mill, otlp.request(), timeout=5)
+        assert len(secure_hop.calls) == 1
+        return
+    with pytest.raises(otlp.grpc.RpcError) as e:
+        otlp.send_grpc(mill, otlp.request(), timeout=1)
+    assert e.value.code().name == "UNAVAILABLE"
+    assert not secure_hop.calls
+    # Without one the server hangs up behind the handshake: TLS 1.3 does not tell the client why.
+    assert ("certificate" if "ca_file" in changed else "otlp_http error=") in mill.stderr()
+
+
+def test_tls_version_too_low(forward, secure_hop, authority):
+    secure_hop.tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    mill = forward(secure_hop.target, exporter=tls_of(authority, min_version="1.3"))
+    with pytest.raises(otlp.grpc.RpcError):
+        otlp.send_grpc(mill, otlp.request(), timeout=1)
+    assert not secure_hop.calls
+
+
+def test_proxy(forward, next_hop):
+    """proxy_url: the proxy is asked for the whole URL of a host that nobody resolves."""
+    proxy = next_hop(http=True)
+    proxy.signal_of = lambda path: "traces"
+    mill = forward("http://collector.invalid:4318", exporter={"proxy_url": proxy.target})
+    otlp.send_grpc(mill, otlp.request(), timeout=5)
+    assert proxy.paths == ["http://collector.invalid:4318/v1/traces"]
 
 
 CONFIG = """\

@@ -20,26 +20,31 @@ void str_hex(const uint8_t *p, size_t n, char *out)
 	out[2 * n] = '\0';
 }
 
-static int hex_value(uint8_t c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* The value of a hex digit; 0xff for any other character. */
+static const uint8_t hex_values[256] = {
+#define NONE8 255, 255, 255, 255, 255, 255, 255, 255
+#define NONE32 NONE8, NONE8, NONE8, NONE8
+#define LETTERS 255, 10, 11, 12, 13, 14, 15, 255, NONE8, NONE8, NONE8
+	NONE32, NONE8, NONE8, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 255, 255, 255, 255, 255, 255,
+	LETTERS, LETTERS, NONE32, NONE32, NONE32, NONE32,
+#undef LETTERS
+#undef NONE32
+#undef NONE8
+};
 
 int str_unhex(struct bytes s, uint8_t *out, size_t n)
 {
+	unsigned bad = 0;
+
 	if (s.n != 2 * n)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
-		int hi = hex_value(s.p[2 * i]), lo = hex_value(s.p[2 * i + 1]);
+		unsigned hi = hex_values[s.p[2 * i]], lo = hex_values[s.p[2 * i + 1]];
 
-		if (hi < 0 || lo < 0)
-			return -1;
+		bad |= hi | lo;
 		out[i] = (uint8_t)(hi << 4 | lo);
 	}
-	return 0;
+	return bad > 15 ? -1 : 0;
 }
 
 int str_to_u64(struct bytes s, uint64_t *out)

@@ -129,7 +129,10 @@ static int find_resource_key(struct bytes key)
 	if (letter >= 26)
 		return -1;
 	for (int i = by_letter[letter].from; i < by_letter[letter].to; i++)
-		if (bytes_eq(key, resource_keys[i]))
+		/* All of them have seven letters and more, so most of others end here. */
+		if (key.n == resource_keys[i].n &&
+		    load_le32(key.p + key.n - 4) == load_le32(resource_keys[i].p + key.n - 4) &&
+		    memcmp(key.p, resource_keys[i].p, key.n) == 0)
 			return i;
 	return -1;
 }
@@ -296,28 +299,44 @@ static void sort_tag(struct sorted_tags *s, const struct zipkin_span *sp, struct
 
 /* ------------------------------------------------------------------ OTLP fields */
 
+/* memcpy for the lengths that keys and values have, without a call: two words that may overlap. */
+static inline void copy_short(uint8_t *to, struct bytes s)
+{
+	if (s.n >= 8 && s.n <= 16) {
+		memcpy(to, s.p, 8);
+		memcpy(to + s.n - 8, s.p + s.n - 8, 8);
+	} else if (s.n >= 4 && s.n < 8) {
+		memcpy(to, s.p, 4);
+		memcpy(to + s.n - 4, s.p + s.n - 4, 4);
+	} else if (s.n > 0) {
+		memcpy(to, s.p, s.n);
+	}
+}
+
 /* KeyValue with a string, as field `number`: one bound check, no bytes moved. */
 static void put_attr(struct buf *b, uint32_t number, struct bytes key, struct bytes value)
 {
 	size_t any = 1 + pb_varint_size(value.n) + value.n;
 	size_t pair = 1 + pb_varint_size(key.n) + key.n + 1 + pb_varint_size(any) + any;
-	uint8_t *p = buf_reserve(b, 11 + pair), *from = p;
+	size_t most = 11 + pair;
+	uint8_t *p = b->p + b->n, *from;
 
+	if (UNLIKELY(most > b->cap - b->n || (b->max > 0 && most > b->max - b->n)))
+		p = buf_reserve(b, most);
+	from = p;
 	if (p == NULL)
 		return;
 	p += pb_varint_write(p, (uint64_t)number << 3 | PB_LEN);
 	p += pb_varint_write(p, pair);
 	*p++ = 0x0a;
 	p += pb_varint_write(p, key.n);
-	if (key.n > 0)
-		memcpy(p, key.p, key.n);
+	copy_short(p, key);
 	p += key.n;
 	*p++ = 0x12;
 	p += pb_varint_write(p, any);
 	*p++ = 0x0a;
 	p += pb_varint_write(p, value.n);
-	if (value.n > 0)
-		memcpy(p, value.p, value.n);
+	copy_short(p, value);
 	b->n += (size_t)(p + value.n - from);
 }
 

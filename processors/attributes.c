@@ -101,6 +101,7 @@ const struct component_type processor_attributes = {
 	.summary = "Adds, changes and removes attributes of spans.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_TRACES,
+	.may_overlap = component_overlaps,
 	.config_size = sizeof(struct attributes_config),
 	.state_size = sizeof(struct attributes_state),
 	.options = attributes_options,

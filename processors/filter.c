@@ -400,6 +400,7 @@ const struct component_type processor_filter = {
 	.summary = "Drops spans and events that match a condition.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_TRACES,
+	.may_overlap = component_overlaps,
 	.config_size = sizeof(struct filter_config),
 	.state_size = sizeof(struct filter_state),
 	.options = filter_options,

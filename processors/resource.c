@@ -69,6 +69,7 @@ const struct component_type processor_resource = {
 	.summary = "Adds, changes and removes attributes of resources.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_ALL,
+	.may_overlap = component_overlaps,
 	.config_size = sizeof(struct resource_config),
 	.state_size = sizeof(struct resource_state),
 	.options = resource_options,

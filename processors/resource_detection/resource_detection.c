@@ -192,6 +192,7 @@ const struct component_type processor_resource_detection = {
 	.summary = "Adds to resources what this machine and container are.",
 	.stability = STABILITY_ALPHA,
 	.signals = SIGNAL_ALL,
+	.may_overlap = component_overlaps,
 	.config_size = sizeof(struct detection_config),
 	.state_size = sizeof(struct detection_state),
 	.options = detection_options,

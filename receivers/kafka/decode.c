@@ -13,6 +13,8 @@
 #include "wire/otlp_json_decode.h"
 #include "wire/pb.h"
 #include "wire/zipkin_json.h"
+#include "wire/zipkin_proto.h"
+#include "wire/zipkin_thrift.h"
 
 #include <stdio.h>
 
@@ -119,6 +121,33 @@ static int decode_zipkin_json(struct bytes in, size_t max_bytes, struct arena *a
 	return zipkin_json_decode(in, max_bytes, false, arena, out, arg, err);
 }
 
+static int decode_zipkin_proto(struct bytes in, size_t max_bytes, struct arena *arena,
+			       struct buf *out, void *arg, struct err *err)
+{
+	return zipkin_proto_decode(in, max_bytes, false, arena, out, arg, err);
+}
+
+static int decode_zipkin_thrift(struct bytes in, size_t max_bytes, struct arena *arena,
+				struct buf *out, void *arg, struct err *err)
+{
+	return zipkin_thrift_decode(in, max_bytes, false, arena, out, arg, err);
+}
+
+/* How an encoding becomes OTLP bytes; arg is a struct zipkin_result. NULL: not read yet, or OTLP
+ * bytes as it is. */
+static const transcode_fn decoders[] = {
+	[INPUT_OTLP_JSON] = decode_otlp_json,
+	[INPUT_ZIPKIN_JSON] = decode_zipkin_json,
+	[INPUT_ZIPKIN_PROTO] = decode_zipkin_proto,
+	[INPUT_ZIPKIN_THRIFT] = decode_zipkin_thrift,
+	[INPUT_JAEGER_JSON] = NULL,
+};
+
+bool record_is_decodable(int encoding)
+{
+	return encoding == INPUT_OTLP_PROTO || decoders[encoding] != NULL;
+}
+
 static struct rcbuf *copy(struct bytes b, struct budget *budget, struct err *err)
 {
 	struct rcbuf *r = rcbuf_new(budget, MAX(b.n, (size_t)1));
@@ -134,18 +163,16 @@ static struct rcbuf *copy(struct bytes b, struct budget *budget, struct err *err
 	return r;
 }
 
-static struct rcbuf *decode_json(struct component *c, struct bytes value, uint32_t *n_bad,
-				 char first_bad[192], struct err *err)
+static struct rcbuf *decode_other(struct component *c, struct bytes value, uint32_t *n_bad,
+				  char first_bad[192], struct err *err)
 {
 	struct budget *budget = component_budget(c);
 	struct rcbuf *body = copy(value, budget, err), *otlp;
 	struct zipkin_result res = { 0 };
-	struct transcode t = { decode_otlp_json, NULL, GROW_MAX };
+	struct transcode t = { decoders[conf_of(c)->encoding], &res, GROW_MAX };
 
 	if (body == NULL)
 		return NULL;
-	if (conf_of(c)->encoding == INPUT_ZIPKIN_JSON)
-		t = (struct transcode){ decode_zipkin_json, &res, GROW_MAX };
 	otlp = transcode_body(&t, body, budget, err);
 	if (otlp == NULL)
 		return NULL;
@@ -169,7 +196,7 @@ struct rcbuf *record_decode(struct component *c, struct kafka_consumer *k,
 	first_bad[0] = '\0';
 	otlp = m->value.n == 0 || conf_of(c)->encoding == INPUT_OTLP_PROTO
 		       ? copy(m->value, component_budget(c), err)
-		       : decode_json(c, m->value, n_bad, first_bad, err);
+		       : decode_other(c, m->value, n_bad, first_bad, err);
 	if (otlp == NULL || otlp->n == 0)
 		return otlp;
 	resource_of_headers(c, k, m, &resource);

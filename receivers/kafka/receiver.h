@@ -25,7 +25,7 @@ enum kafka_input {
 	INPUT_OTLP_PROTO,
 	INPUT_OTLP_JSON,
 	INPUT_ZIPKIN_JSON,
-	INPUT_ZIPKIN_PROTO, /* this and those behind it are not read yet */
+	INPUT_ZIPKIN_PROTO,
 	INPUT_ZIPKIN_THRIFT,
 	INPUT_JAEGER_PROTO,
 	INPUT_JAEGER_JSON,
@@ -91,6 +91,8 @@ struct rcbuf *record_decode(struct component *c, struct kafka_consumer *k,
 			    struct err *err);
 /* True when record headers are asked for: then records cannot be joined as they are. */
 bool record_has_extras(struct component *c);
+/* Is there a decoder for this encoding (enum of INPUT_...)? */
+bool record_is_decodable(int encoding);
 /* The tenant of a record. -1: no legal name. */
 int record_tenant(struct component *c, struct kafka_consumer *k, const struct kafka_message *m,
 		  char tenant[TENANT_MAX + 1], struct err *err);

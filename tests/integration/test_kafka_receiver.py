@@ -585,13 +585,28 @@ def test_json_and_headers_and_patterns(kafka, make_mill):
     assert kafka.committed(group, topics[2]) == {}
 
 
-def test_zipkin_json(kafka, make_mill):
+ZIPKIN_RECORDS = {
+    "zipkin_json": json.dumps(
+        [{"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "name": "x"}]
+    ).encode(),
+    "zipkin_proto": bytes.fromhex(
+        "0a1f" "0a104bf92f3577b34da6a3ce929d0e0e4736" "1a0800f067aa0ba902b7" "2a0178"
+    ),
+    "zipkin_thrift": bytes.fromhex(
+        "0c00000001" "0a0001a3ce929d0e0e4736" "0a000c4bf92f3577b34da6" "0b00030000000178"
+        "0a000400f067aa0ba902b7" "00"
+    ),
+}
+
+
+@pytest.mark.parametrize("encoding", ZIPKIN_RECORDS)
+def test_zipkin_encodings(kafka, make_mill, encoding):
     topic, group = kafka.create_topic(), fresh_group()
-    spans = [{"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "name": "x"}]
-    kafka.produce(topic, [json.dumps(spans).encode()])
-    mill = make_mill(reader(kafka, topic, group, receiver={"traces": {"encoding": "zipkin_json"}}))
+    kafka.produce(topic, [ZIPKIN_RECORDS[encoding]])
+    mill = make_mill(reader(kafka, topic, group, receiver={"traces": {"encoding": encoding}}))
     wait_committed(kafka, group, topic)
-    assert tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736", tries=1000) is not None
+    got = tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736", tries=1000)
+    assert [(sp.span_id.hex(), sp.name) for sp in otlp.spans_of(got)] == [("00f067aa0ba902b7", "x")]
 
 
 # -- the neighbours fail

@@ -110,9 +110,9 @@ struct component_type {
 	/* Exporters that keep an ordered source in sections (pipeline/source.h): called before its
 	 * first record comes; they attach a sink. On the receiver's thread. */
 	void (*source_open)(struct component *c, struct source *s);
-	/* And: whether a receiver upstream reads sources that it cannot name now, because it has
-	 * not been told yet which, or they change hands. Calls come in pairs, on and off. */
-	void (*source_expect)(struct component *c, bool on);
+	/* And: whether the receiver `from` reads sources that it cannot name now, because it has
+	 * not been told yet which, or they change hands. Said again and again while it is so. */
+	void (*source_expect)(struct component *c, const struct component *from, bool on);
 	/* ---- reload (SIGHUP), see docs/HACKING.md "What a reload asks of a component" ---- */
 	/* May a successor start while an instance with this configuration still finishes? Missing:
 	 * no, it has what only one may have (a log, a position, a place in a group, a file), and
@@ -187,7 +187,8 @@ static inline bool component_emits(const struct component *c, enum otlp_signal s
 	return atomic_load(&c->out[signal]) != NULL;
 }
 
-/* A receiver does not know all its sources (on), or does again (off): tell the same exporters. */
+/* A receiver does not know all its sources (on), or does again (off, also when it ends): tell the
+ * same exporters. While it is on, now and then again: a reload may have changed what is downstream. */
 void component_source_expect(struct component *c, bool on);
 
 /* What the service lends. Any thread; valid between start and shutdown. */

@@ -139,6 +139,7 @@ static bool visit(struct visited *all, struct component *c)
 
 /* What exporters that keep sources are told: a source opens, or (NULL) some are expected. */
 struct source_news {
+	const struct component *from;
 	struct source *source;
 	bool is_expected;
 };
@@ -148,7 +149,7 @@ static void tell_one(struct component *to, const struct source_news *news)
 	if (news->source != NULL && to->type->source_open != NULL)
 		to->type->source_open(to, news->source);
 	if (news->source == NULL && to->type->source_expect != NULL)
-		to->type->source_expect(to, news->is_expected);
+		to->type->source_expect(to, news->from, news->is_expected);
 }
 
 /* Everybody downstream once, however many ways lead there; not those that nobody waits for. */
@@ -179,12 +180,12 @@ static void tell(struct component *c, const struct source_news *news)
 
 void component_source_open(struct component *c, struct source *s)
 {
-	tell(c, &(struct source_news){ .source = s });
+	tell(c, &(struct source_news){ .from = c, .source = s });
 }
 
 void component_source_expect(struct component *c, bool on)
 {
-	tell(c, &(struct source_news){ .is_expected = on });
+	tell(c, &(struct source_news){ .from = c, .is_expected = on });
 }
 
 /* ---- the process ---- */

@@ -199,7 +199,7 @@ static void blocks_source_open(struct component *c, struct source *s)
 		component_fail(c, &err);
 }
 
-static void blocks_source_expect(struct component *c, bool on)
+static void blocks_source_expect(struct component *c, const struct component *from, bool on)
 {
 	struct err err = ERR_INIT;
 	struct section_streams *streams = want_streams(c, &err);
@@ -207,7 +207,7 @@ static void blocks_source_expect(struct component *c, bool on)
 	if (streams == NULL)
 		component_fail(c, &err);
 	else
-		section_streams_expect(streams, on);
+		section_streams_expect(streams, from, on);
 }
 
 static void blocks_consume(struct component *c, struct batch *b)

@@ -299,11 +299,19 @@ int section_streams_open(struct section_streams *m, struct source *s, struct err
 	return 0;
 }
 
-void section_streams_expect(struct section_streams *m, bool on)
+void section_streams_expect(struct section_streams *m, const void *whom, bool on)
 {
+	size_t i = 0;
+
 	pthread_mutex_lock(&m->lock);
-	assert(on || m->n_expected > 0);
-	m->n_expected += on ? 1 : -1u;
+	while (i < m->n_expected && m->expected[i] != whom)
+		i++;
+	if (on && i == m->n_expected) {
+		m->expected = xgrow(m->expected, &m->cap_expected, i + 1, sizeof(*m->expected));
+		m->expected[m->n_expected++] = whom;
+	} else if (!on && i < m->n_expected) {
+		m->expected[i] = m->expected[--m->n_expected];
+	}
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -485,6 +493,7 @@ static void streams_free(struct section_streams *m)
 	pthread_mutex_destroy(&m->lock);
 	pthread_cond_destroy(&m->wake);
 	pthread_cond_destroy(&m->progress);
+	free(m->expected);
 	free(m->exporter);
 	free(m);
 }

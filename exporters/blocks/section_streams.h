@@ -50,10 +50,10 @@ struct section_streams *section_streams_start(const struct section_streams_optio
 					      struct err *err);
 /* Attach to a source that is about to send. */
 int section_streams_open(struct section_streams *m, struct source *s, struct err *err);
-/* More sources are to come that are not known yet, or (off) not any more; calls come in pairs.
+/* More sources are to come from `whom` (a name only) that are not known yet, or (off) not any more.
  * Until then, and until each source is whole (source_is_whole), a look-up is incomplete: an owner
  * before us may have shown what we have not read yet. */
-void section_streams_expect(struct section_streams *m, bool on);
+void section_streams_expect(struct section_streams *m, const void *whom, bool on);
 /* True when some span of the batch is of a source. */
 bool section_streams_concerns(const struct batch *b);
 /* Take the spans of b that are of sources; *rest gets the others (NULL: none). Takes b. Never

@@ -63,9 +63,8 @@ static void learn_cluster(struct kafka_receiver_state *st)
  * then its new owner says that it is not read yet. */
 static void be_unsure(struct kafka_receiver_state *st)
 {
+	component_source_expect(st->c, true);
 	st->sure_ns = 0;
-	if (!st->is_unsure)
-		component_source_expect(st->c, true);
 	st->is_unsure = true;
 }
 
@@ -159,6 +158,8 @@ static void look_after_all(struct kafka_receiver_state *st)
 	st->drained = st->draining && settled;
 	if (st->sure_ns != 0 && now >= st->sure_ns)
 		be_sure(st);
+	if (st->is_unsure)
+		component_source_expect(st->c, true);
 	look_for_topics(st, now);
 }
 

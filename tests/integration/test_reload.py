@@ -444,7 +444,7 @@ def test_kafka_there_and_back(make_mill, kafka):
     n = sum(len(list(otlp.spans_of(r))) for r in client.acked.values())
     hup(back, merged(back.config, {"exporters": {"blocks": {"max_block_age": "100ms"}}}))
     wait_for("all in blocks", lambda: back.metric("spanmill_delivered_spans") >= n, 30)
-    check(back, client.acked, tries=5)
+    check(back, client.acked, tries=500)
 
 
 def test_grpc_clients_are_sent_on(make_mill, next_hop):

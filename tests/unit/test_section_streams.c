@@ -899,10 +899,15 @@ static void test_incomplete_until_caught_up(void **state)
 	/* What comes later was shown by nobody else. */
 	b = read_records(&l, 0, 41, 20);
 	check_missing(&l, NULL);
-	section_streams_expect(l.streams, true);
+	section_streams_expect(l.streams, &l, true);
+	section_streams_expect(l.streams, &b, true);
+	section_streams_expect(l.streams, &b, true);
 	check_missing(&l, "not known yet");
-	section_streams_expect(l.streams, false);
+	section_streams_expect(l.streams, &b, false);
+	check_missing(&l, "not known yet");
+	section_streams_expect(l.streams, &l, false);
 	check_missing(&l, NULL);
+	section_streams_expect(l.streams, &l, false);
 	section_streams_append(l.streams, b, &b);
 	section_streams_settle_appends(l.streams);
 	/* Given up: it is not here before it was read again. */

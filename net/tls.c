@@ -205,7 +205,7 @@ static const struct {
 	{ "X25519MLKEM768", "X25519MLKEM768" },
 };
 
-static const char *group_name(const char *name)
+const char *tls_group_openssl(const char *name)
 {
 	for (size_t i = 0; i < COUNT_OF(groups); i++)
 		if (strcmp(groups[i].name, name) == 0)
@@ -215,7 +215,7 @@ static const char *group_name(const char *name)
 
 bool tls_is_group(const char *name)
 {
-	const char *openssl = group_name(name);
+	const char *openssl = tls_group_openssl(name);
 	SSL_CTX *ctx = openssl != NULL ? SSL_CTX_new(TLS_method()) : NULL;
 	bool known = ctx != NULL && SSL_CTX_set1_groups_list(ctx, openssl) == 1;
 
@@ -241,6 +241,11 @@ bool tls_is_cipher(const char *name)
 	SSL_CTX_free(ctx);
 	ERR_clear_error();
 	return known;
+}
+
+const char *tls_cipher_openssl(const char *name)
+{
+	return tls_is_cipher(name) && !is_of_tls_1_3(name) ? OPENSSL_cipher_name(name) : NULL;
 }
 
 static void add_name(struct buf *list, const char *name)
@@ -280,7 +285,7 @@ static int set_groups(SSL_CTX *ctx, const struct tls_settings *c, struct err *er
 			ret = err_set(err, ERR_CONFIG, "tls: curve \"%.100s\" is not known",
 				      c->groups[i]);
 		else
-			add_name(&list, group_name(c->groups[i]));
+			add_name(&list, tls_group_openssl(c->groups[i]));
 	}
 	if (ret == 0 && list.n > 0 && SSL_CTX_set1_groups_list(ctx, buf_cstr(&list)) != 1)
 		ret = fail(err, ERR_CONFIG, "curve_preferences", NULL);

@@ -47,6 +47,10 @@ struct tls_settings {
  * P521, X25519MLKEM768? */
 bool tls_is_cipher(const char *name);
 bool tls_is_group(const char *name);
+/* The name OpenSSL has for such a cipher suite, or group, for a library that hands lists of them to
+ * OpenSSL; NULL when it is none. Suites of TLS 1.3 are in no such list: NULL. */
+const char *tls_cipher_openssl(const char *name);
+const char *tls_group_openssl(const char *name);
 
 /* NULL with err (CONFIG, naming the file) when a file or version is no good. */
 struct tls *tls_new_client(const struct tls_settings *c, struct err *err);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "net/tls.h"
 #include "pipeline/conf_tree.h"
 
 #include <ctype.h>
@@ -162,6 +163,7 @@ static void check_tls(const struct check *c, const struct tls_client_options *t,
 	char key[100];
 
 	option_blocks_check_tls(o, c->node, section, c->errs, c->path);
+	option_blocks_check_tls_names(o, c->node, section, c->errs, c->path);
 	if (t->server_name_override[0] != '\0')
 		say(c, below(key, section, "server_name_override"),
 		    "use the name in the brokers' certificates as their address",
@@ -383,6 +385,22 @@ static void add_ms(struct kafka_properties *p, const char *name, int64_t ns, int
 		(long long)MIN((ns + (int64_t)NS_PER_MS - 1) / (int64_t)NS_PER_MS, max_ms));
 }
 
+/* Names of IANA's as librdkafka's OpenSSL knows them; those of TLS 1.3 stay on as they are. */
+static void add_openssl_names(struct kafka_properties *p, const char *property,
+			      const struct strlist *list, const char *(*openssl)(const char *))
+{
+	struct buf text = BUF_INIT;
+
+	for (size_t i = 0; i < list->n; i++) {
+		const char *name = openssl(list->items[i]);
+
+		if (name != NULL)
+			buf_printf(&text, "%s%s", text.n > 0 ? ":" : "", name);
+	}
+	add_text(p, property, buf_cstr(&text));
+	buf_fini(&text);
+}
+
 static void add_tls(struct kafka_properties *p, const struct tls_client_options *t)
 {
 	const struct tls_common_options *o = &t->common;
@@ -393,8 +411,8 @@ static void add_tls(struct kafka_properties *p, const struct tls_client_options 
 	add_text(p, "ssl.certificate.pem", o->cert_pem);
 	add_text(p, "ssl.key.location", o->key_file);
 	add_text(p, "ssl.key.pem", o->key_pem);
-	add_list(p, "ssl.cipher.suites", &o->cipher_suites, ":");
-	add_list(p, "ssl.curves.list", &o->curve_preferences, ":");
+	add_openssl_names(p, "ssl.cipher.suites", &o->cipher_suites, tls_cipher_openssl);
+	add_openssl_names(p, "ssl.curves.list", &o->curve_preferences, tls_group_openssl);
 	if (t->insecure_skip_verify)
 		kafka_properties_add(p, "enable.ssl.certificate.verification", "false");
 }

@@ -214,8 +214,7 @@ void option_blocks_check_tls(const struct tls_common_options *t, const struct co
 			     const char *yaml_path);
 /* An enum tls_version as net/tls.h takes it; NULL for the default. */
 const char *tls_version_name(int version);
-/* The names in cipher_suites and curve_preferences: those that net/tls.h knows. Not for librdkafka.
- */
+/* The names in cipher_suites and curve_preferences: those that net/tls.h knows. */
 void option_blocks_check_tls_names(const struct tls_common_options *t, const struct conf_node *node,
 				   const char *section, struct conf_errors *errors,
 				   const char *yaml_path);

@@ -88,8 +88,14 @@ static const struct {
 	{ "tls: {cert_file: /c, key_file: /k}", "ssl.key.location", "/k" },
 	{ "tls: {cert_pem: c, key_pem: k}", "ssl.key.pem", "k" },
 	{ "tls: {insecure_skip_verify: true}", "enable.ssl.certificate.verification", "false" },
-	{ "tls: {cipher_suites: [A, B]}", "ssl.cipher.suites", "A:B" },
-	{ "tls: {curve_preferences: [X25519, P256]}", "ssl.curves.list", "X25519:P256" },
+	{ "tls: {cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "
+	  "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_RSA_WITH_AES_256_CBC_SHA]}",
+	  "ssl.cipher.suites",
+	  "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:AES256-SHA" },
+	{ "tls: {cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]}",
+	  "ssl.cipher.suites", "ECDHE-RSA-AES256-GCM-SHA384" },
+	{ "tls: {cipher_suites: [TLS_AES_128_GCM_SHA256]}", "ssl.cipher.suites", NULL },
+	{ "tls: {curve_preferences: [X25519, P256]}", "ssl.curves.list", "X25519:P-256" },
 	{ "auth: {tls: {ca_file: /a}}", "ssl.ca.location", "/a" },
 	{ "auth: {tls: {ca_file: /a}}", "security.protocol", "ssl" },
 	{ "auth: {plain_text: {username: u, password: p}}", "sasl.mechanisms", "PLAIN" },
@@ -180,6 +186,9 @@ static const struct {
 	{ "tls: {cert_file: /c}", "must include both certificate and key" },
 	{ "tls: {server_name_override: x}", "verifies the name it connects to" },
 	{ "tls: {min_version: '1.3'}", "k.tls.min_version: librdkafka takes no TLS versions" },
+	{ "tls: {cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256]}",
+	  "invalid TLS cipher suite: \"ECDHE-RSA-AES128-GCM-SHA256\"" },
+	{ "tls: {curve_preferences: [P257]}", "invalid curve type: \"P257\"" },
 	{ "tls: {reload_interval: 1h}", "reads certificates once" },
 	{ "tls: {ca_file: /a, include_system_ca_certs_pool: true}", "not both" },
 	{ "librdkafka: {no.such: '1'}",
@@ -333,7 +342,10 @@ static void a_handle_is_made_and_a_bad_one_is_not(void **state)
 #ifdef __SANITIZE_THREAD__
 	skip(); /* gcc's TSan does not know librdkafka's threads (test_kafka_producer.c) */
 #endif
-	load(&l, "brokers: ['127.0.0.1:1']");
+	/* OpenSSL takes the suites and groups by the names we give it. */
+	load(&l,
+	     "{brokers: ['127.0.0.1:1'], tls: {curve_preferences: [P256, P384], "
+	     "cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_AES_128_GCM_SHA256]}}");
 	s.properties = l.p.v;
 	s.n_properties = l.p.n;
 	rk = kafka_lib_open(RD_KAFKA_PRODUCER, kafka_lib_conf(&s, &opaque, &err), &err);

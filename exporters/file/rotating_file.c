@@ -63,8 +63,7 @@ static int open_file(struct rotating_file *f, struct err *err)
 	/* Who cuts off what was refused must know that it is his own. */
 	if (flock(f->fd, LOCK_EX | LOCK_NB) < 0)
 		return err_set(err, ERR_CONFIG,
-			       "%s is written by somebody else: give each exporter, and each "
-			       "signal, a file of its own",
+			       "%s is written by another process: give each a file of its own",
 			       f->path);
 	f->n_bytes = f->n_synced = (uint64_t)st.st_size;
 	f->is_new = st.st_size == 0;

@@ -255,5 +255,47 @@ def test_a_file_has_one_writer(make_mill, tmp_path):
     second.start(ready=False)
     assert second.wait_exit(10) == 2
     second.process = None
-    assert "is written by somebody else" in second.stderr()
+    assert "is written by another process" in second.stderr()
     otlp.send_grpc(mill, otlp.request())
+
+
+def test_signals_share_a_file(make_mill, tmp_path, next_hop):
+    """One exporter in the pipelines of three signals: one file, and all of it comes back."""
+    hop = next_hop()
+    signals = ["traces", "metrics", "logs"]
+
+    def out_config(ports):
+        config = writer(tmp_path)(ports)
+        pipeline = config["service"]["pipelines"]["traces"]
+        config["service"]["pipelines"] = {s: dict(pipeline) for s in signals}
+        return config
+
+    def in_config(ports):
+        config = forwarder(ports, hop.target)
+        config["receivers"] = {
+            "otlp_json_file": {"include": [f"{tmp_path}/*.json"], "start_at": "beginning"}
+        }
+        pipeline = {"receivers": ["otlp_json_file"], "exporters": ["otlp"]}
+        config["service"]["pipelines"] = {s: dict(pipeline) for s in signals}
+        return config
+
+    out = make_mill(out_config)
+    sent = {"traces": otlp.request(), "metrics": data.metric_requests(), "logs": data.log_requests()}
+    with grpc.insecure_channel(f"127.0.0.1:{out.ports['grpc']}") as channel:
+        for signal, message in sent.items():
+            request, response = otlp.messages_of(signal)
+            channel.unary_unary(
+                otlp.export_path(signal),
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )(message, timeout=5)
+    make_mill(in_config)
+    for signal, message in sent.items():
+        wait_for(f"{signal} at the hop", lambda s=signal: hop.taken_of(s), 20)
+        (got,) = hop.taken_of(signal)
+        if signal == "traces":  # an absent status is written as an empty one
+            otlp.assert_same(got, message)
+            continue
+        assert got.SerializeToString(deterministic=True) == message.SerializeToString(
+            deterministic=True
+        )

@@ -78,6 +78,35 @@ def test_every_field_arrives(forward, next_hop, signal, how, out):
     assert mill.metric("otelcol_receiver_accepted_spans") == 0
     balance = mill.stop()
     assert balance["accepted"] == 0, "logs and metrics are in books of their own"
+    units = n if signal == "logs" else 6  # settled metric by metric
+    line = f"spanmill {signal} accepted={units} delivered={units} dropped=0 held=0"
+    assert line in mill.stderr().splitlines()
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_books_of_a_disk_queue(forward, next_hop, signal):
+    """What lies in the log is held, over a restart too, and delivered when the hop is there."""
+    hop = next_hop(start=False)
+    mill = forward(hop.target, storage=True, overlay={"service": {"drain_timeout": "1s"}})
+    send(mill, signal, MAKE[signal](), "grpc")
+    units = 6
+
+    def books():
+        return {
+            w: mill.metric("spanmill_items", data_type=signal, what=w)
+            for w in ("accepted", "delivered", "dropped", "held")
+        }
+
+    held = {"accepted": units, "delivered": 0, "dropped": 0, "held": units}
+    wait_for("the log's count", lambda: books() == held)
+    mill.stop()
+    assert f"spanmill {signal} accepted={units} delivered=0 dropped=0 held={units}" in mill.stderr()
+    mill.start()
+    wait_for("what was found", lambda: books() == held)
+    hop.start()
+    done = {"accepted": units, "delivered": units, "dropped": 0, "held": 0}
+    wait_for("the delivery", lambda: books() == done, 20)
+    same(hop.joined(signal), hop.taken_of(signal)[0])
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

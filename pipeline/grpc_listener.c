@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "pipeline/auth.h"
 #include "pipeline/listener.h"
 
 #include <stdio.h>
@@ -26,6 +27,7 @@ struct grpc_listener {
 	struct listener sockets;
 	struct grpc_server_settings settings;
 	struct tls *tls;
+	const struct authenticator *auth; /* NULL: everybody is let in */
 	struct share *shares;
 	unsigned n;
 };
@@ -50,6 +52,8 @@ static void fill_settings(struct grpc_listener *l, struct component *c,
 		.keepalive_time_ms = ms_of(k->time_ns),
 		.keepalive_timeout_ms = ms_of(k->timeout_ns),
 		.tls = l->tls,
+		.admit = l->auth != NULL ? auth_grpc : NULL,
+		.admit_arg = (void *)(uintptr_t)l->auth,
 	};
 }
 
@@ -88,7 +92,8 @@ struct grpc_listener *grpc_listener_start(struct component *c, const struct grpc
 	struct grpc_listener *l = xcalloc(1, sizeof(*l));
 	unsigned n = component_n_loops(c);
 
-	if (listener_tls(c, o->tls_on, &o->tls, "gRPC", "h2", &l->tls, err) < 0 ||
+	if (auth_of_server(c, o->authenticator, &l->auth, err) < 0 ||
+	    listener_tls(c, o->tls_on, &o->tls, "gRPC", "h2", &l->tls, err) < 0 ||
 	    listener_open(&l->sockets, c, o->endpoint, o->transport, o->tls_on, n,
 			  "Starting GRPC server", err) < 0)
 		goto fail;

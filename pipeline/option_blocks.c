@@ -132,7 +132,8 @@ const struct option grpc_server_option_table[] = {
 	OPT_BOOL(C, ENFORCEMENT "permit_without_stream", keepalive.permit_without_stream, "false",
 		 "Allow pings while no call is open."),
 	OPT_BOOL(C, "include_metadata", include_metadata, "false",
-		 "Keep the request's metadata for processors."),
+		 "Accepted: tenant and credentials are read in any case, and no processor reads "
+		 "others."),
 	OPT_IGNORED("dialer", "a listener dials nobody"),
 	OPT_MOVED("tls_settings", "it was renamed: write tls:"),
 	OPT_MOVED("tls_credentials", "it was renamed: write tls:"),
@@ -161,7 +162,8 @@ const struct option http_server_option_table[] = {
 	OPT_BYTES(C, "max_request_body_size", max_request_body_size, "20MiB", 0, GIB,
 		  "Largest body, on the wire and again inflated."),
 	OPT_BOOL(C, "include_metadata", include_metadata, "false",
-		 "Keep the request's headers for processors."),
+		 "Accepted: tenant and credentials are read in any case, and no processor reads "
+		 "others."),
 	OPT_OPAQUE_MAP(C, "response_headers", response_headers, "Headers added to every response."),
 	OPT_STRLIST(C, "compression_algorithms", compression_algorithms,
 		    "[\"\", gzip, zstd, zlib, snappy, deflate, lz4, x-snappy-framed]",

@@ -283,6 +283,74 @@ def test_answers_to_pages_of_other_origins(guarded):
     assert strange.status_code == 200 and "Access-Control-Allow-Origin" not in strange.headers
 
 
+@pytest.fixture(scope="module")
+def all_guarded(tmp_path_factory):
+    """Every receiver and extension that listens, behind one token."""
+    auth = {"auth": {"authenticator": "bearertokenauth"}}
+    ports = {name: free_port() for name in ("jaeger_grpc", "jaeger_http")}
+
+    def config(at):
+        grpc_at, http_at = (f"127.0.0.1:{ports[n]}" for n in ("jaeger_grpc", "jaeger_http"))
+        return merged(
+            forwarder(at, "unused:1"),
+            {
+                "extensions": {"bearertokenauth": {"token": "correct-horse"}},
+                "receivers": {
+                    "otlp": {"protocols": {"grpc": auth, "http": auth}},
+                    "zipkin": {"endpoint": f"127.0.0.1:{at['zipkin']}", **auth},
+                    "jaeger": {
+                        "protocols": {
+                            "grpc": {"endpoint": grpc_at, **auth},
+                            "thrift_http": {"endpoint": http_at, **auth},
+                        }
+                    },
+                },
+                "exporters": {"nop": {}},
+                "service": {
+                    "extensions": ["health_check", "bearertokenauth"],
+                    "pipelines": {
+                        "traces": {"receivers": ["otlp", "zipkin", "jaeger"], "exporters": ["nop"]}
+                    },
+                },
+            },
+        )
+
+    mill = Mill(tmp_path_factory.mktemp("all"), config)
+    mill.ports = {**mill.ports, **ports}
+    try:
+        yield mill.start()
+        mill.stop()
+    finally:
+        mill.kill()
+
+
+@pytest.mark.parametrize(
+    ("port", "method"),
+    [("grpc", otlp.EXPORT), ("jaeger_grpc", "/jaeger.api_v2.CollectorService/PostSpans")],
+)
+def test_every_grpc_listener_asks(all_guarded, port, method):
+    with grpc.insecure_channel(f"127.0.0.1:{all_guarded.ports[port]}") as channel:
+        call = channel.unary_unary(method)
+        with pytest.raises(grpc.RpcError) as e:
+            call(b"", timeout=10)
+        assert e.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        call(b"", metadata=(("authorization", "Bearer correct-horse"),), timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("port", "path"),
+    [("http", "/v1/traces"), ("zipkin", "/api/v2/spans"), ("jaeger_http", "/api/traces")],
+)
+def test_every_http_listener_asks(all_guarded, port, path):
+    def status(**headers):
+        url = f"http://127.0.0.1:{all_guarded.ports[port]}{path}"
+        headers["Content-Type"] = "application/json"
+        return requests.post(url, data=b"[]", headers=headers, timeout=10).status_code
+
+    assert status() == 401
+    assert status(Authorization="Bearer correct-horse") != 401
+
+
 def test_a_request_without_credentials_costs_no_body(guarded):
     """401 comes before the body is read."""
     before = guarded.metric("spanmill_memory_bytes")

@@ -8,6 +8,7 @@
 #include "wire/zipkin_encode.h"
 
 #include "base/str.h"
+#include "wire/otlp_index.h"
 #include "wire/pb.h"
 #include "wire/zipkin_encode_text.h"
 #include "wire/zipkin_otel_text.h"
@@ -596,4 +597,49 @@ uint32_t zipkin_encode_list(struct zipkin_encoder *e, const struct span_tables *
 	if (e->form == ZIPKIN_JSON)
 		buf_add_char(out, ']');
 	return i;
+}
+
+/* Tables of a request, in the arena. */
+static int read_request(struct bytes request, struct arena *arena, struct span_tables *t,
+			struct err *err)
+{
+	struct otlp_counts n;
+	struct otlp_result result;
+
+	*t = (struct span_tables){ .n_spans = 0 };
+	if (otlp_count(request, &n, err) < 0)
+		return -1;
+	t->spans = arena_alloc(arena, n.n_spans * sizeof(*t->spans));
+	t->scopes = arena_alloc(arena, n.n_scopes * sizeof(*t->scopes));
+	t->resources = arena_alloc(arena, n.n_resources * sizeof(*t->resources));
+	t->heads = arena_alloc(arena, n.n_heads * sizeof(*t->heads));
+	return otlp_index(request, t, arena, &result, err);
+}
+
+int zipkin_encode_request(struct bytes request, enum zipkin_form form, size_t max_bytes,
+			  struct buf *out, struct err *err)
+{
+	size_t start = out->n, max = out->max;
+	struct arena arena = ARENA_INIT;
+	struct zipkin_encoder e;
+	struct span_tables t;
+	bool outer = out->overflow;
+	int rc = read_request(request, &arena, &t, err);
+
+	if (rc == 0) {
+		if (max_bytes > 0)
+			out->max = max > 0 ? MIN(max, start + max_bytes) : start + max_bytes;
+		out->overflow = false;
+		zipkin_encoder_init(&e, form, "");
+		zipkin_encode_list(&e, &t, 0, 0, out);
+		zipkin_encoder_fini(&e);
+		if (out->overflow)
+			rc = err_set(err, ERR_TOO_LARGE, "zipkin: larger than %zu bytes",
+				     max_bytes);
+		out->n = rc < 0 ? start : out->n;
+		out->max = max;
+		out->overflow = outer;
+	}
+	arena_fini(&arena);
+	return rc;
 }

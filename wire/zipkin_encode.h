@@ -48,4 +48,10 @@ void zipkin_encoder_fini(struct zipkin_encoder *e);
 uint32_t zipkin_encode_list(struct zipkin_encoder *e, const struct span_tables *t, uint32_t first,
 			    size_t max_bytes, struct buf *out);
 
+/* All spans of an ExportTraceServiceRequest as one list, appended to out: at most max_bytes of it,
+ * 0 for no limit. 0, or -1 with out as it was: ERR_TOO_LARGE; ERR_INVALID for what is no such
+ * request. */
+int zipkin_encode_request(struct bytes request, enum zipkin_form form, size_t max_bytes,
+			  struct buf *out, struct err *err) MUST_CHECK;
+
 #endif

@@ -72,8 +72,8 @@ static void gather_again(struct kafka_state *st, struct record *rec)
 	batch_unref(b);
 }
 
-/* In JSON it takes more bytes than its protobuf, which was cut to fit. */
-static void too_large_in_json(struct kafka_state *st, struct record *rec, size_t limit)
+/* It takes more bytes than its OTLP protobuf, which was cut to fit. */
+static void too_large_encoded(struct kafka_state *st, struct record *rec, size_t limit)
 {
 	struct route *route = rec->route;
 	struct batch *b;
@@ -92,12 +92,13 @@ static bool encode(struct kafka_state *st, struct record *rec)
 {
 	size_t limit = gather_limit(&st->gather, rec->route);
 
-	if (kafka_place(st)->encoding != ENCODING_OTLP_JSON || rec->reason != NULL ||
-	    rec->json.n > 0)
+	kafka_encode_fn fn = kafka_encoding_fn(kafka_place(st)->encoding);
+
+	if (fn == NULL || rec->reason != NULL || rec->encoded.n > 0)
 		return true;
-	if (record_to_json(rec, limit, NULL) == 0)
+	if (record_encode(rec, fn, limit, NULL) == 0)
 		return true;
-	too_large_in_json(st, rec, limit);
+	too_large_encoded(st, rec, limit);
 	return false;
 }
 

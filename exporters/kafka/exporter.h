@@ -17,18 +17,10 @@
 #include "base/rng.h"
 #include "exporters/kafka/dead_letter.h"
 #include "exporters/kafka/gather.h"
+#include "exporters/kafka/encoding.h"
 #include "exporters/kafka/topics.h"
 #include "pipeline/kafka_options.h"
 #include "pipeline/sending_queue.h"
-
-enum kafka_encoding {
-	ENCODING_OTLP_PROTO,
-	ENCODING_OTLP_JSON,
-	ENCODING_JAEGER_PROTO,
-	ENCODING_JAEGER_JSON,
-	ENCODING_ZIPKIN_PROTO,
-	ENCODING_ZIPKIN_JSON,
-};
 
 /* Where a signal goes: `traces:`, `metrics:`, `logs:`. */
 struct kafka_place {

@@ -170,6 +170,7 @@ static void check_place(struct kafka_config *conf, struct kafka_place *p, const 
 {
 	bool old_topic = conf->old_topic[0] != '\0' && !p->has_topic;
 	bool old_encoding = conf->has_old_encoding && !p->has_encoding;
+	bool is_traces = p == &conf->traces;
 	char key[40];
 
 	if (old_topic)
@@ -178,10 +179,18 @@ static void check_place(struct kafka_config *conf, struct kafka_place *p, const 
 		p->encoding = conf->old_encoding;
 	check_topic(p->topic, place_key(signal, "topic", p->has_topic || !old_topic, key), node,
 		    errs, path);
-	if (p->encoding > ENCODING_OTLP_JSON)
+	if (kafka_encoding_is_usable(p->encoding, is_traces))
+		return;
+	if (is_traces)
 		conf_error_at(errs, node, path, place_key(signal, "encoding", !old_encoding, key),
-			      "write otlp_proto or otlp_json", "encoding %s is not in Spanmill yet",
+			      "write otlp_proto, otlp_json, zipkin_proto or zipkin_json",
+			      "encoding %s is not in Spanmill yet", encodings[p->encoding].name);
+	else if (!old_encoding)
+		conf_error_at(errs, node, path, place_key(signal, "encoding", true, key),
+			      "write otlp_proto or otlp_json", "encoding %s is of traces only",
 			      encodings[p->encoding].name);
+	else
+		p->encoding = ENCODING_OTLP_PROTO; /* what stands at the top is of traces */
 }
 
 const struct kafka_place *kafka_place(const struct kafka_state *st)

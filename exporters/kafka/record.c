@@ -7,7 +7,6 @@
 #include "base/mem.h"
 #include "exporters/kafka/gather.h"
 #include "wire/otlp_encode.h"
-#include "wire/otlp_json_encode.h"
 
 enum { IDLE_MAX = 256 };
 
@@ -45,11 +44,11 @@ struct record *record_new(struct record_pool *pool, struct route *route, int32_t
 	return rec;
 }
 
-static void drop_json(struct record *rec)
+static void drop_encoded(struct record *rec)
 {
-	rec->pool->n_bytes -= rec->json.cap;
-	budget_release(rec->pool->budget, rec->json.cap);
-	buf_fini(&rec->json);
+	rec->pool->n_bytes -= rec->encoded.cap;
+	budget_release(rec->pool->budget, rec->encoded.cap);
+	buf_fini(&rec->encoded);
 }
 
 static void record_free(struct record *rec)
@@ -57,7 +56,7 @@ static void record_free(struct record *rec)
 	struct record_pool *pool = rec->pool;
 	struct span_debt debt = rec->debt;
 
-	drop_json(rec);
+	drop_encoded(rec);
 	free(rec->reason);
 	rec->reason = NULL;
 	count(rec, -1);
@@ -144,20 +143,19 @@ void record_settle(struct record *rec, enum verdict v, enum drop_reason reason,
 
 struct bytes record_value(const struct record *rec)
 {
-	if (rec->json.n > 0)
-		return (struct bytes){ rec->json.p, rec->json.n };
+	if (rec->encoded.n > 0)
+		return (struct bytes){ rec->encoded.p, rec->encoded.n };
 	return (struct bytes){ rec->otlp->p, rec->otlp->n };
 }
 
-int record_to_json(struct record *rec, size_t max_bytes, struct err *err)
+int record_encode(struct record *rec, kafka_encode_fn encode, size_t max_bytes, struct err *err)
 {
 	struct bytes otlp = { rec->otlp->p, rec->otlp->n };
 	int ret;
 
-	drop_json(rec);
-	ret = otlp_json_encode_items(rec->pool->signal, &otlp, 1, OTLP_JSON, max_bytes, &rec->json,
-				     err);
-	rec->pool->n_bytes += rec->json.cap;
-	budget_force(rec->pool->budget, rec->json.cap);
+	drop_encoded(rec);
+	ret = encode(rec->pool->signal, otlp, max_bytes, &rec->encoded, err);
+	rec->pool->n_bytes += rec->encoded.cap;
+	budget_force(rec->pool->budget, rec->encoded.cap);
 	return ret;
 }

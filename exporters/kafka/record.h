@@ -15,6 +15,7 @@
 #define EXPORTERS_KAFKA_RECORD_H
 
 #include "base/buf.h"
+#include "exporters/kafka/encoding.h"
 #include "pipeline/span_debt.h"
 
 struct route;
@@ -33,7 +34,7 @@ struct record {
 	struct record_pool *pool;
 	struct route *route;
 	struct rcbuf *otlp;
-	struct buf json; /* what is sent instead, with encoding otlp_json */
+	struct buf encoded; /* what is sent instead, with an encoding other than otlp_proto */
 	struct span_debt debt;
 	uint64_t n_points; /* of metrics */
 	int32_t partition;
@@ -69,8 +70,8 @@ static inline uint64_t record_n_items(const struct record *rec)
 }
 /* What is sent as the value. */
 struct bytes record_value(const struct record *rec);
-/* Make rec->json; it stays within max_bytes, or -1. */
-int record_to_json(struct record *rec, size_t max_bytes, struct err *err);
+/* Make rec->encoded; it stays within max_bytes, or -1. */
+int record_encode(struct record *rec, kafka_encode_fn encode, size_t max_bytes, struct err *err);
 /* Give the idle memory back; no records are there. */
 void record_pool_fini(struct record_pool *pool);
 

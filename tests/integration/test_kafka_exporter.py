@@ -13,9 +13,11 @@ from concurrent import futures
 
 import grpc
 import pytest
+import requests
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
 import otlp
+import tempo
 from kafka_bed import PASSWORD, ROOT, USER, Kafka, Secure, java, newer_librdkafka
 from ledger import Client
 from mill import SANITIZED, forwarder, merged, wait_for
@@ -155,6 +157,40 @@ def test_otlp_json(kafka, make_mill):
     for r in kafka.consume_all(topic):
         otlp.from_json(r.value, got)
     otlp.assert_same(got, sent)
+
+
+@pytest.mark.parametrize("encoding", ["zipkin_json", "zipkin_proto"])
+def test_zipkin_encodings(kafka, make_mill, encoding):
+    """Lists of Zipkin spans, by trace and within the limit by their own size; what another process
+    reads from them is what was sent."""
+    topic = kafka.create_topic(partitions=2)
+    limits = {"producer": {"max_message_bytes": 4000}}
+    mill = make_mill(producer(kafka, topic, {"traces": {"topic": topic, "encoding": encoding}, **limits}))
+    sent = otlp.request(n_spans=60)
+    otlp.send_grpc(mill, sent)
+    records = kafka.consume_all(topic)
+    assert len(records) > 2 and max(len(r.value) for r in records) < 4000
+    want = {sp.span_id: sp for sp in otlp.spans_of(sent)}
+    back = make_mill()
+    kind = "application/json" if encoding == "zipkin_json" else "application/x-protobuf"
+    for r in records:
+        if encoding == "zipkin_json":
+            assert {bytes.fromhex(sp["id"]) for sp in json.loads(r.value)} <= set(want)
+        answer = requests.post(
+            back.url("zipkin", "/api/v2/spans"),
+            data=r.value,
+            headers={"Content-Type": kind},
+            timeout=10,
+        )
+        assert answer.status_code == 202, answer.text
+    got = {
+        sp.span_id: sp
+        for trace_id in {sp.trace_id for sp in want.values()}
+        for sp in otlp.spans_of(tempo.get(back, trace_id))
+    }
+    assert {k: (sp.trace_id, sp.name) for k, sp in got.items()} == {
+        k: (sp.trace_id, sp.name) for k, sp in want.items()
+    }
 
 
 def test_headers_and_tenants(kafka, make_mill):

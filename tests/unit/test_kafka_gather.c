@@ -651,26 +651,41 @@ static void halves_hold_everything(void **state)
 	close_bed(&bed);
 }
 
-static void json_within_its_bounds(void **state)
+static void encodings_within_their_bounds(void **state)
 {
+	static const struct {
+		int encoding;
+		const char *start;
+	} cases[] = {
+		{ ENCODING_OTLP_JSON, "{\"resourceSpans\":[" },
+		{ ENCODING_ZIPKIN_JSON, "[{\"traceId\":\"" },
+		{ ENCODING_ZIPKIN_PROTO, "\x0a" },
+	};
 	struct client c;
 	struct gather_bed bed;
 	struct record *rec;
-	struct err err = ERR_INIT;
 
 	(void)state;
-	open_bed(&bed, 1, 1000000, false, SPREAD_BY_TRACE);
-	add(&bed, &c, payload(4, 1));
-	gather_flush(&bed.g);
-	rec = gather_next(&bed.g);
-	assert_int_equal(record_to_json(rec, 1000, &err), -1);
-	assert_int_equal(err.kind, ERR_TOO_LARGE);
-	assert_ptr_equal(record_value(rec).p, rec->otlp->p);
-	assert_int_equal(record_to_json(rec, 100000, &err), 0);
-	assert_memory_equal(record_value(rec).p, "{\"resourceSpans\":[", 18);
-	assert_true(bed.pool.n_bytes > rec->otlp->cap);
-	settle(rec);
-	close_bed(&bed);
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		kafka_encode_fn fn = kafka_encoding_fn(cases[i].encoding);
+		struct err err = ERR_INIT;
+
+		open_bed(&bed, 1, 1000000, false, SPREAD_BY_TRACE);
+		add(&bed, &c, payload(4, 1));
+		gather_flush(&bed.g);
+		rec = gather_next(&bed.g);
+		assert_int_equal(record_encode(rec, fn, 1000, &err), -1);
+		assert_int_equal(err.kind, ERR_TOO_LARGE);
+		assert_ptr_equal(record_value(rec).p, rec->otlp->p);
+		assert_int_equal(record_encode(rec, fn, 100000, &err), 0);
+		assert_memory_equal(record_value(rec).p, cases[i].start, strlen(cases[i].start));
+		assert_true(bed.pool.n_bytes > rec->otlp->cap);
+		settle(rec);
+		close_bed(&bed);
+	}
+	assert_null(kafka_encoding_fn(ENCODING_OTLP_PROTO));
+	assert_false(kafka_encoding_is_usable(ENCODING_ZIPKIN_JSON, false));
+	assert_true(kafka_encoding_is_usable(ENCODING_ZIPKIN_JSON, true));
 }
 
 /* ---- routes ---- */
@@ -774,7 +789,7 @@ int main(void)
 		cmocka_unit_test(a_buffer_grows),
 		cmocka_unit_test(one_record_per_trace),
 		cmocka_unit_test(halves_hold_everything),
-		cmocka_unit_test(json_within_its_bounds),
+		cmocka_unit_test(encodings_within_their_bounds),
 		cmocka_unit_test(idle_routes_go),
 		cmocka_unit_test(a_topic_that_grows),
 		cmocka_unit_test(written_bytes_are_the_encoded_ones),

@@ -114,18 +114,42 @@ static int index_request(struct request_index *in, struct bytes otlp, struct err
 	return 0;
 }
 
-static void note_span(struct build_state *s, const struct span_ref *sp, uint32_t request,
-		      const uint8_t *base)
+/* The spans [i, end) of the request at hand, which are a run. */
+static void note_run(struct build_state *s, uint32_t i, uint32_t end, uint32_t request,
+		     const uint8_t *base)
 {
+	const struct span_ref *sp = &s->request.tables.spans[i];
 	uint32_t *scope = &s->request.scopes[sp->scope];
-	struct span_note note = { request, (uint32_t)(sp->p - base), sp->len, 0, 0 };
+	struct span_note note = { .request = request };
+	const uint8_t *p = span_run_bytes(s->request.tables.spans, i, end, &note.len);
 
 	if (*scope == UINT32_MAX)
 		*scope = head_table_add(&s->heads, &s->request.tables, sp->scope);
 	note.scope = *scope;
+	note.off = (uint32_t)(p - base);
 	if (s->input->read != NULL)
-		note.check = block_gather_check(sp->p, sp->len);
+		note.check = block_gather_check(p, note.len & ~SPAN_RUN_BARE);
 	span_notes_add(&s->notes, load_be64(sp->trace_id), load_be64(sp->trace_id + 8), &note);
+}
+
+/* All runs of the request at hand, without the spans that are not to be kept. */
+static void note_runs(struct build_state *s, const uint8_t *keep, uint32_t request,
+		      const uint8_t *base)
+{
+	const struct span_tables *t = &s->request.tables;
+	uint32_t end;
+
+	for (uint32_t i = 0; i < t->n_spans; i = end) {
+		if (keep != NULL && !keep[i]) {
+			end = i + 1;
+			continue;
+		}
+		end = span_run_end(t->spans, i, t->n_spans);
+		for (uint32_t k = i + 1; keep != NULL && k < end; k++)
+			if (!keep[k])
+				end = k;
+		note_run(s, i, end, request, base);
+	}
 }
 
 /* Scopes of another table get their numbers here when they are first met. */
@@ -150,8 +174,6 @@ static void take_notes(struct build_state *s, const struct block_request *r, uin
 		uint32_t *scope = &s->noted_scopes[n->scope];
 		struct span_note note = { number, n->off, n->len, 0, n->check };
 
-		if (r->keep != NULL && !r->keep[i])
-			continue;
 		if (*scope == UINT32_MAX)
 			*scope = head_table_add(&s->heads, &from, n->scope);
 		note.scope = *scope;
@@ -179,9 +201,7 @@ static void note_request(struct build_state *s, const struct block_request *r)
 			  "error", err.msg);
 		return;
 	}
-	for (uint32_t i = 0; i < s->request.tables.n_spans; i++)
-		if (r->keep == NULL || r->keep[i])
-			note_span(s, &s->request.tables.spans[i], number, r->otlp.p);
+	note_runs(s, r->keep, number, r->otlp.p);
 }
 
 enum { PATIENT_FROM = 1 << 20 }; /* bytes that are worth waiting for */
@@ -219,7 +239,7 @@ static int note_all(struct build_state *s, struct err *err)
 	struct block_request r;
 	int got;
 
-	span_notes_reserve(&s->notes, s->input->n_spans);
+	span_notes_reserve(&s->notes, s->input->n_runs);
 	while ((got = s->input->next(s->input->arg, &r, err)) > 0) {
 		note_request(s, &r);
 		charge_to(s, base_memory(s));
@@ -347,55 +367,60 @@ static void read_fields(struct span_ref *sp)
 	}
 }
 
-/* Bytes of tag and length right before a span in its request, when they are what an encoder would
- * write: then both go out as one slice. */
-static uint8_t head_before(struct bytes request, uint32_t off, uint32_t len)
+/* Room for one more than n. Zero at first, so that add_span need not clear 128 bytes for each span
+ * again (4 of 100 of a build). */
+static void grow_trace(struct build_state *s, size_t n)
 {
-	enum { TAG_SPAN = 0x12 };
-	uint8_t want[6] = { TAG_SPAN };
-	size_t n = 1 + pb_varint_write(want + 1, len);
+	size_t cap = MAX(n + n / 2, (size_t)64);
 
-	return off >= n && memcmp(request.p + off - n, want, n) == 0 ? (uint8_t)n : 0;
+	if (n < s->cap_spans)
+		return;
+	s->trace.spans = xrealloc(s->trace.spans, cap * sizeof(*s->trace.spans));
+	memset(s->trace.spans + s->cap_spans, 0, (cap - s->cap_spans) * sizeof(*s->trace.spans));
+	s->cap_spans = cap;
 }
 
 /* Fills the fields that are read here or by the encoder; the others stay zero. */
-static void set_span(const struct build_state *s, size_t key, struct span_ref *sp)
+static void add_span(struct build_state *s, struct bytes span, size_t head_len, uint32_t scope)
 {
-	const struct span_note *note = &s->notes.notes[s->notes.keys[key].note];
+	struct span_ref *sp;
 
-	sp->len = note->len;
-	sp->scope = note->scope;
-	if (s->input->read != NULL) {
-		sp->p = block_gather_span(&s->gather, key, &sp->head_len);
-	} else {
-		sp->p = s->requests[note->request].p + note->off;
-		sp->head_len = head_before(s->requests[note->request], note->off, note->len);
-	}
+	grow_trace(s, s->trace.n_spans);
+	sp = &s->trace.spans[s->trace.n_spans++];
+	sp->p = span.p;
+	sp->len = (uint32_t)span.n;
+	sp->head_len = (uint8_t)head_len;
+	sp->scope = scope;
 	read_fields(sp);
 }
 
-/* All zero at first, so that set_span need not clear 128 bytes for each span again (4 of 100 of a
- * build). */
-static void size_trace(struct build_state *s, size_t n)
+/* The spans of key i join the trace. Their checksum was right, so they are what they were. */
+static void add_run(struct build_state *s, size_t i)
 {
-	if (n <= s->cap_spans)
+	const struct span_key *key = &s->notes.keys[i];
+	const struct span_note *note = &s->notes.notes[key->note];
+	struct bytes rest = { NULL, key->len };
+	struct pb_field f;
+
+	rest.p = s->input->read != NULL ? block_gather_run(&s->gather, i)
+					: s->requests[note->request].p + note->off;
+	if (note->len & SPAN_RUN_BARE) {
+		add_span(s, rest, 0, note->scope);
 		return;
-	free(s->trace.spans);
-	s->cap_spans = MAX(n + n / 2, (size_t)64);
-	s->trace.spans = xcalloc(s->cap_spans, sizeof(*s->trace.spans));
+	}
+	for (const uint8_t *head = rest.p; pb_next(&rest, &f) > 0; head = rest.p)
+		add_span(s, f.data, (size_t)(f.data.p - head), note->scope);
 }
 
-/* The spans of the keys [i, j) become s->trace. */
+/* The runs of the keys [i, j) become s->trace. Returns the spans. */
 static uint32_t take_trace(struct build_state *s, size_t i, size_t j)
 {
-	uint32_t n = (uint32_t)(j - i);
-
-	size_trace(s, n);
-	s->pick = xgrow(s->pick, &s->cap_pick, n, sizeof(*s->pick));
-	for (uint32_t k = 0; k < n; k++)
-		set_span(s, i + k, &s->trace.spans[k]);
-	s->trace.n_spans = n;
-	return n;
+	s->trace.n_spans = 0;
+	for (; i < j; i++)
+		add_run(s, i);
+	s->pick = xgrow(s->pick, &s->cap_pick, s->trace.n_spans, sizeof(*s->pick));
+	s->b->n_spans += s->trace.n_spans;
+	return s->trace.n_spans;
 }
 
 /* ---- one trace: its object ---- */
@@ -453,7 +478,7 @@ static int write_trace(struct build_state *s, const struct span_key *key, uint32
 /* Its page lies in memory twice, plain and packed; its spans in the tables. */
 static size_t trace_memory(const struct build_state *s, size_t i, size_t j)
 {
-	size_t bytes = (j - i) * BLOCK_BUILD_TRACE_SPAN_BYTES;
+	size_t bytes = s->trace.n_spans * BLOCK_BUILD_TRACE_SPAN_BYTES;
 
 	for (; i < j; i++)
 		bytes += 2 * (size_t)s->notes.keys[i].len;
@@ -486,11 +511,14 @@ static int write_traces(struct build_state *s, struct err *err)
 	for (size_t i = 0; i < s->notes.n;) {
 		size_t j = span_notes_trace_end(&s->notes, i);
 
-		largest = MAX(largest, trace_memory(s, i, j));
+		uint32_t n;
+
 		if (fetch(s, i, err) < 0)
 			return -1;
+		n = take_trace(s, i, j);
+		largest = MAX(largest, trace_memory(s, i, j));
 		charge_to(s, base_memory(s) + largest);
-		if (write_trace(s, &s->notes.keys[i], take_trace(s, i, j), err) < 0)
+		if (write_trace(s, &s->notes.keys[i], n, err) < 0)
 			return -1;
 		s->b->n_traces++;
 		i = j;
@@ -578,7 +606,6 @@ static int run(struct build_state *s, struct block_meta *meta, struct err *err)
 	t1 = now_for(s);
 	span_notes_sort(&s->notes);
 	t2 = now_for(s);
-	s->b->n_spans = s->notes.n;
 	if (s->notes.n > 0)
 		ret = write_block(s, meta, err);
 	t->index = t1 - t0;

@@ -14,9 +14,9 @@
  * left out and counted; with different bytes both are kept and counted as conflicting.
  *
  * OWNERSHIP: borrows the requests' bytes until the build ends. THREADS: one at a time.
- * LIMITS: BLOCK_BUILD_SPAN_BYTES a span, the different resources and scopes, a chunk, the block
- * writer's page, and for the largest trace twice its bytes and 170 a span; all charged (forced) to
- * the budget.
+ * LIMITS: BLOCK_BUILD_RUN_BYTES a run of spans (span_notes.h), the different resources and scopes,
+ * a chunk, the block writer's page, and for the largest trace twice its bytes and 170 a span; all
+ * charged (forced) to the budget.
  */
 #ifndef EXPORTERS_BLOCKS_BLOCK_BUILDER_H
 #define EXPORTERS_BLOCKS_BLOCK_BUILDER_H
@@ -29,7 +29,7 @@
 #include "wire/otlp_index.h"
 
 enum {
-	BLOCK_BUILD_SPAN_BYTES = SPAN_NOTE_BYTES,
+	BLOCK_BUILD_RUN_BYTES = SPAN_NOTE_BYTES,
 	/* of the largest trace, beside twice its bytes: plain and packed */
 	BLOCK_BUILD_TRACE_SPAN_BYTES =
 		sizeof(struct span_ref) + 3 * sizeof(uint32_t) + 2 * sizeof(struct bytes),
@@ -45,8 +45,8 @@ struct block_build_times {
 struct block_request {
 	struct bytes otlp;   /* an ExportTraceServiceRequest */
 	const uint8_t *keep; /* one byte per span that may go into the block; NULL: all do */
-	/* Instead of otlp, when they were made before: all spans of the request, and the scopes
-	 * they name. For inputs with `read`. Both stay until the next call. */
+	/* Instead of otlp and keep, when they were made before: all runs of spans of the request,
+	 * and the scopes they name. For inputs with `read`. Both stay until the next call. */
 	const struct early_note *notes;
 	uint32_t n_notes;
 	const struct head_table *heads;
@@ -62,7 +62,7 @@ struct block_input {
 	int (*read)(void *arg, uint32_t request, uint32_t off, uint32_t n, void *to,
 		    struct err *err);
 	void *arg;
-	size_t n_spans; /* in all of them, about; saves growing */
+	size_t n_runs; /* of spans in all of them, about; saves growing */
 };
 
 struct block_build {

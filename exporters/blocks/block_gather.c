@@ -8,14 +8,13 @@
 #include "wire/pb.h"
 
 enum {
-	TAG_SPAN = 0x12, /* ScopeSpans.spans */
-	GAP_MAX = 4096,  /* so far apart, and still one read */
+	GAP_MAX = 4096, /* so far apart, and still one read */
 	BOUNCE_MAX = 256 * 1024,
 	/* When a trace is few reads, more of them at a time would not make less of them: what is
 	 * read stays in the processor's cache. */
 	CHUNK_OF_RUNS = 64 * 1024,
-	RUN_LONG = 3, /* spans */
-	RUN_SAMPLE = 4096,
+	READ_LONG = 1024, /* bytes, in the mean */
+	READ_SAMPLE = 4096,
 	DIGIT = 11, /* bits */
 	DIGIT_MASK = (1 << DIGIT) - 1,
 };
@@ -67,15 +66,10 @@ static uint32_t len_of(const struct block_gather *g, size_t key)
 	return g->notes->keys[key].len;
 }
 
-static size_t head_size(uint32_t len)
-{
-	return 1 + pb_varint_size(len);
-}
-
 /* May one read bring both? */
 static bool is_near(const struct span_note *a, const struct span_note *b)
 {
-	uint64_t end = (uint64_t)a->off + a->len;
+	uint64_t end = (uint64_t)a->off + (a->len & ~SPAN_RUN_BARE);
 
 	return a->request == b->request && b->off >= end && b->off - end <= GAP_MAX;
 }
@@ -85,12 +79,15 @@ static void choose_way(struct block_gather *g)
 {
 	const struct span_key *k = g->notes->keys;
 	const struct span_note *notes = g->notes->notes;
-	size_t n = MIN(g->notes->n, (size_t)RUN_SAMPLE), n_runs = 1;
+	size_t n = MIN(g->notes->n, (size_t)READ_SAMPLE), n_reads = 1;
+	uint64_t bytes = n > 0 ? k[0].len : 0;
 
-	for (size_t i = 1; i < n; i++)
-		n_runs += !is_near(&notes[k[i - 1].note], &notes[k[i].note]);
-	g->has_long_runs = n_runs * RUN_LONG <= n;
-	if (g->has_long_runs)
+	for (size_t i = 1; i < n; i++) {
+		n_reads += !is_near(&notes[k[i - 1].note], &notes[k[i].note]);
+		bytes += k[i].len;
+	}
+	g->has_long_reads = bytes >= n_reads * READ_LONG;
+	if (g->has_long_reads)
 		g->chunk_bytes = MIN(g->chunk_bytes, (size_t)CHUNK_OF_RUNS);
 }
 
@@ -105,7 +102,7 @@ static size_t choose(struct block_gather *g, size_t from)
 
 		for (size_t i = g->to; i < end; i++) {
 			__builtin_prefetch(&g->notes->notes[g->notes->keys[i].note]);
-			trace += head_size(len_of(g, i)) + len_of(g, i);
+			trace += len_of(g, i);
 		}
 		if (g->to > from && bytes + trace > g->chunk_bytes)
 			break;
@@ -125,7 +122,7 @@ static void *fit(void *p, size_t *cap, size_t need, size_t size)
 	return xmalloc(need * size);
 }
 
-/* Places in the chunk, and the heads. */
+/* Places in the chunk. */
 static void lay_out(struct block_gather *g, size_t bytes)
 {
 	size_t n = g->to - g->from, pos = 0;
@@ -138,13 +135,9 @@ static void lay_out(struct block_gather *g, size_t bytes)
 	}
 	g->order = fit(g->order, &g->cap_order, n, sizeof(*g->order));
 	for (size_t i = 0; i < n; i++) {
-		uint32_t len = len_of(g, g->from + i);
-
-		g->chunk[pos++] = TAG_SPAN;
-		pos += pb_varint_write(g->chunk + pos, len);
 		g->at[i] = pos;
 		g->order[i] = (uint64_t)g->notes->keys[g->from + i].note << 32 | i;
-		pos += len;
+		pos += len_of(g, g->from + i);
 	}
 }
 
@@ -175,8 +168,13 @@ static const struct span_note *note_in_order(const struct block_gather *g, size_
 	return &g->notes->notes[g->order[k] >> 32];
 }
 
-/* End of the run of spans from order[k] on that one read may bring. */
-static size_t run_end(const struct block_gather *g, size_t k)
+static uint32_t note_len(const struct span_note *note)
+{
+	return note->len & ~SPAN_RUN_BARE;
+}
+
+/* Behind the last of the runs from order[k] on that one read may bring. */
+static size_t read_end(const struct block_gather *g, size_t k)
 {
 	const struct span_note *first = note_in_order(g, k), *last = first;
 	size_t n = g->to - g->from;
@@ -185,7 +183,7 @@ static size_t run_end(const struct block_gather *g, size_t k)
 		const struct span_note *next = note_in_order(g, k);
 
 		if (!is_near(last, next) ||
-		    (uint64_t)next->off + next->len - first->off > BOUNCE_MAX)
+		    (uint64_t)next->off + note_len(next) - first->off > BOUNCE_MAX)
 			break;
 		last = next;
 	}
@@ -197,51 +195,23 @@ static int place(struct block_gather *g, size_t k, const uint8_t *p, struct err 
 	const struct span_note *note = note_in_order(g, k);
 	uint8_t *to = g->chunk + g->at[(uint32_t)g->order[k]];
 
-	g->is_changed |= block_gather_check(p, note->len) != note->check;
+	g->is_changed |= block_gather_check(p, note_len(note)) != note->check;
 	if (g->is_changed)
 		return err_set(err, ERR_CORRUPT, "request %u: bytes at %u changed since they came",
 			       note->request, note->off);
 	if (p != to)
-		memcpy(to, p, note->len);
+		memcpy(to, p, note_len(note));
 	return 0;
 }
 
-/* Do the spans of a run lie in the chunk as they do in their request? A span alone does, and mostly
- * a trace's spans that came together. */
-static bool lies_alike(const struct block_gather *g, size_t k, size_t end)
-{
-	size_t at = g->at[(uint32_t)g->order[k]];
-	uint32_t off = note_in_order(g, k)->off;
-
-	while (++k < end)
-		if (g->at[(uint32_t)g->order[k]] - at != note_in_order(g, k)->off - off)
-			return false;
-	return true;
-}
-
-/* What lay between the spans was read over their heads. */
-static void restore_heads(struct block_gather *g, size_t k, size_t end)
-{
-	while (++k < end) {
-		uint32_t len = note_in_order(g, k)->len;
-		uint8_t *head = g->chunk + g->at[(uint32_t)g->order[k]] - head_size(len);
-
-		*head = TAG_SPAN;
-		pb_varint_write(head + 1, len);
-	}
-}
-
-static int read_run(struct block_gather *g, size_t k, size_t end, struct err *err)
+static int read_runs(struct block_gather *g, size_t k, size_t end, struct err *err)
 {
 	const struct span_note *first = note_in_order(g, k), *last = note_in_order(g, end - 1);
-	uint32_t n = last->off + last->len - first->off;
-	bool direct = lies_alike(g, k, end);
-	uint8_t *to = direct ? g->chunk + g->at[(uint32_t)g->order[k]] : g->bounce;
+	uint32_t n = last->off + note_len(last) - first->off;
+	uint8_t *to = end - k == 1 ? g->chunk + g->at[(uint32_t)g->order[k]] : g->bounce;
 
 	if (g->input->read(g->input->arg, first->request, first->off, n, to, err) < 0)
 		return -1;
-	if (direct)
-		restore_heads(g, k, end);
 	for (; k < end; k++)
 		if (place(g, k, to + (note_in_order(g, k)->off - first->off), err) < 0)
 			return -1;
@@ -255,23 +225,22 @@ int block_gather_load(struct block_gather *g, size_t from, struct err *err)
 	if (from == 0)
 		choose_way(g);
 	lay_out(g, choose(g, from));
-	if (!g->has_long_runs)
+	if (!g->has_long_reads)
 		sort_places(g);
 	n = g->to - g->from;
 	g->bounce = fit(g->bounce, &g->cap_bounce, BOUNCE_MAX, 1);
 	for (size_t k = 0; k < n;) {
-		size_t end = run_end(g, k);
+		size_t end = read_end(g, k);
 
-		if (read_run(g, k, end, err) < 0)
+		if (read_runs(g, k, end, err) < 0)
 			return -1;
 		k = end;
 	}
 	return 0;
 }
 
-const uint8_t *block_gather_span(const struct block_gather *g, size_t i, uint8_t *head_len)
+const uint8_t *block_gather_run(const struct block_gather *g, size_t i)
 {
-	*head_len = (uint8_t)head_size(len_of(g, i));
 	return g->chunk + g->at[i - g->from];
 }
 

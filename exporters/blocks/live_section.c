@@ -188,9 +188,9 @@ static bool has_room_for_notes(const struct live_section *s)
 }
 
 static const struct early_note *keep_notes(struct live_section *s, const struct span_tables *t,
-					   const struct early_note *notes)
+					   const struct early_notes *notes)
 {
-	if (notes == NULL || t->n_spans == 0 || !has_room_for_notes(s))
+	if (notes == NULL || notes->v == NULL || t->n_spans == 0 || !has_room_for_notes(s))
 		return NULL;
 	if (s->notes == NULL)
 		s->notes = section_notes_new(s->budget);
@@ -199,9 +199,10 @@ static const struct early_note *keep_notes(struct live_section *s, const struct 
 
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
 		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans,
-		      const struct early_note *notes)
+		      const struct early_notes *notes)
 {
 	uint32_t t = intern_tenant(s, tenant), record = (uint32_t)s->n_records;
+	bool is_noted = notes != NULL && notes->v != NULL;
 
 	if (s->n_records == 0) {
 		s->first_lsn = lsn;
@@ -213,6 +214,7 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 	s->max_wall_ns = MAX(s->max_wall_ns, wall_ns);
 	s->bytes += at->length;
 	s->n_spans += spans->n_spans;
+	s->n_runs += is_noted ? notes->n : spans->n_spans;
 	note_heads(s, spans);
 	s->records = xgrow(s->records, &s->cap_records, s->n_records + 1, sizeof(*s->records));
 	s->records[s->n_records++] = (struct live_record){
@@ -220,6 +222,7 @@ void live_section_add(struct live_section *s, const char *tenant, const struct s
 		.lsn = lsn,
 		.tenant = t,
 		.n_spans = spans->n_spans,
+		.n_notes = is_noted ? notes->n : 0,
 		.notes = keep_notes(s, spans, notes),
 	};
 	link_spans(s, spans, t, record);

@@ -11,7 +11,8 @@
  * reading 100 KB).
  *
  * While at least half of the budget is free, the section also keeps what the builder wants to know
- * of each span (early_notes.h) and the heads they name; 32 bytes a span, which may go at any time.
+ * of each run of spans (early_notes.h) and the heads they name; 32 bytes a run, which may go at any
+ * time.
  *
  * THREADS: none of its own; the exporter's lock covers it. OWNERSHIP: frees itself.
  * LIMITS: its memory is charged (forced) to the budget.
@@ -32,8 +33,9 @@ struct live_record {
 	uint64_t first, last; /* offsets of its spans, when it is of a stream; else 0 */
 	uint32_t tenant;      /* index into tenants */
 	uint32_t n_spans;
-	uint32_t head;                  /* bytes before its OTLP, when it is of a stream */
-	const struct early_note *notes; /* one a span, in `notes`; NULL: none are kept */
+	uint32_t head; /* bytes before its OTLP, when it is of a stream */
+	uint32_t n_notes;
+	const struct early_note *notes; /* one a run, in `notes`; NULL: none are kept */
 };
 
 struct live_trace {
@@ -53,6 +55,7 @@ struct live_section {
 	uint64_t min_wall_ns, max_wall_ns; /* the wall clock may step back */
 	uint64_t opened_mono_ns;           /* of the first record; for max_block_age */
 	uint64_t bytes, n_spans;           /* OTLP bytes, and spans, in the log */
+	uint64_t n_runs;                   /* of spans: what a builder notes (span_notes.h) */
 	uint64_t head_bytes; /* of resources and scopes, those that repeat mostly left out */
 	uint64_t n_claimed;  /* of the spans: those the ledger counts here (batch_hold) */
 	struct live_record *records;
@@ -104,11 +107,11 @@ void live_section_free(struct live_section *s);
 /* Give the index's memory back and find nothing any more: another reader of this process has it
  * all. What the section is (LSNs, times, counts of spans and bytes) stays. */
 void live_section_forget(struct live_section *s);
-/* The record at `at`, just made durable, holds these spans. LSNs ascend. `notes` (may be NULL) are
+/* The record at `at`, just made durable, holds these spans. LSNs ascend. `notes` (NULL: none) are
  * copied while there is room for them. */
 void live_section_add(struct live_section *s, const char *tenant, const struct segment_position *at,
 		      uint64_t lsn, uint64_t wall_ns, const struct span_tables *spans,
-		      const struct early_note *notes);
+		      const struct early_notes *notes);
 /* Give back the memory of all notes: the builder reads the records instead. */
 void live_section_drop_notes(struct live_section *s);
 /* Positions of the records that hold the trace, newest first: walk with *cursor = 0 first. 1 or 0

@@ -125,7 +125,7 @@ static int read_record(struct section_log *l, const struct live_record *rec, str
 static int give_notes(struct requests *in, const struct live_record *rec, struct block_request *out)
 {
 	out->notes = rec->notes;
-	out->n_notes = rec->n_spans;
+	out->n_notes = rec->n_notes;
 	out->heads = &in->a->s->notes->heads;
 	in->used_notes = true;
 	return 1;
@@ -169,13 +169,19 @@ static int read_request(void *arg, uint32_t request, uint32_t off, uint32_t n, v
 	return segment_slices_read(&in->slices, &rec->at, in->head + off, n, to, err);
 }
 
-static uint64_t count_wanted(const struct attempt *a, uint32_t tenant)
+/* Spans; *n_runs is about what the builder will note of them. */
+static uint64_t count_wanted(const struct attempt *a, uint32_t tenant, size_t *n_runs)
 {
 	uint64_t n = 0;
 
+	*n_runs = 0;
 	for (size_t i = 0; i < a->s->n_records; i++)
-		if (is_wanted(a, &a->s->records[i], tenant))
-			n += a->s->records[i].n_spans;
+		if (is_wanted(a, &a->s->records[i], tenant)) {
+			const struct live_record *rec = &a->s->records[i];
+
+			n += rec->n_spans;
+			*n_runs += rec->n_notes > 0 ? rec->n_notes : rec->n_spans;
+		}
 	return n;
 }
 
@@ -189,8 +195,9 @@ static int build_from(struct attempt *a, uint32_t tenant, bool *notes, struct er
 		.head = BATCH_RECORD_FIXED + (uint32_t)strlen(a->s->tenants[tenant]),
 		.use_notes = *notes,
 	};
-	uint64_t n_wanted = count_wanted(a, tenant);
-	const struct block_input input = { next_request, read_request, &requests, n_wanted };
+	size_t n_runs;
+	uint64_t n_wanted = count_wanted(a, tenant, &n_runs);
+	const struct block_input input = { next_request, read_request, &requests, n_runs };
 	struct block_build b = {
 		.backend = store_backend(l->o.store),
 		.tenant = a->s->tenants[tenant],

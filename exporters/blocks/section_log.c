@@ -49,7 +49,7 @@ uint64_t section_log_share(const struct section_log *l)
 /* What grows with the section while it is built; its bytes stay in the log. */
 static uint64_t build_bytes(const struct live_section *s)
 {
-	return s->n_spans * BLOCK_BUILD_SPAN_BYTES + s->head_bytes;
+	return s->n_runs * BLOCK_BUILD_RUN_BYTES + s->head_bytes;
 }
 
 /* What its largest trace takes, which has to be in memory as a whole. */
@@ -89,7 +89,7 @@ static void drop_notes_when_low(struct section_log *l)
  * always found, and under one lock, so that the section that holds it answers for it in the ledger.
  * A batch `found` at start has no origin to settle. */
 static void add_to_open(struct section_log *l, struct batch *b, const struct segment_position *at,
-			uint64_t lsn, uint64_t wall_ns, const struct early_note *notes,
+			uint64_t lsn, uint64_t wall_ns, const struct early_notes *notes,
 			const struct batch_record *found)
 {
 	uint32_t n_claimed;
@@ -140,7 +140,7 @@ struct pending {
 	struct section_log *log;
 	struct batch *batch;
 	struct arena arena;
-	struct early_note *notes;
+	struct early_notes notes;
 	uint64_t wall_ns;
 	uint8_t head[BATCH_RECORD_HEAD_MAX];
 };
@@ -158,7 +158,7 @@ static void appended(struct segment_append *a)
 	struct pending *p = a->owner;
 
 	if (a->err.kind == ERR_NONE)
-		add_to_open(p->log, p->batch, &a->position, a->lsn, p->wall_ns, p->notes, NULL);
+		add_to_open(p->log, p->batch, &a->position, a->lsn, p->wall_ns, &p->notes, NULL);
 	else
 		batch_settle(p->batch, VERDICT_RETRYABLE, DROP_REASON_MAX, &a->err);
 	pending_free(p);
@@ -255,6 +255,7 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 	struct otlp_result result;
 	struct batch_record r;
 	struct arena arena = ARENA_INIT;
+	struct early_notes notes;
 	struct batch *b;
 
 	if (batch_record_parse(rec->payload, &r, err) < 0)
@@ -265,7 +266,8 @@ static int replay_record(struct section_log *l, const struct segment_record *rec
 	b = batch_from_otlp(copy, r.tenant, NULL, &result, err);
 	if (b == NULL)
 		return -1;
-	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, early_notes_of(b, &arena), &r);
+	notes = early_notes_of(b, &arena);
+	add_to_open(l, b, &rec->position, rec->lsn, r.wall_ns, &notes, &r);
 	arena_fini(&arena);
 	batch_unref(b);
 	return 0;

@@ -51,16 +51,20 @@ static void push_window(struct stream *st, struct source_claim *c, uint64_t now_
 	st->last = w;
 }
 
-static uint64_t max_window_spans(const struct section_streams *m)
+/* As many spans as make the runs whose notes fit, if they all are as those in the last chunk. */
+static uint64_t max_window_spans(const struct stream *st)
 {
-	uint64_t share = section_streams_share(m);
+	const struct live_section *s = st->chunks.last;
+	uint64_t share = section_streams_share(st->m);
+	uint64_t runs = share / NOTES_SHARE / BLOCK_BUILD_RUN_BYTES;
+	double spans_in_run = s != NULL && s->n_runs > 0 ? (double)s->n_spans / s->n_runs : 1;
 
-	return share > 0 ? MAX(share / NOTES_SHARE / BLOCK_BUILD_SPAN_BYTES, 1u) : UINT64_MAX;
+	return share > 0 ? (uint64_t)MAX((double)runs * spans_in_run, 1.0) : UINT64_MAX;
 }
 
 bool stream_cut(struct stream *st, uint64_t now_ns)
 {
-	uint64_t max_spans = max_window_spans(st->m);
+	uint64_t max_spans = max_window_spans(st);
 	struct source_claim c;
 	struct err why = ERR_INIT;
 	bool any = false;

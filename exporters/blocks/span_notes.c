@@ -6,6 +6,34 @@
 
 #include "base/mem.h"
 
+uint32_t span_run_end(const struct span_ref *spans, uint32_t i, uint32_t n)
+{
+	const struct span_ref *first = &spans[i], *last = first;
+
+	if (first->head_len == 0)
+		return i + 1;
+	for (i++; i < n; i++) {
+		const struct span_ref *next = &spans[i];
+
+		if (next->head_len == 0 || next->scope != first->scope ||
+		    next->p - next->head_len != last->p + last->len ||
+		    memcmp(next->trace_id, first->trace_id, sizeof(first->trace_id)) != 0)
+			break;
+		last = next;
+	}
+	return i;
+}
+
+const uint8_t *span_run_bytes(const struct span_ref *spans, uint32_t i, uint32_t end, uint32_t *len)
+{
+	const uint8_t *from = spans[i].p - spans[i].head_len;
+
+	*len = (uint32_t)(spans[end - 1].p + spans[end - 1].len - from);
+	if (spans[i].head_len == 0)
+		*len |= SPAN_RUN_BARE;
+	return from;
+}
+
 void span_notes_reserve(struct span_notes *s, size_t n)
 {
 	if (n <= s->cap)
@@ -19,7 +47,7 @@ void span_notes_add(struct span_notes *s, uint64_t hi, uint64_t lo, const struct
 {
 	if (s->n == s->cap)
 		span_notes_reserve(s, MAX(s->cap + s->cap / 2, (size_t)1024));
-	s->keys[s->n] = (struct span_key){ hi, lo, (uint32_t)s->n, note->len };
+	s->keys[s->n] = (struct span_key){ hi, lo, (uint32_t)s->n, note->len & ~SPAN_RUN_BARE };
 	s->notes[s->n++] = *note;
 }
 

@@ -80,7 +80,7 @@ struct pending {
 	struct batch *batch;
 	struct arena arena;
 	struct buf head;
-	struct early_note *notes;
+	struct early_notes notes;
 	uint64_t wall_ns, first, last; /* offsets */
 	size_t n_bytes;
 };
@@ -148,7 +148,7 @@ static bool is_full(const struct section_streams *m, const struct live_section *
 {
 	const struct section_log_options *o = &m->o;
 	uint64_t share = section_streams_share(m);
-	uint64_t notes = s->n_spans * BLOCK_BUILD_SPAN_BYTES + s->head_bytes;
+	uint64_t notes = s->n_runs * BLOCK_BUILD_RUN_BYTES + s->head_bytes;
 
 	return (o->max_block_bytes && s->bytes >= o->max_block_bytes) ||
 	       (o->max_block_traces && s->n_traces >= o->max_block_traces) ||
@@ -193,7 +193,7 @@ static void index_record(struct pending *p)
 	bool is_first;
 
 	live_section_add(s, p->batch->tenant, &p->append.position, p->append.lsn, p->wall_ns,
-			 &p->batch->tables, p->notes);
+			 &p->batch->tables, &p->notes);
 	drop_notes_when_low(m);
 	rec = &s->records[s->n_records - 1];
 	rec->first = p->first;

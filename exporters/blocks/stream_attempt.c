@@ -201,10 +201,11 @@ struct part {
 	uint32_t n_spans;
 	char *tenant;
 	struct section_notes *keeper;   /* of the notes */
-	const struct early_note *notes; /* one a span; NULL: none, or not all spans are wanted */
-	uint32_t head;                  /* bytes before its OTLP */
-	bool is_whole;                  /* all its spans are in the section */
-	bool is_done;                   /* of a tenant that was built */
+	const struct early_note *notes; /* NULL: none, or not all spans are wanted */
+	uint32_t n_notes;
+	uint32_t head; /* bytes before its OTLP */
+	bool is_whole; /* all its spans are in the section */
+	bool is_done;  /* of a tenant that was built */
 };
 
 struct parts {
@@ -243,6 +244,7 @@ static void add_parts(struct parts *p, const struct live_section *s, uint64_t fi
 			.tenant = xstrdup(s->tenants[rec->tenant]),
 			.keeper = is_noted ? section_notes_ref(s->notes) : NULL,
 			.notes = is_noted ? rec->notes : NULL,
+			.n_notes = rec->n_notes,
 			.head = rec->head,
 			.is_whole = is_whole,
 		};
@@ -320,7 +322,7 @@ static int take_part(struct requests *in, const struct part *p, struct block_req
 
 	if (p->notes != NULL) {
 		out->notes = p->notes;
-		out->n_notes = p->n_spans;
+		out->n_notes = p->n_notes;
 		out->heads = &p->keeper->heads;
 		in->n_spans += p->n_spans;
 		in->used_notes = true;
@@ -363,15 +365,14 @@ static int read_request(void *arg, uint32_t request, uint32_t off, uint32_t n, v
 	return 0;
 }
 
-static void wall_times(const struct parts *p, uint64_t *first_ns, uint64_t *last_ns,
-		       uint64_t *n_spans)
+static void wall_times(const struct parts *p, uint64_t *first_ns, uint64_t *last_ns, size_t *n_runs)
 {
 	*first_ns = UINT64_MAX;
-	*last_ns = *n_spans = 0;
+	*last_ns = *n_runs = 0;
 	for (size_t i = 0; i < p->n; i++) {
 		*first_ns = MIN(*first_ns, p->v[i].wall_min_ns);
 		*last_ns = MAX(*last_ns, p->v[i].wall_max_ns);
-		*n_spans += p->v[i].n_spans;
+		*n_runs += p->v[i].n_notes > 0 ? p->v[i].n_notes : p->v[i].n_spans;
 	}
 }
 
@@ -393,7 +394,7 @@ static int build_tenant(struct stream *st, struct parts *parts, const char *tena
 	};
 	int ret;
 
-	wall_times(parts, &b.first_wall_ns, &b.last_wall_ns, &input.n_spans);
+	wall_times(parts, &b.first_wall_ns, &b.last_wall_ns, &input.n_runs);
 	segment_slices_init(&in.slices, st->m->scratch);
 	a->commit.metas =
 		xrealloc(a->commit.metas, (a->commit.n_metas + 1) * sizeof(*a->commit.metas));

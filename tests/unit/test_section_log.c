@@ -51,7 +51,7 @@ static void test_cut_by_each_limit(void **state)
 		{ 20000, 0, 3600 * NS_PER_S, 256 << 20 },
 		{ 0, 20, 3600 * NS_PER_S, 256 << 20 },
 		{ 0, 0, 50 * NS_PER_MS, 256 << 20 },
-		{ 0, 0, 3600 * NS_PER_S, 100000 },
+		{ 0, 0, 3600 * NS_PER_S, 40000 },
 	};
 	struct fixture *f = *state;
 

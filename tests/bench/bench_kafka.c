@@ -10,14 +10,14 @@
  * send at once; over 64 partitions, that is what a record or a request to the broker can hold.
  * 2 x 128 calls (25 MB) fill them, as many agents do; 2 x 16 (48 KB a partition) are shown beside.
  *
- * Seven rounds of slices in turn: sink, nop, Kafka, sink, all with 2 x 128 calls. A round's sink is
- * the mean of the two about its Kafka, as neighbours come and go; figures are the medians of the
- * rounds, and the ratio is of these. Beside it: the best of each, of whichever round, and the least
- * and largest ratio of a round. The CPU of a path is that of every thread of its process, between
- * idle and idle; the broker's is not in it. Its parts: receive is the sink's; index what otlp -> nop
- * takes beside; group the rest of the loop's thread (partition, copy, debts, answers); compress is
- * lz4 alone, as librdkafka calls it, here, 64 KiB at a time; produce the rest of librdkafka's
- * threads, and of the kernel's work for them.
+ * Seven rounds of slices in turn: sink, nop, Kafka, sink, of 2 x 128 calls. A round's sink is the
+ * mean of the two about its Kafka, as neighbours come and go; figures are the medians of the
+ * rounds, and the ratio is of these. Beside it: the best of each, of whichever round, and the
+ * least and largest ratio of a round. The CPU of a path is that of every thread of its process,
+ * between idle and idle; the broker's is not in it. Its parts: receive is the sink's; index what
+ * otlp -> nop takes beside; group the rest of the loop's thread (partition, copy, debts, answers);
+ * compress is lz4 alone, as librdkafka calls it, here, 64 KiB at a time; produce the rest of
+ * librdkafka's threads, and of the kernel's work for them.
  *
  * Every run is checked: all calls answered OK, and at the end everything was delivered. Without
  * network and without an installed broker there is no figure, and it says so.

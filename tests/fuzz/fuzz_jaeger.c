@@ -7,6 +7,7 @@
  * taken must be OTLP that encodes, with as many spans as were counted; a cap must only ever shorten
  * the answer to an error.
  */
+#include "wire/jaeger_json.h"
 #include "wire/jaeger_proto.h"
 #include "wire/jaeger_thrift.h"
 #include "wire/otlp_json_encode.h"
@@ -20,6 +21,7 @@ enum form {
 	BINARY_BATCH,
 	POST_SPANS,
 	ONE_SPAN,
+	JSON_SPAN,
 	FORM_MAX
 };
 
@@ -113,6 +115,8 @@ static int decode(struct bytes in, enum form form, size_t max, struct arena *a, 
 		return jaeger_proto_request(in, max, a, out, res, NULL);
 	case ONE_SPAN:
 		return jaeger_proto_span(in, max, a, out, res, NULL);
+	case JSON_SPAN:
+		return jaeger_json_span(in, max, a, out, res, NULL);
 	default:
 		return decode_thrift(in, form, max, a, out, res);
 	}
@@ -150,6 +154,10 @@ static void fuzz_decoder(struct bytes in, enum form form)
 		assert(capped.n == 0);
 	} else {
 		assert(pb.n == 0);
+	}
+	if (form == ONE_SPAN) {
+		buf_reset(&text);
+		(void)(jaeger_json_encode(in, &text, NULL) == 0);
 	}
 	arena_fini(&a);
 	buf_fini(&pb);

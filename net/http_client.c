@@ -27,7 +27,7 @@ enum {
 	CONNECT_TIMEOUT_MS = 5000,
 	TIMEOUT_MS = 30000,
 	HEADERS_MAX = 65536,
-	WHERE_MAX = 160,
+	WHERE_MAX = HTTP_WHERE_MAX,
 	GRANT_MIN = 16384,
 	POLL_MS = 1000,
 	IDLE_POLL_MS = 60000
@@ -314,6 +314,13 @@ static void where_of(const char *url, char out[WHERE_MAX], char peer[WHERE_MAX])
 	snprintf(out, WHERE_MAX, "%.*s%.*s", rest ? (int)(rest + 3 - url) : 0, url,
 		 (int)MIN(n, (size_t)WHERE_MAX), host);
 	snprintf(peer, WHERE_MAX, "%.*s", (int)MIN(authority, (size_t)WHERE_MAX), host);
+}
+
+void http_client_where(const char *url, char out[HTTP_WHERE_MAX])
+{
+	char peer[WHERE_MAX];
+
+	where_of(url, out, peer);
 }
 
 static enum err_kind kind_of(CURLcode rc)

@@ -80,6 +80,10 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 const char *http_reply_header(const struct http_reply *reply, const char *name);
 void http_reply_fini(struct http_reply *reply);
 
+/* Where a URL points, for messages: without user, and without what may be a secret in the query. */
+enum { HTTP_WHERE_MAX = 160 };
+void http_client_where(const char *url, char out[HTTP_WHERE_MAX]);
+
 /* Several calls at once, on one thread: what a look-up at many servers is. Keeps their connections
  * alive between calls; one thread's at a time. Settings and errors as of http_client_new. */
 struct http_group;

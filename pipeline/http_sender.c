@@ -119,12 +119,13 @@ static void refused(struct call *call, struct send_request *r, enum send_result 
 {
 	const struct http_reply *reply = &call->lane.reply;
 	bool again = result == SEND_RETRYABLE;
-	char reason[REASON_MAX];
+	char reason[REASON_MAX], where[HTTP_WHERE_MAX];
 	struct err err = ERR_INIT;
 
+	http_client_where(call->payload.url, where);
 	reason_of(call->sender, reply, reason);
-	err_set(&err, again ? ERR_UNAVAILABLE : ERR_INVALID, "POST %s: HTTP status %d%s%s%s",
-		call->payload.url, reply->status,
+	err_set(&err, again ? ERR_UNAVAILABLE : ERR_INVALID, "POST %s: HTTP status %d%s%s%s", where,
+		reply->status,
 		again || result == SEND_TOO_LARGE ? "" : ", which says not to try again",
 		reason[0] ? ": " : "", reason);
 	if (again)

@@ -81,6 +81,20 @@ def test_permanent(forward, next_hop, status):
     assert f"HTTP status {status}" in mill.stderr() and "the reason is here" in mill.stderr()
 
 
+def test_secrets_of_a_url_are_not_told(forward, next_hop):
+    """User and query of an endpoint are in no log line, whether it refuses or is away."""
+    hop = next_hop(once(400), http=True)
+    hop.signal_of = lambda path: "traces"
+    url = hop.target.replace("http://", "http://user:hidden1@") + "/in?token=hidden2"
+    mill = forward(hop.target, exporter={"traces_endpoint": url})
+    otlp.send_grpc(mill, otlp.request(), timeout=5)
+    hop.stop()
+    with pytest.raises(otlp.grpc.RpcError):
+        otlp.send_grpc(mill, otlp.request(), timeout=1)
+    mill.stop()
+    assert "HTTP status 400" in mill.stderr() and "hidden" not in mill.stderr()
+
+
 def test_too_large_is_halved(forward, next_hop):
     """413: smaller and smaller until it is taken; one span that is too large is dropped alone."""
     limit = 2500

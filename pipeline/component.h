@@ -188,7 +188,8 @@ static inline bool component_emits(const struct component *c, enum otlp_signal s
 }
 
 /* A receiver does not know all its sources (on), or does again (off, also when it ends): tell the
- * same exporters. While it is on, now and then again: a reload may have changed what is downstream. */
+ * same exporters. While it is on, now and then again: a reload may have changed what is
+ * downstream. */
 void component_source_expect(struct component *c, bool on);
 
 /* What the service lends. Any thread; valid between start and shutdown. */

@@ -2,29 +2,24 @@
  *
  * zipkin.c - receiver of Zipkin spans over HTTP.
  *
- *	(path, content type) -> form -> its decoder -> OTLP bytes -> batch -> ingest_submit -> 202
+ *	(path, content type) -> form -> its decoder -> OTLP bytes -> batch -> http_ingest -> 202
  *
  * A form is one row of the table below: what is posted where, the transport label it counts under,
  * and what reads it.
- * OWNERSHIP, THREADS: a request belongs to its loop; it holds a reference of its http_request and
- * points to nothing of the receiver.
+ * OWNERSHIP, THREADS: those of pipeline/http_ingest.h.
  * LIMITS: the HTTP server block; memory by the budget, before a body is read.
  * SPEC: zipkin2-api.yaml, zipkin.proto, zipkinCore.thrift; docs/formats/zipkin.md; INTERFACE
  * "Receivers' answers".
  */
-#include "base/clock.h"
-#include "base/mem.h"
-#include "base/str.h"
 #include "pipeline/conf_error.h"
-#include "pipeline/http_listener.h"
-#include "pipeline/ingest.h"
+#include "pipeline/http_ingest.h"
 #include "pipeline/transcode.h"
 #include "wire/zipkin_json.h"
 #include "wire/zipkin_proto.h"
 #include "wire/zipkin_thrift.h"
 #include "wire/zipkin_v1_json.h"
 
-enum { HOLD_MARGIN_MS = 1000, GONE_GRACE_MS = 500, GROW_MAX = 16 };
+enum { GROW_MAX = 16 };
 
 static const char path_v1[] = "/api/v1/spans", path_v2[] = "/api/v2/spans";
 
@@ -92,11 +87,6 @@ struct zipkin_state {
 	_Atomic uint64_t bad[ZIPKIN_BAD_MAX];
 };
 
-struct request {
-	struct ingest in;
-	struct http_request *req;
-};
-
 #define C struct zipkin_config
 static const struct option zipkin_options[] = {
 	OPT_INCLUDE(C, http, struct http_server_options, http_server_option_table),
@@ -117,46 +107,12 @@ static void zipkin_validate(void *config, const struct conf_node *node, struct c
 
 /* ---- answers ---- */
 
-static void accept_request(struct http_request *req)
+/* Zipkin knows no partial success: what was refused is counted and logged. */
+static void accept_request(struct http_request *req, const struct ingest_answer *a, unsigned tag)
 {
+	(void)a;
+	(void)tag;
 	http_respond(req, &(struct http_answer){ .status = 202 });
-}
-
-static void refuse(struct http_request *req, const struct err *err)
-{
-	http_respond_error(req, http_status_of(err), err->kind == ERR_EXHAUSTED, "%s", err->msg);
-}
-
-static void answer(struct ingest *in, const struct ingest_answer *a)
-{
-	struct request *r = CONTAINER_OF(in, struct request, in);
-
-	/* Zipkin knows no partial success: what was refused is counted and logged. */
-	if (a->retryable)
-		http_respond_error(r->req, 503, MAX((a->retry_after_ms + 999) / 1000, 1u), "%s",
-				   a->message);
-	else
-		accept_request(r->req);
-}
-
-static void released(struct ingest *in)
-{
-	struct request *r = CONTAINER_OF(in, struct request, in);
-
-	http_request_unref(r->req);
-	free(r);
-}
-
-/* An end of file may be a closed sending half, so what is nearly delivered is still answered. */
-static void gone(struct http_request *req, enum http_gone why, void *arg)
-{
-	struct request *r = arg;
-
-	(void)req;
-	if (why == HTTP_GONE_CLIENT)
-		ingest_hurry(&r->in, GONE_GRACE_MS);
-	else
-		ingest_withdraw(&r->in, "the server is stopping, send again");
 }
 
 /* ---- requests ---- */
@@ -172,12 +128,6 @@ static const struct form *form_of(const struct http_request *req)
 	return f;
 }
 
-static int tenant_of(struct component *c, const struct http_request *req,
-		     char tenant[TENANT_MAX + 1], struct err *err)
-{
-	return ingest_tenant(c, bytes_str(http_request_header(req, "X-Scope-OrgID")), tenant, err);
-}
-
 /* Before the body is read. */
 static void begin(struct http_request *req, void *arg)
 {
@@ -186,8 +136,8 @@ static void begin(struct http_request *req, void *arg)
 	char tenant[TENANT_MAX + 1];
 	struct err err = ERR_INIT;
 
-	if (tenant_of(c, req, tenant, &err) < 0)
-		refuse(req, &err);
+	if (http_ingest_tenant(c, req, tenant, &err) < 0)
+		http_ingest_refuse(req, &err);
 	else
 		http_listener_takes_coding(req, &COMPONENT_CONFIG(c, struct zipkin_config)->http);
 }
@@ -222,7 +172,7 @@ static struct batch *read_batch(struct component *c, struct http_request *req, c
 	char tenant[TENANT_MAX + 1];
 
 	req->body = NULL;
-	if (tenant_of(c, req, tenant, err) < 0) {
+	if (http_ingest_tenant(c, req, tenant, err) < 0) {
 		rcbuf_unref(body);
 		return NULL;
 	}
@@ -262,28 +212,19 @@ static void take_spans(struct http_request *req, void *arg)
 	struct otlp_result result = { 0 };
 	struct err err = ERR_INIT;
 	struct batch *b = NULL;
-	struct request *r;
 
 	if (req->body == NULL) {
-		accept_request(req);
+		accept_request(req, NULL, 0);
 		return;
 	}
 	b = read_batch(c, req, f, &reading, &result, &err);
 	if (b == NULL) {
 		atomic_fetch_add(&count->damaged, err.kind == ERR_INVALID && res->n_bad == 0);
-		refuse(req, &err);
+		http_ingest_refuse(req, &err);
 		return;
 	}
 	merge_rejects(&result.rejects, res);
-	r = xcalloc(1, sizeof(*r));
-	r->in.loop = site->loop;
-	r->in.count = count;
-	r->in.answer = answer;
-	r->in.released = released;
-	r->req = http_request_ref(req);
-	http_request_on_gone(req, gone, r);
-	/* Last: r may be gone when this returns. */
-	ingest_submit(&r->in, c, b, &result.rejects, 0);
+	http_ingest_submit(req, site, count, accept_request, 0, b, &result.rejects);
 }
 
 /* ---- life ---- */
@@ -292,7 +233,6 @@ static int zipkin_start(struct component *c, struct err *err)
 {
 	const struct zipkin_config *conf = COMPONENT_CONFIG(c, struct zipkin_config);
 	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
-	int64_t hold_ms = c->receiver->ack_timeout_ns / (int64_t)NS_PER_MS + HOLD_MARGIN_MS;
 	const struct http_route routes[] = {
 		{ .method = "POST", .path = path_v2, .begin = begin, .handler = take_spans },
 		{ .method = "POST", .path = path_v1, .begin = begin, .handler = take_spans },
@@ -300,8 +240,7 @@ static int zipkin_start(struct component *c, struct err *err)
 	const struct http_listener_setup setup = {
 		.routes = routes,
 		.n_routes = COUNT_OF(routes),
-		/* ingest answers before; this is the net under it. */
-		.hold_timeout_ms = (uint32_t)MIN(hold_ms, (int64_t)UINT32_MAX),
+		.hold_timeout_ms = http_ingest_hold_ms(c),
 	};
 
 	for (size_t i = 0; i < COUNT_OF(forms); i++)

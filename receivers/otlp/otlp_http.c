@@ -5,27 +5,18 @@
  *
  * Errors, the server's own ones too, are a google.rpc.Status in the request's content type; JSON
  * when it has none of the two.
- * OWNERSHIP: as in otlp_grpc.c: a request holds a reference of its http_request and points to
- * nothing of the receiver.
  * SPEC: OTLP/HTTP; INTERFACE "Receivers' answers".
  */
 #include "receivers/otlp/otlp_internal.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
+#include "pipeline/http_ingest.h"
 #include "pipeline/transcode.h"
 #include "wire/otlp_json_decode.h"
 
-enum { HOLD_MARGIN_MS = 1000, GONE_GRACE_MS = 500, JSON_GROW_MAX = 4 };
+enum { JSON_GROW_MAX = 4 };
 
 static const char type_json[] = "application/json", type_protobuf[] = "application/x-protobuf";
-
-struct request {
-	struct ingest in;
-	struct http_request *req;
-	enum otlp_signal signal;
-	bool json;
-};
 
 struct otlp_http {
 	struct http_listener *listener;
@@ -70,61 +61,25 @@ static void error_body(const struct http_request *req, int status, const char *m
 	otlp_status_encode(code_of(status), message, json, body);
 }
 
-static void refuse(struct http_request *req, const struct err *err)
+/* The tag of a request: its signal, and whether it spoke JSON. */
+static unsigned tag_of(enum otlp_signal signal, bool json)
 {
-	http_respond_error(req, http_status_of(err), err->kind == ERR_EXHAUSTED, "%s", err->msg);
+	return (unsigned)signal << 1 | json;
 }
 
-static void succeed(struct http_request *req, enum otlp_signal signal,
-		    const struct ingest_answer *a, bool json)
+static void succeed(struct http_request *req, const struct ingest_answer *a, unsigned tag)
 {
+	bool json = (tag & 1) != 0;
 	struct buf body = BUF_INIT;
 
-	otlp_response_encode(signal, a, json, &body);
+	otlp_response_encode((enum otlp_signal)(tag >> 1), a, json, &body);
 	http_respond(req, &(struct http_answer){ .status = 200,
 						 .content_type = content_type(json),
 						 .body = buf_bytes(&body) });
 	buf_fini(&body);
 }
 
-static void answer(struct ingest *in, const struct ingest_answer *a)
-{
-	struct request *r = CONTAINER_OF(in, struct request, in);
-
-	if (a->retryable)
-		http_respond_error(r->req, 503, MAX((a->retry_after_ms + 999) / 1000, 1u), "%s",
-				   a->message);
-	else
-		succeed(r->req, r->signal, a, r->json);
-}
-
-static void released(struct ingest *in)
-{
-	struct request *r = CONTAINER_OF(in, struct request, in);
-
-	http_request_unref(r->req);
-	free(r);
-}
-
-/* An end of file may be a closed sending half, so what is nearly delivered is still answered. */
-static void gone(struct http_request *req, enum http_gone why, void *arg)
-{
-	struct request *r = arg;
-
-	(void)req;
-	if (why == HTTP_GONE_CLIENT)
-		ingest_hurry(&r->in, GONE_GRACE_MS);
-	else
-		ingest_withdraw(&r->in, "the server is stopping, send again");
-}
-
 /* ---- requests ---- */
-
-static int tenant_of(struct component *c, const struct http_request *req,
-		     char tenant[TENANT_MAX + 1], struct err *err)
-{
-	return ingest_tenant(c, bytes_str(http_request_header(req, "X-Scope-OrgID")), tenant, err);
-}
 
 /* Before the body is read. */
 static void begin(struct http_request *req, void *arg)
@@ -137,8 +92,8 @@ static void begin(struct http_request *req, void *arg)
 	if (!http_request_is_type(req, type_protobuf) && !http_request_is_type(req, type_json))
 		http_respond_error(req, 415, 0, "415 unsupported media type, supported: [%s, %s]",
 				   type_json, type_protobuf);
-	else if (tenant_of(c, req, tenant, &err) < 0)
-		refuse(req, &err);
+	else if (http_ingest_tenant(c, req, tenant, &err) < 0)
+		http_ingest_refuse(req, &err);
 	else
 		http_listener_takes_coding(req,
 					   &COMPONENT_CONFIG(c, struct otlp_config)->http.server);
@@ -162,7 +117,7 @@ static struct batch *read_batch(struct component *c, struct http_request *req,
 	char tenant[TENANT_MAX + 1];
 
 	req->body = NULL;
-	if (tenant_of(c, req, tenant, err) < 0) {
+	if (http_ingest_tenant(c, req, tenant, err) < 0) {
 		rcbuf_unref(body);
 		return NULL;
 	}
@@ -178,11 +133,10 @@ static void export(struct http_request *req, struct http_site *site, enum otlp_s
 	struct otlp_result result = { 0 };
 	struct err err = ERR_INIT;
 	struct batch *b = NULL;
-	struct request *r;
 	bool json = http_request_is_type(req, type_json);
 
 	if (req->body == NULL && !json) {
-		succeed(req, signal, &(struct ingest_answer){ .message = "" }, false);
+		succeed(req, &(struct ingest_answer){ .message = "" }, tag_of(signal, false));
 		return;
 	}
 	if (req->body != NULL)
@@ -191,20 +145,11 @@ static void export(struct http_request *req, struct http_site *site, enum otlp_s
 		err_set(&err, ERR_INVALID, "otlp json: the body is empty");
 	if (b == NULL) {
 		atomic_fetch_add(&st->http_count[signal]->damaged, err.kind == ERR_INVALID);
-		refuse(req, &err);
+		http_ingest_refuse(req, &err);
 		return;
 	}
-	r = xcalloc(1, sizeof(*r));
-	r->in.loop = site->loop;
-	r->in.count = st->http_count[signal];
-	r->in.answer = answer;
-	r->in.released = released;
-	r->req = http_request_ref(req);
-	r->signal = signal;
-	r->json = json;
-	http_request_on_gone(req, gone, r);
-	/* Last: r may be gone when this returns. */
-	ingest_submit(&r->in, c, b, &result.rejects, 0);
+	http_ingest_submit(req, site, st->http_count[signal], succeed, tag_of(signal, json), b,
+			   &result.rejects);
 }
 
 static void export_traces(struct http_request *req, void *arg)
@@ -261,10 +206,7 @@ struct otlp_http *otlp_http_start(struct component *c, struct err *err)
 	struct http_listener_setup setup = { .routes = routes, .error = error_body };
 
 	setup.n_routes = make_routes(h, c, conf, routes);
-	/* ingest answers before; this is the net under it. */
-	setup.hold_timeout_ms =
-		(uint32_t)MIN(c->receiver->ack_timeout_ns / (int64_t)NS_PER_MS + HOLD_MARGIN_MS,
-			      (int64_t)UINT32_MAX);
+	setup.hold_timeout_ms = http_ingest_hold_ms(c);
 	h->listener = http_listener_start(c, &conf->server, &setup, err);
 	if (h->listener != NULL)
 		return h;

@@ -35,6 +35,7 @@ struct http_conn {
 	uint64_t since_ms;       /* uv_now when the phase began */
 	size_t charged, most;    /* of the budget: now, and what it may come to */
 	bool leaving;            /* shut down by us */
+	bool had_request;        /* the first line of one has come */
 	bool nul_in_path;        /* of the request line read last */
 	bool watched;            /* for the client's end of file */
 	struct loop_timer timer; /* the phase's end */

@@ -44,7 +44,7 @@ enum {
 	CONN_IDLE_CHARGE = 6 * 1024, /* measured: before its pool is touched */
 	CONNS_ALWAYS = 32,           /* whatever other listeners' connections hold */
 	CONNS_SPARE = 4,   /* below max_connections, where libmicrohttpd stops accepting */
-	LATE_MS = 1000,    /* for the first line of one whose handshake ended while draining */
+	LATE_MS = 500,     /* while draining: for the first line of one that has just come */
 	IDLE_MIN_MS = 500, /* before that a connection has hardly come */
 	BODY_TICK_MS = 1000,
 	SHORT_GRACE_MS = 1000,         /* for a body that stalls while memory is short, */
@@ -355,6 +355,7 @@ static void *on_request_line(void *arg, const char *uri, struct MHD_Connection *
 	const char *query = strchr(uri, '?');
 
 	conn_touch_pool(c);
+	c->had_request = true;
 	c->nul_in_path = nul != NULL && (query == NULL || nul < query);
 	http_conn_phase(c, PHASE_HEADERS, s->settings.read_header_timeout_ms);
 	return NULL;
@@ -480,11 +481,18 @@ unsigned http_server_held(const struct http_server *s)
 
 /* ---- drain and stop ---- */
 
+/* One that has said nothing yet may have its first request on the way, which its client would not
+ * send again. */
 static void close_idle(struct http_server *s)
 {
-	for (struct http_conn *c = s->conns; c != NULL; c = c->next)
-		if (c->phase == PHASE_IDLE)
+	for (struct http_conn *c = s->conns; c != NULL; c = c->next) {
+		if (c->phase != PHASE_IDLE)
+			continue;
+		if (c->had_request || s->stopping)
 			conn_leave(c);
+		else
+			http_conn_phase(c, PHASE_IDLE, LATE_MS);
+	}
 }
 
 void http_server_drain(struct http_server *s, void (*fn)(struct http_server *, void *arg),

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -15,7 +16,7 @@ import requests
 import yaml
 
 import otlp
-from mill import Mill, forwarder, free_port, merged, run, wait_for
+from mill import Mill, forwarder, free_port, merged, opens, run, wait_for
 
 SECRETS = ("hunter2", "correct-horse", "battery-staple", "swordfish")
 
@@ -487,3 +488,58 @@ def test_secrets_are_not_printed(tmp_path):
     tree = yaml.safe_load(out)["extensions"]
     assert tree["bearertokenauth/b"]["tokens"] == ["[REDACTED]"] * 2
     assert tree["basicauth"]["htpasswd"]["inline"] == "[REDACTED]"
+
+
+def test_another_authenticator_by_sighup(make_mill):
+    """Its listeners and exporters are made anew with it, under load, and nobody gets in by neither."""
+
+    def config(token):
+        return lambda ports: merged(
+            forwarder(ports, "unused:1"),
+            {
+                # health_check is listed first, and asks it, too.
+                "extensions": {
+                    "health_check": {"auth": {"authenticator": "bearertokenauth"}},
+                    "bearertokenauth": {"token": token},
+                },
+                "receivers": {"otlp": {"protocols": {"http": {"auth": {"authenticator": "bearertokenauth"}}}}},
+                "exporters": {"nop": {}},
+                "service": {
+                    "extensions": ["health_check", "bearertokenauth"],
+                    "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["nop"]}},
+                },
+            },
+        )
+
+    mill = make_mill(config("first"), start=False)
+    mill.start(ready=False)
+    wait_for("the first token", lambda: opens(mill.ports["http"]) and post(mill, bearer("first")).ok)
+    seen = set()
+    stop = threading.Event()
+
+    def hammer():
+        while not stop.is_set():
+            for token in ("first", "second", "third"):
+                try:
+                    seen.add((token, post(mill, bearer(token)).status_code))
+                except requests.ConnectionError:
+                    pass  # a connection that was idle as its listener drained
+
+    threads = [threading.Thread(target=hammer) for _ in range(2)]
+    for t in threads:
+        t.start()
+    try:
+        for token in ("second", "first", "second"):
+            mill.config = merged(mill.config, {"extensions": {"bearertokenauth": {"token": token}}})
+            mill.write_config()
+            mill.process.send_signal(signal.SIGHUP)
+            other = "first" if token == "second" else "second"
+            wait_for("the new token", lambda: post(mill, bearer(token)).status_code == 200)
+            assert post(mill, bearer(other)).status_code == 401
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+    assert {s for t, s in seen if t == "third"} == {401}
+    assert requests.get(mill.url("health", "/"), timeout=5).status_code == 401
+    assert requests.get(mill.url("health", "/"), headers=bearer("second"), timeout=5).ok

@@ -2,6 +2,7 @@
 refused, no answer fails, and whatever was acknowledged arrives."""
 
 import os
+import signal
 import ssl
 import threading
 import time
@@ -174,6 +175,28 @@ def test_a_bad_certificate_keeps_the_old_one_and_is_said_once(pki, next_hop, tmp
         replace(key, other[1])
         replace(cert, other[0])
         wait_for("the new one", lambda: shown(mill, pki, "http") != old)
+        mill.stop()
+    finally:
+        mill.kill()
+
+
+def test_sighup_reads_certificates_again(pki, next_hop, tmp_path):
+    """Without reload_interval, and without a change of the configuration."""
+    cert, key = str(tmp_path / "live.pem"), str(tmp_path / "live.key")
+    replace(cert, pki.server[0])
+    replace(key, pki.server[1])
+    mill = TlsMill(tmp_path / "mill", secure_forwarder(pki, next_hop(), cert, key, "0s"))
+    mill.ca = pki.ca.pem
+    mill.start()
+    try:
+        old = {port: shown(mill, pki, port) for port in ("http", "grpc")}
+        other = pki.ca.issue("sighup")
+        replace(key, other[1])
+        replace(cert, other[0])
+        assert {port: shown(mill, pki, port) for port in old} == old
+        mill.process.send_signal(signal.SIGHUP)
+        for port in old:
+            wait_for(f"the new one on {port}", lambda: shown(mill, pki, port) != old[port])
         mill.stop()
     finally:
         mill.kill()

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 import s3_servers
 from mill import BINARY, ROOT, Mill, default_ports, free_port, opens, run, wait_for
+from pki import Authority
 
 README = os.path.join(ROOT, "README.md")
 CONFIGS = sorted(glob.glob(os.path.join(ROOT, "configs", "*.yaml")))
@@ -86,6 +88,8 @@ def test_sample_configuration_runs(tmp_path, path, request):
     env = dict(os.environ)
     if "s3" in tree["extensions"].get("trace_store", {}).get("backend", ""):
         env.update(bucket_of(request.getfixturevalue("seaweed")))
+    if "env:CERTS" in str(tree):
+        env["CERTS"] = certificates(tmp_path)
     with open(tmp_path / "own.yaml", "w", encoding="utf-8") as f:
         metrics = move(tree)
         yaml.safe_dump(tree, f)
@@ -101,6 +105,22 @@ def test_sample_configuration_runs(tmp_path, path, request):
     finally:
         process.kill()
         process.wait()
+
+
+def certificates(tmp_path):
+    """A folder with the files that configs/secure-gateway.yaml reads."""
+    authority = Authority(tmp_path)
+    folder = authority.folder
+    authority.issue("server")
+    shutil.copy(authority.pem, os.path.join(folder, "clients.pem"))
+    for name, text in {
+        "partners.tokens": "one\ntwo\n",
+        "own.token": "three\n",
+        "people.htpasswd": "ann:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n",  # htpasswd -s: password
+    }.items():
+        with open(os.path.join(folder, name), "w", encoding="ascii") as f:
+            f.write(text)
+    return folder
 
 
 def bucket_of(server):

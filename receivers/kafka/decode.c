@@ -10,6 +10,8 @@
 #include "base/str.h"
 #include "pipeline/transcode.h"
 #include "receivers/kafka/receiver.h"
+#include "wire/jaeger_json.h"
+#include "wire/jaeger_proto.h"
 #include "wire/otlp_json_decode.h"
 #include "wire/pb.h"
 #include "wire/zipkin_json.h"
@@ -133,20 +135,44 @@ static int decode_zipkin_thrift(struct bytes in, size_t max_bytes, struct arena 
 	return zipkin_thrift_decode(in, max_bytes, false, arena, out, arg, err);
 }
 
-/* How an encoding becomes OTLP bytes; arg is a struct zipkin_result. NULL: not read yet, or OTLP
- * bytes as it is. */
+/* A record is one model.Span. */
+static void take_jaeger_result(struct zipkin_result *to, const struct jaeger_result *from)
+{
+	to->n_ok = from->n_ok;
+	to->n_bad = from->n_bad;
+	memcpy(to->first_bad, from->first_bad, sizeof(from->first_bad));
+}
+
+static int decode_jaeger_proto(struct bytes in, size_t max_bytes, struct arena *arena,
+			       struct buf *out, void *arg, struct err *err)
+{
+	struct jaeger_result res;
+	int rc = jaeger_proto_span(in, max_bytes, arena, out, &res, err);
+
+	take_jaeger_result(arg, &res);
+	return rc;
+}
+
+static int decode_jaeger_json(struct bytes in, size_t max_bytes, struct arena *arena,
+			      struct buf *out, void *arg, struct err *err)
+{
+	struct jaeger_result res;
+	int rc = jaeger_json_span(in, max_bytes, arena, out, &res, err);
+
+	take_jaeger_result(arg, &res);
+	return rc;
+}
+
+/* How an encoding becomes OTLP bytes; arg is a struct zipkin_result. NULL: OTLP bytes as it
+ * is. */
 static const transcode_fn decoders[] = {
 	[INPUT_OTLP_JSON] = decode_otlp_json,
 	[INPUT_ZIPKIN_JSON] = decode_zipkin_json,
 	[INPUT_ZIPKIN_PROTO] = decode_zipkin_proto,
 	[INPUT_ZIPKIN_THRIFT] = decode_zipkin_thrift,
-	[INPUT_JAEGER_JSON] = NULL,
+	[INPUT_JAEGER_PROTO] = decode_jaeger_proto,
+	[INPUT_JAEGER_JSON] = decode_jaeger_json,
 };
-
-bool record_is_decodable(int encoding)
-{
-	return encoding == INPUT_OTLP_PROTO || decoders[encoding] != NULL;
-}
 
 static struct rcbuf *copy(struct bytes b, struct budget *budget, struct err *err)
 {

@@ -293,13 +293,6 @@ void kafka_receiver_validate(void *config, const struct conf_node *node, struct 
 	take_older(conf);
 	kafka_options_check(&conf->client, owned, node, errs, path);
 	check_topics(conf, node, errs, path);
-	if (!record_is_decodable(conf->encoding))
-		conf_error_at(errs, node, path,
-			      conf->has_encoding || !conf->has_old_encoding ? "traces.encoding"
-									    : "encoding",
-			      "write otlp_proto, otlp_json, zipkin_json, zipkin_proto or "
-			      "zipkin_thrift",
-			      "encoding %s is not in Spanmill yet", inputs[conf->encoding].name);
 	if (conf->strategy == STRATEGY_STICKY)
 		conf_error_at(errs, node, path, "group_rebalance_strategy",
 			      "write cooperative-sticky", "librdkafka has no eager sticky");

@@ -91,8 +91,6 @@ struct rcbuf *record_decode(struct component *c, struct kafka_consumer *k,
 			    struct err *err);
 /* True when record headers are asked for: then records cannot be joined as they are. */
 bool record_has_extras(struct component *c);
-/* Is there a decoder for this encoding (enum of INPUT_...)? */
-bool record_is_decodable(int encoding);
 /* The tenant of a record. -1: no legal name. */
 int record_tenant(struct component *c, struct kafka_consumer *k, const struct kafka_message *m,
 		  char tenant[TENANT_MAX + 1], struct err *err);

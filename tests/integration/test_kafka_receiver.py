@@ -585,7 +585,7 @@ def test_json_and_headers_and_patterns(kafka, make_mill):
     assert kafka.committed(group, topics[2]) == {}
 
 
-ZIPKIN_RECORDS = {
+OTHER_RECORDS = {
     "zipkin_json": json.dumps(
         [{"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "name": "x"}]
     ).encode(),
@@ -596,13 +596,23 @@ ZIPKIN_RECORDS = {
         "0c00000001" "0a0001a3ce929d0e0e4736" "0a000c4bf92f3577b34da6" "0b00030000000178"
         "0a000400f067aa0ba902b7" "00"
     ),
+    "jaeger_proto": bytes.fromhex(
+        "0a104bf92f3577b34da6a3ce929d0e0e4736" "120800f067aa0ba902b7" "1a0178"
+    ),
+    "jaeger_json": json.dumps(
+        {
+            "traceId": "S/kvNXezTaajzpKdDg5HNg==",
+            "spanId": "APBnqgupArc=",
+            "operationName": "x",
+        }
+    ).encode(),
 }
 
 
-@pytest.mark.parametrize("encoding", ZIPKIN_RECORDS)
-def test_zipkin_encodings(kafka, make_mill, encoding):
+@pytest.mark.parametrize("encoding", OTHER_RECORDS)
+def test_other_encodings(kafka, make_mill, encoding):
     topic, group = kafka.create_topic(), fresh_group()
-    kafka.produce(topic, [ZIPKIN_RECORDS[encoding]])
+    kafka.produce(topic, [OTHER_RECORDS[encoding]])
     mill = make_mill(reader(kafka, topic, group, receiver={"traces": {"encoding": encoding}}))
     wait_committed(kafka, group, topic)
     got = tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736", tries=1000)
@@ -821,7 +831,7 @@ def test_stop_without_flush(kafka, make_mill):
     "keys, words",
     [
         ({"message_marking": {"on_error": True}}, "message_marking.on_error"),
-        ({"traces": {"encoding": "jaeger_proto"}}, "jaeger_proto is not in Spanmill yet"),
+        ({"traces": {"encoding": "jaeger"}}, "jaeger"),
         ({"group_rebalance_strategy": "sticky"}, "write cooperative-sticky"),
         ({"traces": {"exclude_topics": ["x"]}}, "no topic is a regular expression"),
         ({"librdkafka": {"enable.auto.commit": "true"}}, "offsets are committed after delivery"),

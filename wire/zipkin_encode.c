@@ -206,6 +206,7 @@ struct source {
 	uint32_t n_links;
 	struct zipkin_attr error; /* the attribute of that name; no key: none */
 	struct bytes peer_service, service_peer_name;
+	struct bytes local_ipv4, remote_ipv4; /* beside IPv6 addresses */
 };
 
 static void put_tag(struct source *s, struct bytes key, struct bytes value)
@@ -293,7 +294,9 @@ static bool take_attr(struct source *s, const struct zipkin_attr *a)
 			return s->sp.debug = true;
 		if (is_true && bytes_eq_str(k, "zipkin.shared"))
 			return s->sp.shared = true;
-		return false;
+		if (bytes_eq_str(k, "zipkin.local.ipv4"))
+			return take_name(a, &s->local_ipv4);
+		return bytes_eq_str(k, "zipkin.remote.ipv4") && take_name(a, &s->remote_ipv4);
 	default:
 		return false;
 	}
@@ -397,6 +400,23 @@ static void set_remote_name(struct source *s)
 	/* The way back writes both keys. */
 	if (s->peer_service.n > 0 && !bytes_eq(s->peer_service, s->sp.remote.service))
 		put_tag(s, BYTES_LIT("peer.service"), s->peer_service);
+}
+
+/* Beside an IPv6 address it is the endpoint's, else a tag. */
+static void set_ipv4(struct source *s, const char *key, struct bytes text,
+		     struct zipkin_span_endpoint *ep)
+{
+	const struct zipkin_attr a = { .member = ANY_STRING, .text = text };
+	struct zipkin_span_endpoint v4 = { .ip_len = 0 };
+
+	if (text.n == 0)
+		return;
+	if (ep->ip_len == 16 && take_address(&a, &v4) && v4.ip_len == 4) {
+		memcpy(ep->ipv4, v4.ip, 4);
+		ep->has_ipv4 = true;
+	} else {
+		put_tag(s, bytes_str(key), text);
+	}
 }
 
 static bool is_word(struct bytes text)
@@ -545,6 +565,8 @@ static void encode_span(struct zipkin_encoder *e, const struct span_tables *t, u
 	set_times(&s);
 	set_kind(&s);
 	set_remote_name(&s);
+	set_ipv4(&s, "zipkin.local.ipv4", s.local_ipv4, &s.sp.local);
+	set_ipv4(&s, "zipkin.remote.ipv4", s.remote_ipv4, &s.sp.remote);
 	put_status(&s);
 	put_dropped_counts(&s);
 	put_heads(&s);

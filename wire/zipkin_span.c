@@ -431,6 +431,23 @@ struct bytes zipkin_span_ip_text(const struct zipkin_span_endpoint *ep, char *te
 	return (struct bytes){ (const uint8_t *)text, (size_t)(to - text) };
 }
 
+struct bytes zipkin_span_ipv4_text(const struct zipkin_span_endpoint *ep, char *text)
+{
+	struct zipkin_span_endpoint v4 = { .ip_len = 4 };
+
+	memcpy(v4.ip, ep->ipv4, 4);
+	return zipkin_span_ip_text(&v4, text);
+}
+
+/* The IPv4 address beside an IPv6 one: OTLP's conventions have no key for a second. */
+static void put_ipv4(struct buf *b, struct bytes key, const struct zipkin_span_endpoint *ep)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	if (ep->has_ipv4)
+		put_attr(b, 9, key, zipkin_span_ipv4_text(ep, text));
+}
+
 static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const struct sorted_tags *s)
 {
 	char text[INET6_ADDRSTRLEN];
@@ -438,6 +455,7 @@ static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const str
 	if (sp->local.ip_len > 0)
 		put_attr(b, 9, BYTES_LIT("network.local.address"),
 			 zipkin_span_ip_text(&sp->local, text));
+	put_ipv4(b, BYTES_LIT("zipkin.local.ipv4"), &sp->local);
 	if (sp->local.port > 0)
 		put_attr_uint(b, 9, "net.host.port", ANY_INT, sp->local.port);
 	if (sp->remote.service.n > 0 && !s->has_peer_service)
@@ -447,6 +465,7 @@ static void put_endpoints(struct buf *b, const struct zipkin_span *sp, const str
 	if (sp->remote.ip_len > 0)
 		put_attr(b, 9, BYTES_LIT("network.peer.address"),
 			 zipkin_span_ip_text(&sp->remote, text));
+	put_ipv4(b, BYTES_LIT("zipkin.remote.ipv4"), &sp->remote);
 	if (sp->remote.port > 0)
 		put_attr_uint(b, 9, "net.peer.port", ANY_INT, sp->remote.port);
 }
@@ -693,8 +712,15 @@ void zipkin_span_endpoint_bytes(struct zipkin_span_endpoint *ep, struct bytes ip
 
 	if (ip.n == 16 && memcmp(ip.p, mapped, 12) == 0)
 		ip = (struct bytes){ ip.p + 12, 4 };
-	if (ip.n == 4 && ep->ip_len == 16)
+	if (ip.n == 4 && ep->ip_len == 16) {
+		memcpy(ep->ipv4, ip.p, 4);
+		ep->has_ipv4 = true;
 		return;
+	}
+	if (ip.n == 16 && ep->ip_len == 4) {
+		memcpy(ep->ipv4, ep->ip, 4);
+		ep->has_ipv4 = true;
+	}
 	memcpy(ep->ip, ip.p, ip.n);
 	ep->ip_len = (uint8_t)ip.n;
 }

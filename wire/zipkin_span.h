@@ -30,8 +30,10 @@ enum zipkin_span_kind {
 struct zipkin_span_endpoint {
 	struct bytes service; /* empty: none */
 	uint8_t ip[16];
-	uint8_t ip_len; /* 0, 4 or 16 */
-	uint16_t port;  /* 0: none */
+	uint8_t ip_len;  /* 0, 4 or 16 */
+	uint8_t ipv4[4]; /* beside an IPv6 address, when has_ipv4 */
+	bool has_ipv4;
+	uint16_t port; /* 0: none */
 };
 
 /* Where a tag belongs in OTLP. */
@@ -102,14 +104,16 @@ static inline void zipkin_span_room_lend(const struct zipkin_span_room *r, struc
 }
 void zipkin_span_room_fini(struct zipkin_span_room *r);
 
-/* Text to address: IPv4 or IPv6, whichever it is; an IPv4-mapped one becomes IPv4. IPv6 is kept
- * when both were there. Text that is neither is ignored. */
+/* Text to address: IPv4 or IPv6, whichever it is; an IPv4-mapped one becomes IPv4. When both
+ * are there `ip` is the IPv6 one. Text that is neither is ignored. */
 void zipkin_span_endpoint_ip(struct zipkin_span_endpoint *ep, struct bytes text);
 /* The same for 4 or 16 bytes. */
 void zipkin_span_endpoint_bytes(struct zipkin_span_endpoint *ep, struct bytes ip);
 
 /* The address as text, which is in `text` (INET6_ADDRSTRLEN bytes); ip_len must not be 0. */
 struct bytes zipkin_span_ip_text(const struct zipkin_span_endpoint *ep, char *text);
+/* The same for the IPv4 address beside it; has_ipv4 must be set. */
+struct bytes zipkin_span_ipv4_text(const struct zipkin_span_endpoint *ep, char *text);
 /* Is a tag of this key an attribute of the resource? */
 bool zipkin_span_is_resource_key(struct bytes key);
 

@@ -43,6 +43,10 @@ static void json_endpoint(struct json_writer *w, const char *key,
 		json_writer_key(w, "serviceName");
 		json_writer_bytes(w, ep->service);
 	}
+	if (ep->has_ipv4) {
+		json_writer_key(w, "ipv4");
+		json_writer_bytes(w, zipkin_span_ipv4_text(ep, text));
+	}
 	if (ep->ip_len > 0) {
 		json_writer_key(w, ep->ip_len == 4 ? "ipv4" : "ipv6");
 		json_writer_bytes(w, zipkin_span_ip_text(ep, text));
@@ -151,6 +155,8 @@ static void proto_endpoint(struct buf *out, uint32_t number, const struct zipkin
 	mark = pb_begin(out, number);
 	if (ep->service.n > 0)
 		pb_put_bytes(out, 1, ep->service);
+	if (ep->has_ipv4)
+		pb_put_bytes(out, 2, (struct bytes){ ep->ipv4, 4 });
 	if (ep->ip_len > 0)
 		pb_put_bytes(out, ep->ip_len == 4 ? 2 : 3, (struct bytes){ ep->ip, ep->ip_len });
 	if (ep->port > 0)

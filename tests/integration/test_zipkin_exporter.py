@@ -102,8 +102,6 @@ def endpoint(ep):
             out[key] = str(ipaddress.ip_address(out.get(key, "")))
         except ValueError:
             out.pop(key, None)
-    if "ipv6" in out:
-        out.pop("ipv4", None)
     return out
 
 

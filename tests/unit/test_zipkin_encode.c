@@ -124,6 +124,10 @@ static const struct { const char *span, *resource, *want; } cases[] = {
 	{ ",'attributes':[<network.peer.address=010.0.0.1>,<net.peer.port=80>,<net.host.port#0>]",
 	  "", ",'tags':{'network.peer.address':'010.0.0.1','net.peer.port':'80',"
 	  "'net.host.port':'0'}" },
+	{ ",'attributes':[<zipkin.local.ipv4=1.2.3.4>,<network.local.address=::1>,"
+	  "<zipkin.remote.ipv4=1.2.3.4>]", "",
+	  ",'localEndpoint':{'ipv4':'1.2.3.4','ipv6':'::1'},'tags':{'zipkin.remote.ipv4':"
+	  "'1.2.3.4'}" },
 	/* flags */
 	{ ",'attributes':[<zipkin.debug?true>,<zipkin.shared?true>]", "",
 	  ",'debug':true,'shared':true" },
@@ -293,7 +297,8 @@ static void put_attrs(struct buf *b, uint32_t number, bool typed, struct rng *rn
 	static const char *const keys[] = {
 		"http.method", "otel.status_code", "span.kind", "w3c.tracestate", "host.name",
 		"service.name", "otlp.link.0", "otel.scope.name", "net.peer.port", "zipkin.debug",
-		"network.peer.address", "otel.dropped_links_count", "db", "otlp.attribute.x",
+		"network.peer.address", "otel.dropped_links_count", "zipkin.remote.ipv4",
+		"db", "otlp.attribute.x",
 	};
 	/* Text that looks like a number would become one. */
 	static const uint32_t members[] = { 0, 2, 3, 4 };

@@ -99,7 +99,8 @@ static const struct { const char *in, *out; } spans[] = {
 	{ ",'remoteEndpoint':{'serviceName':'db'},'tags':{'peer.service':'mine'}",
 	  ",'attributes':[peer.service=mine,service.peer.name=db]" },
 	{ ",'localEndpoint':{'ipv4':'1.2.3.4','ipv6':'7::0.128.128.127','port':'80'}",
-	  ",'attributes':[network.local.address=7::80:807f,net.host.port#80]" },
+	  ",'attributes':[network.local.address=7::80:807f,zipkin.local.ipv4=1.2.3.4,"
+	  "net.host.port#80]" },
 	{ ",'localEndpoint':{'ipv6':'::ffff:1.2.3.4'}",
 	  ",'attributes':[network.local.address=1.2.3.4]" },
 	{ ",'localEndpoint':{'ipv6':'1.2.3.4'}", ",'attributes':[network.local.address=1.2.3.4]" },

@@ -69,7 +69,8 @@ static const struct {
 	CASE("ipv6 wins, mapped is ipv4",
 	     "\x31\1\0\0\0\0\0\0\0\x42\x18\x12\4\1\2\3\4\x1a\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1"
 	     "\x4a\x12\x1a\x10\0\0\0\0\0\0\0\0\0\0\xff\xff\5\6\7\x08",
-	     "{}\n1/2 -  1+0 network.local.address=::1 network.peer.address=5.6.7.8\n"),
+	     "{}\n1/2 -  1+0 network.local.address=::1 zipkin.local.ipv4=1.2.3.4 "
+	     "network.peer.address=5.6.7.8\n"),
 	CASE("odd address, port out of range",
 	     "\x31\1\0\0\0\0\0\0\0\x42\x09\x12\3\1\2\3\x20\xff\xff\x04", "{}\n1/2 -  1+0\n"),
 	CASE("an endpoint in two pieces", "\x31\1\0\0\0\0\0\0\0\x42\3\x0a\1s\x42\2\x20\7",

@@ -96,6 +96,10 @@ static bool encode(struct kafka_state *st, struct record *rec)
 
 	if (fn == NULL || rec->reason != NULL || rec->encoded.n > 0)
 		return true;
+	if (kafka_encoding_is_of_one_span(kafka_place(st)->encoding) && record_n_spans(rec) > 1) {
+		gather_halve(&st->gather, rec);
+		return false;
+	}
 	if (record_encode(rec, fn, limit, NULL) == 0)
 		return true;
 	too_large_encoded(st, rec, limit);

@@ -30,5 +30,7 @@ typedef int (*kafka_encode_fn)(enum otlp_signal signal, struct bytes otlp, size_
 kafka_encode_fn kafka_encoding_fn(int encoding);
 /* Can records of this signal have it? */
 bool kafka_encoding_is_usable(int encoding, bool is_traces);
+/* Does a record hold one span, with its trace id as the key? */
+bool kafka_encoding_is_of_one_span(int encoding);
 
 #endif

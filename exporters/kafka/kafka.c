@@ -367,7 +367,9 @@ static void make_headers(struct kafka_state *st)
 
 static bool is_by_trace(const struct kafka_state *st)
 {
-	return st->conf->partition_traces_by_id && st->c->signal == OTLP_TRACES;
+	return st->c->signal == OTLP_TRACES &&
+	       (st->conf->partition_traces_by_id ||
+		kafka_encoding_is_of_one_span(kafka_place(st)->encoding));
 }
 
 /* Items of logs and metrics are not looked into, so that they have no trace id to go by. */

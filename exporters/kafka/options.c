@@ -181,11 +181,7 @@ static void check_place(struct kafka_config *conf, struct kafka_place *p, const 
 		    errs, path);
 	if (kafka_encoding_is_usable(p->encoding, is_traces))
 		return;
-	if (is_traces)
-		conf_error_at(errs, node, path, place_key(signal, "encoding", !old_encoding, key),
-			      "write otlp_proto, otlp_json, zipkin_proto or zipkin_json",
-			      "encoding %s is not in Spanmill yet", encodings[p->encoding].name);
-	else if (!old_encoding)
+	if (!old_encoding)
 		conf_error_at(errs, node, path, place_key(signal, "encoding", true, key),
 			      "write otlp_proto or otlp_json", "encoding %s is of traces only",
 			      encodings[p->encoding].name);

@@ -7,6 +7,7 @@
  * taken must be OTLP that encodes, with as many spans as were counted; a cap must only ever shorten
  * the answer to an error.
  */
+#include "wire/jaeger_encode.h"
 #include "wire/jaeger_json.h"
 #include "wire/jaeger_proto.h"
 #include "wire/jaeger_thrift.h"
@@ -149,6 +150,9 @@ static void fuzz_decoder(struct bytes in, enum form form)
 		assert(count_fields(part, to_spans) == res.n_ok);
 		assert((res.n_bad > 0) == (res.first_bad[0] != '\0'));
 		assert(otlp_json_encode(&part, 1, OTLP_JSON, 0, &text, NULL) == 0);
+		buf_reset(&text);
+		if (res.n_ok > 0)
+			assert(jaeger_encode_span(part, &text, NULL) == 0 && text.n > 0);
 		if (pb.n > 0)
 			assert(decode(in, form, pb.n - 1, &a, &capped, &again) < 0);
 		assert(capped.n == 0);

@@ -193,6 +193,31 @@ def test_zipkin_encodings(kafka, make_mill, encoding):
     }
 
 
+@pytest.mark.parametrize("encoding", ["jaeger_json", "jaeger_proto"])
+def test_jaeger_encodings(kafka, make_mill, encoding):
+    """A model.Span per record, with its trace id in hex as the key, as the Collector does."""
+    topic = kafka.create_topic(partitions=3)
+    mill = make_mill(producer(kafka, topic, {"traces": {"topic": topic, "encoding": encoding}}))
+    sent = otlp.request(n_traces=3, n_spans=7)
+    otlp.send_grpc(mill, sent)
+    want = {(sp.trace_id, sp.span_id, sp.name) for sp in otlp.spans_of(sent)}
+    got = []
+    for r in kafka.consume_all(topic):
+        if encoding == "jaeger_json":
+            tree = json.loads(r.value)
+            trace_id, span_id = (base64.b64decode(tree[k]) for k in ("traceId", "spanId"))
+            name = tree["operationName"]
+            assert tree["process"]["serviceName"] == "shop"
+        else:
+            assert r.value[:2] == b"\x0a\x10" and r.value[18:20] == b"\x12\x08"
+            trace_id, span_id = r.value[2:18], r.value[20:28]
+            assert r.value[28] == 0x1A
+            name = r.value[30 : 30 + r.value[29]].decode()
+        assert r.key == trace_id.hex().encode()
+        got.append((trace_id, span_id, name))
+    assert len(got) == len(want) and set(got) == want
+
+
 def test_headers_and_tenants(kafka, make_mill):
     topic = kafka.create_topic()
     extra = {"record_headers": {"cluster": "eu-1", "x": "y"}, "include_metadata_keys": ["X-Scope-OrgID"]}

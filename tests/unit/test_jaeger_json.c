@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "tests/unit/jaeger_fixture.h"
 #include "tests/unit/json_golden.h"
+#include "wire/jaeger_encode.h"
 #include "wire/jaeger_json.h"
 #include "wire/jaeger_proto.h"
 #include "wire/otlp_json_encode.h"
@@ -203,6 +204,86 @@ static void written_and_read_again(void **state)
 	buf_fini(&want);
 }
 
+/* OTLP -> Jaeger is as the Collector writes it, and comes back as the same OTLP. */
+static void there_and_back(void **state)
+{
+	static const struct fixture_tag tags[FIXTURE_TAGS] = { { "host.name", 's', "h" } };
+	struct buf pb = BUF_INIT, otlp = BUF_INIT, jaeger = BUF_INIT, json = BUF_INIT;
+	struct buf again = BUF_INIT, want = BUF_INIT;
+	struct arena arena = ARENA_INIT;
+	struct jaeger_result res;
+
+	(void)state;
+	fixture_proto_span(&pb, &every);
+	pb_put_str(&pb, 12, "late");
+	fixture_proto_process(&pb, 10, "shop", tags);
+	assert_int_equal(jaeger_proto_span(buf_bytes(&pb), 0, &arena, &otlp, &res, NULL), 0);
+	assert_int_equal(jaeger_encode_span(buf_bytes(&otlp), &jaeger, NULL), 0);
+	assert_int_equal(jaeger_json_encode(buf_bytes(&jaeger), &json, NULL), 0);
+	quoted("{'traceId':'AAAAAAAAAAEAAAAAAAAAAg==','spanId':'AAAAAAAAAAM=',"
+	       "'operationName':'op \\'quoted\\'','references':["
+	       "{'traceId':'AAAAAAAAAAEAAAAAAAAAAg==','spanId':'AAAAAAAAAAk='},"
+	       "{'traceId':'AAAAAAAAAAcAAAAAAAAACA==','spanId':'AAAAAAAAAAk=',"
+	       "'refType':'FOLLOWS_FROM'}],'flags':3,"
+	       "'startTime':'2017-01-26T21:46:31.639875000Z','duration':'0.022938000s',"
+	       "'tags':[{'key':'s','vStr':'text'},{'key':'b','vType':'BOOL','vBool':true},"
+	       "{'key':'i','vType':'INT64','vInt64':'-5'},"
+	       "{'key':'d','vType':'FLOAT64','vFloat64':0.25},"
+	       "{'key':'x','vType':'BINARY','vBinary':'cmF3'},"
+	       "{'key':'span.kind','vStr':'client'}],"
+	       "'logs':[{'timestamp':'2017-01-26T21:46:31.639876000Z','fields':["
+	       "{'key':'event','vStr':'e'},{'key':'k','vType':'INT64','vInt64':'1'}]}],"
+	       "'process':{'serviceName':'shop','tags':[{'key':'host.name','vStr':'h'}]},"
+	       "'warnings':['late']}",
+	       &want);
+	assert_string_equal(buf_cstr(&json), buf_cstr(&want));
+	assert_int_equal(jaeger_proto_span(buf_bytes(&jaeger), 0, &arena, &again, &res, NULL), 0);
+	assert_true(bytes_eq(buf_bytes(&otlp), buf_bytes(&again)));
+	arena_fini(&arena);
+	buf_fini(&pb);
+	buf_fini(&otlp);
+	buf_fini(&jaeger);
+	buf_fini(&json);
+	buf_fini(&again);
+	buf_fini(&want);
+}
+
+/* Tags that give status, scope and trace state make the round, too. */
+static void meanings_there_and_back(void **state)
+{
+	static const struct fixture_tag tags[][FIXTURE_TAGS] = {
+		{ { "error", 'b', "true" }, { "otel.status_description", 's', "boom" } },
+		{ { "otel.status_code", 's', "OK" } },
+		{ { "otel.status_description", 's', "said" } },
+		{ { "otel.scope.name", 's', "lib" }, { "otel.scope.version", 's', "1" } },
+		{ { "w3c.tracestate", 's', "a=b" }, { "span.kind", 's', "internal" } },
+		{ { "http.status_code", 'i', "500" } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(tags); i++) {
+		struct buf pb = BUF_INIT, otlp = BUF_INIT, jaeger = BUF_INIT, again = BUF_INIT;
+		struct fixture_span sp = { .low = 2, .id = 3, .name = "op" };
+		struct arena arena = ARENA_INIT;
+		struct jaeger_result res;
+
+		memcpy(sp.tags, tags[i], sizeof(sp.tags));
+		fixture_proto_span(&pb, &sp);
+		assert_int_equal(jaeger_proto_span(buf_bytes(&pb), 0, &arena, &otlp, &res, NULL),
+				 0);
+		assert_int_equal(jaeger_encode_span(buf_bytes(&otlp), &jaeger, NULL), 0);
+		assert_int_equal(
+			jaeger_proto_span(buf_bytes(&jaeger), 0, &arena, &again, &res, NULL), 0);
+		if (!bytes_eq(buf_bytes(&otlp), buf_bytes(&again)))
+			fail_msg("%s does not come back", tags[i][0].key);
+		arena_fini(&arena);
+		buf_fini(&pb);
+		buf_fini(&otlp);
+		buf_fini(&jaeger);
+		buf_fini(&again);
+	}
+}
+
 /* The span in jaeger-conv-domain_01.json is the one in the protobuf made of it. */
 static void golden_json_is_the_golden_protobuf(void **state)
 {
@@ -236,6 +317,8 @@ int main(void)
 		cmocka_unit_test(members_of_a_span),
 		cmocka_unit_test(texts_that_are_no_span),
 		cmocka_unit_test(written_and_read_again),
+		cmocka_unit_test(there_and_back),
+		cmocka_unit_test(meanings_there_and_back),
 		cmocka_unit_test(golden_json_is_the_golden_protobuf),
 	};
 

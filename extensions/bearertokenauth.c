@@ -18,8 +18,9 @@
 
 #include <ctype.h>
 #include <pthread.h>
+#include <stdio.h>
 
-enum { MAX_TOKENS = 1000, MAX_FILE = 1 << 20 };
+enum { MAX_TOKENS = 1000, MAX_FILE = 1 << 20, HEADER_MAX = 100 };
 
 struct bearer_config {
 	const char *header, *scheme, *token, *filename;
@@ -34,7 +35,8 @@ struct tokens {
 
 struct bearer_state {
 	struct authenticator lent;
-	char *header; /* lower case */
+	bool is_set_up;
+	char header[HEADER_MAX + 1]; /* lower case; lent until the end */
 	pthread_mutex_t lock;
 	bool started;             /* lock */
 	struct tokens valid;      /* lock */
@@ -87,7 +89,7 @@ static void bearer_validate(void *config, const struct conf_node *node, struct c
 			conf_error_at(errs, node, path, "tokens", "write it without blanks",
 				      "token %zu is empty, or has blanks or control characters",
 				      i + 1);
-	if (!is_token(bytes_str(conf->header)))
+	if (!is_token(bytes_str(conf->header)) || strlen(conf->header) > HEADER_MAX)
 		conf_error_at(errs, node, path, "header", "for example Authorization",
 			      "\"%.60s\" is no name of a header", conf->header);
 }
@@ -239,8 +241,10 @@ static const struct authenticator *bearer_authenticator(struct component *c)
 {
 	struct bearer_state *st = COMPONENT_STATE(c, struct bearer_state);
 
-	if (st->header == NULL) {
-		st->header = xstrdup(COMPONENT_CONFIG(c, struct bearer_config)->header);
+	if (!st->is_set_up) {
+		st->is_set_up = true;
+		snprintf(st->header, sizeof(st->header), "%s",
+			 COMPONENT_CONFIG(c, struct bearer_config)->header);
 		for (char *p = st->header; *p != '\0'; p++)
 			*p = (char)tolower((unsigned char)*p);
 		pthread_mutex_init(&st->lock, NULL);
@@ -278,7 +282,7 @@ static void bearer_shutdown(struct component *c)
 {
 	struct bearer_state *st = COMPONENT_STATE(c, struct bearer_state);
 
-	if (st->header == NULL)
+	if (!st->is_set_up)
 		return;
 	/* Whoever borrowed it may still ask, and is refused. */
 	pthread_mutex_lock(&st->lock);

@@ -629,6 +629,8 @@ static int read_request(struct bytes request, struct arena *arena, struct span_t
 	struct otlp_result result;
 
 	*t = (struct span_tables){ .n_spans = 0 };
+	if (request.n == 0) /* and perhaps nowhere: p may be NULL */
+		return 0;
 	if (otlp_count(request, &n, err) < 0)
 		return -1;
 	t->spans = arena_alloc(arena, n.n_spans * sizeof(*t->spans));

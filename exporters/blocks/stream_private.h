@@ -80,8 +80,8 @@ struct section_streams {
 	pthread_cond_t wake;     /* the builder's */
 	pthread_cond_t progress; /* a section was published, an attempt failed, a stream ended */
 	struct stream *streams;
-	struct stream *orphans;     /* closed in the middle of a section: the builder tidies up */
-	const void **expected;      /* receivers that do not know all their sources */
+	struct stream *orphans; /* closed in the middle of a section: the builder tidies up */
+	const void **expected;  /* receivers that do not know all their sources */
 	size_t n_expected, cap_expected;
 	unsigned n_users;           /* streams that left the list and are not freed yet */
 	uint64_t next_lsn;          /* all records below have come into chunks, or were refused */

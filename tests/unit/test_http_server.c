@@ -984,6 +984,50 @@ static void references_outlive_the_server(void **state)
 #ifdef HTTP_OVER_TLS
 #define NAME "https_server"
 
+/* A connection that says nothing. */
+static int silent_fd(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons(fx.port),
+				 .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	struct timeval patience = { .tv_sec = 5 };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	return fd;
+}
+
+/* They end after their time; and when there are too many the oldest goes, so that others are served
+ * although nobody's time is up. */
+static void handshakes_are_bounded(void **state)
+{
+	struct http_settings set = HTTP_SETTINGS_INIT;
+	int fds[8];
+
+	(void)state;
+	for (int many = 0; many < 2; many++) {
+		set.handshake_timeout_ms = many ? 60000 : 200;
+		set.max_handshakes = many ? 4 : 100;
+		start_with(set);
+		for (size_t i = 0; i < COUNT_OF(fds); i++)
+			fds[i] = silent_fd();
+		if (many) {
+			struct client c = open_client();
+
+			put_request(&c, "/echo", "", BYTES_LIT("x"));
+			expect(&c, 200, "x");
+			close_client(&c);
+		}
+		/* Cut: all of them; or, of eight, those before the last four. */
+		for (size_t i = 0; i < (many ? 4 : COUNT_OF(fds)); i++)
+			assert_int_equal(recv(fds[i], (char[1]){ 0 }, 1, 0), 0);
+		for (size_t i = 0; i < COUNT_OF(fds); i++)
+			close(fds[i]);
+		stop();
+	}
+}
+
 static int set_up_group(void **state)
 {
 	(void)state;
@@ -1034,6 +1078,9 @@ int main(void)
 		cmocka_unit_test(idle_connections_make_room),
 		cmocka_unit_test(a_body_that_stalls_gives_way),
 		cmocka_unit_test(references_outlive_the_server),
+#ifdef HTTP_OVER_TLS
+		cmocka_unit_test(handshakes_are_bounded),
+#endif
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -10,7 +10,7 @@
 /* Lower-case hex of n bytes into out (2n characters and NUL). */
 void str_hex(const uint8_t *p, size_t n, char *out);
 /* Exactly 2*n hex digits (either case) of `s` into out. 0, or -1 when the length or a digit is
- * wrong. */
+ * wrong: what is in out then means nothing. */
 int str_unhex(struct bytes s, uint8_t *out, size_t n);
 /* Whole-string numbers: 0, or -1 on junk, sign or overflow. */
 int str_to_u64(struct bytes s, uint64_t *out);

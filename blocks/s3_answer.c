@@ -247,13 +247,13 @@ static bool decode_key(char *key)
 	char *to = key;
 
 	for (const char *p = key; *p != '\0'; p++) {
-		uint8_t c = (uint8_t)*p;
+		struct bytes digits = { (const uint8_t *)p + 1, strnlen(p + 1, 2) };
+		uint8_t c = (uint8_t)*p, byte;
 
 		if (c == '+') {
 			c = ' ';
-		} else if (c == '%' &&
-			   str_unhex((struct bytes){ (const uint8_t *)p + 1, strnlen(p + 1, 2) },
-				     &c, 1) == 0) {
+		} else if (c == '%' && str_unhex(digits, &byte, 1) == 0) {
+			c = byte;
 			p += 2;
 		}
 		if (c == '\0')

@@ -128,9 +128,10 @@ const struct option grpc_server_option_table[] = {
 	OPT_DURATION(C, KEEPALIVE "timeout", keepalive.timeout_ns, "20s",
 		     "Close when a ping is not answered."),
 	OPT_DURATION(C, ENFORCEMENT "min_time", keepalive.min_time_ns, "5m",
-		     "Clients that ping more often are sent away."),
+		     "Accepted: what is bounded is the rate of frames without content, pings among "
+		     "them."),
 	OPT_BOOL(C, ENFORCEMENT "permit_without_stream", keepalive.permit_without_stream, "false",
-		 "Allow pings while no call is open."),
+		 "Accepted: pings are always allowed within that rate."),
 	OPT_BOOL(C, "include_metadata", include_metadata, "false",
 		 "Accepted: tenant and credentials are read in any case, and no processor reads "
 		 "others."),

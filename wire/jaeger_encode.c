@@ -384,7 +384,7 @@ static void put_log(struct buf *out, struct bytes event)
 
 static void put_logs(struct buf *out, struct bytes span)
 {
-	struct pb_field f;
+	struct pb_field f = { .number = 0 };
 
 	while (pb_next(&span, &f) > 0)
 		if (f.number == 11 && f.wire == PB_LEN)

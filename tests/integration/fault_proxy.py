@@ -12,6 +12,9 @@ behave(request) is asked for each request and returns what shall happen:
     a number          pass on after so many seconds
     (status, body)    this instead of the server's answer, which did it all the same
 Paths, headers and bodies pass untouched, so that signatures hold.
+
+arriving(request) is called right before the server gets a request, done(request, status) when it has
+answered (None: it may have done it). They may block.
 """
 
 import collections
@@ -69,10 +72,14 @@ class Connection(socketserver.StreamRequestHandler):
             return self.send(request, 503, [("Content-Type", "application/xml")], SLOW_DOWN)
         if isinstance(fault, (int, float)):
             time.sleep(fault)
+        if proxy.arriving:
+            proxy.arriving(request)
         try:
             status, headers, body = self.forward(request)
         except (OSError, http.client.HTTPException):
+            proxy.tell(request, None)
             return False  # the server is away
+        proxy.tell(request, status)
         if fault == "swallow":
             return False
         if isinstance(fault, tuple):
@@ -126,7 +133,7 @@ class Listener(socketserver.ThreadingTCPServer):
 class FaultProxy:
     def __init__(self, target):
         self.target = target
-        self.behave = None
+        self.behave = self.arriving = self.done = None
         self.lock = threading.Lock()
         self.seen = collections.Counter()  # what happened, by fault
         self.server = Listener(("127.0.0.1", 0), Connection)
@@ -144,6 +151,10 @@ class FaultProxy:
             kind = "late" if isinstance(fault, (int, float)) else fault
             self.seen[kind if isinstance(kind, (str, type(None))) else "forged"] += 1
         return fault
+
+    def tell(self, request, status):
+        if self.done:
+            self.done(request, status)
 
     def __enter__(self):
         self.thread.start()

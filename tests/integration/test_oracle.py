@@ -31,7 +31,9 @@ class Lane(threading.Thread):
         super().__init__(daemon=True)
         self.bed, self.name, self.episodes, self.until = bed, name, episodes, until
         self.rng = random.Random(f"{seed} {name}")
-        self.faults = FAULTS[name]
+        # each once, then by chance
+        self.faults = list(FAULTS[name])
+        self.first = self.rng.sample(sorted(set(self.faults), key=lambda f: f.__name__), k=len(set(self.faults)))
         self.done = []
         self.failed = None
 
@@ -40,7 +42,7 @@ class Lane(threading.Thread):
         try:
             while len(self.done) < self.episodes or time.monotonic() < self.until:
                 self.bed.revive(mine)
-                fault = self.rng.choice(self.faults)
+                fault = self.first.pop() if self.first else self.rng.choice(self.faults)
                 fault(self.bed, self.rng)
                 self.done.append(fault.__name__)
                 time.sleep(self.rng.uniform(0.3, 1.5))
@@ -118,6 +120,25 @@ def freeze_builder_at_step(bed, rng):
     # long enough for the others to have its partitions, and a section of them committed
     frozen(builder, SESSION + rng.uniform(3, 6))
     bed.proxies[builder.name].behave = None
+
+
+def lose_commit(bed, rng):
+    """A builder's put finds that somebody committed its section just before."""
+    is_done = threading.Event()
+    lock = threading.Lock()
+
+    def arriving(request):
+        if request.method != "PUT" or "/_spanmill/commits/" not in request.path:
+            return
+        with lock:
+            if not is_done.is_set() and b'"blockID"' in request.body and bed.commit_copy(request):
+                is_done.set()
+
+    for builder in bed.builders:
+        bed.proxies[builder.name].arriving = arriving
+    assert is_done.wait(60), "no builder commits"
+    for builder in bed.builders:
+        bed.proxies[builder.name].arriving = None
 
 
 def freeze_builder_shortly(bed, rng):
@@ -227,7 +248,7 @@ FAULTS = {
     "agents": (kill_agent, kill_agent, kill_agent_in_replay, freeze_agent, restart_agent),
     "builders": (
         kill_builder, kill_builder, kill_builder_for_good, freeze_builder, freeze_builder_at_step,
-        freeze_builder_at_step, freeze_builder_at_step, freeze_builder_shortly, restart_builder, leave_and_join, leave_and_join,
+        freeze_builder_at_step, lose_commit, freeze_builder_shortly, restart_builder, leave_and_join,
     ),
     "store": (
         store_slows_down, store_is_away, store_loses_answers, store_loses_commits,

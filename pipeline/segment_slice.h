@@ -13,8 +13,9 @@
 
 #include "pipeline/segment_log.h"
 
-/* As many segments as a large section lies in. */
-enum { SEGMENT_SLICES_OPEN = 16 };
+/* As many segments as the sections of several partitions lie in, which share a log: with fewer, two
+ * segments of one place are opened again for every other slice. */
+enum { SEGMENT_SLICES_OPEN = 64 };
 
 struct segment_slices {
 	struct segment_log *log;

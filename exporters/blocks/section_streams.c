@@ -57,7 +57,8 @@ static uint64_t max_window_spans(const struct stream *st)
 	const struct live_section *s = st->chunks.last;
 	uint64_t share = section_streams_share(st->m);
 	uint64_t runs = share / NOTES_SHARE / BLOCK_BUILD_RUN_BYTES;
-	double spans_in_run = s != NULL && s->n_runs > 0 ? (double)s->n_spans / s->n_runs : 1;
+	double spans_in_run =
+		s != NULL && s->n_runs > 0 ? (double)s->n_spans / (double)s->n_runs : 1;
 
 	return share > 0 ? (uint64_t)MAX((double)runs * spans_in_run, 1.0) : UINT64_MAX;
 }

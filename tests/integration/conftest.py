@@ -139,7 +139,23 @@ def s3proxy(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=["seaweed", "s3proxy"])
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory):
+    """A MinIO likewise; only where SPANMILL_MINIO asks for one, as make soak does."""
+    with s3_servers.Minio(tmp_path_factory.mktemp("minio")) as server:
+        yield server
+
+
+MINIO = bool(os.environ.get("SPANMILL_MINIO"))
+
+
+@pytest.fixture(scope="session")
+def soak_store(request):
+    """The bucket server of the oracle: MinIO in the soak, else SeaweedFS."""
+    return request.getfixturevalue("minio" if MINIO else "seaweed")
+
+
+@pytest.fixture(params=["seaweed", "s3proxy"] + (["minio"] if MINIO else []))
 def s3(request):
     """Each of the real S3 servers in turn."""
     return request.getfixturevalue(request.param)

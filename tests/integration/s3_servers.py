@@ -270,6 +270,34 @@ class S3Proxy(Server):
         ]
 
 
+class Minio(Server):
+    """MinIO over a folder; it is built only for the soak (tests/tools/install-minio)."""
+
+    name = "minio"
+
+    def __init__(self, directory, tls=None):
+        super().__init__(directory, tls)
+        assert tls is None, "MinIO wants its certificates in a folder of their own"
+        self.port = free_port()
+
+    def command(self):
+        subprocess.run([os.path.join(ROOT, "tests", "tools", "install-minio")], check=True)
+        data = os.path.join(self.dir, "data")
+        os.makedirs(data, exist_ok=True)
+        program = os.path.join(ROOT, "build", "minio", "minio")
+        return [program, "server", "--quiet", "--address", f"127.0.0.1:{self.port}", data]
+
+    def environment(self):
+        return {
+            "MINIO_ROOT_USER": ACCESS,
+            "MINIO_ROOT_PASSWORD": SECRET,
+            "MINIO_BROWSER": "off",
+            "MINIO_UPDATE": "off",
+            "HOME": self.dir,
+            "GOMAXPROCS": "2",
+        }
+
+
 def make_certificates(directory):
     """(certificate of 127.0.0.1, its key, the authority), made with openssl."""
     at = {n: os.path.join(str(directory), n) for n in ("ca.key", "ca.pem", "key.pem", "csr", "pem")}

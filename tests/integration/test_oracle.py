@@ -316,12 +316,12 @@ def one_round(tmp, kafka, server, seed, seconds):
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers make it a test of patience")
 @pytest.mark.timeout(0 if SOAK else 420)
-def test_every_acknowledged_span_comes_back_once(tmp_path, kafka_installed, seaweed):
+def test_every_acknowledged_span_comes_back_once(tmp_path, kafka_installed, soak_store):
     end = time.monotonic() + SOAK
     n_round = 0
     with Kafka(tmp_path / "kafka", BROKERS) as kafka:
         while n_round == 0 or time.monotonic() < end:
             seconds = min(ROUND, max(0, end - time.monotonic()))
-            n = one_round(tmp_path / f"round{n_round}", kafka, seaweed, SEED + n_round, seconds)
+            n = one_round(tmp_path / f"round{n_round}", kafka, soak_store, SEED + n_round, seconds)
             assert n >= 30
             n_round += 1

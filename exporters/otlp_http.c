@@ -235,6 +235,12 @@ static void otlp_http_shutdown(struct component *c)
 	st->url = NULL;
 }
 
+/* Two may send at a time; two may not have one log. */
+static bool may_overlap(const void *config)
+{
+	return ((const struct otlp_http_config *)config)->queue.storage[0] == '\0';
+}
+
 const struct component_type exporter_otlp_http = {
 	.name = "otlp_http",
 	.alias = "otlphttp",
@@ -246,6 +252,7 @@ const struct component_type exporter_otlp_http = {
 	.state_size = sizeof(struct otlp_http_state),
 	.options = otlp_http_options,
 	.validate = otlp_http_validate,
+	.may_overlap = may_overlap,
 	.start = otlp_http_start,
 	.consume = otlp_http_consume,
 	.drain = otlp_http_drain,

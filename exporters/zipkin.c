@@ -136,6 +136,12 @@ static void zipkin_shutdown(struct component *c)
 	st->encoder = (struct zipkin_encoder){ .scope = UINT32_MAX };
 }
 
+/* Two may send at a time; two may not have one log. */
+static bool may_overlap(const void *config)
+{
+	return ((const struct zipkin_config *)config)->queue.storage[0] == '\0';
+}
+
 const struct component_type exporter_zipkin = {
 	.name = "zipkin",
 	.kind = KIND_EXPORTER,
@@ -146,6 +152,7 @@ const struct component_type exporter_zipkin = {
 	.state_size = sizeof(struct zipkin_state),
 	.options = zipkin_options,
 	.validate = zipkin_validate,
+	.may_overlap = may_overlap,
 	.start = zipkin_start,
 	.consume = zipkin_consume,
 	.drain = zipkin_drain,

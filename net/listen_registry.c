@@ -18,7 +18,7 @@ struct listen_lease {
 	char *endpoint;
 	int *fds;
 	size_t n;
-	bool in_use;
+	bool is_udp, in_use;
 };
 
 static struct {
@@ -51,7 +51,7 @@ static void forget(struct listen_lease *lease)
 	while (*at != lease)
 		at = &(*at)->next;
 	*at = lease->next;
-	listen_close(lease->endpoint, lease->fds, lease->n);
+	listen_close(lease->is_udp ? NULL : lease->endpoint, lease->fds, lease->n);
 	free(lease->endpoint);
 	free(lease->fds);
 	free(lease);
@@ -70,13 +70,14 @@ static bool may_be_same(const char *a, const char *b)
 
 /* Close what nobody uses; with an endpoint only what may be the same. Lock held; true when
  * something was. */
-static bool forget_idle(const char *endpoint)
+static bool forget_idle(const char *endpoint, bool is_udp)
 {
 	bool any = false;
 
 	for (struct listen_lease *l = registry.first, *next; l != NULL; l = next) {
 		next = l->next;
-		if (l->in_use || (endpoint != NULL && !may_be_same(l->endpoint, endpoint)))
+		if (l->in_use || (endpoint != NULL &&
+				  (l->is_udp != is_udp || !may_be_same(l->endpoint, endpoint))))
 			continue;
 		forget(l);
 		any = true;
@@ -85,25 +86,35 @@ static bool forget_idle(const char *endpoint)
 }
 
 /* The idle sockets of this endpoint, when they are as many as wanted. Lock held. */
-static struct listen_lease *find_idle(const char *endpoint, size_t n)
+static struct listen_lease *find_idle(const char *endpoint, size_t n, bool is_udp)
 {
 	for (struct listen_lease *l = registry.first; l != NULL; l = l->next)
-		if (!l->in_use && l->n == n && strcmp(l->endpoint, endpoint) == 0)
+		if (!l->in_use && l->n == n && l->is_udp == is_udp &&
+		    strcmp(l->endpoint, endpoint) == 0)
 			return l;
 	return NULL;
 }
 
+static int bind_all(const char *endpoint, int *fds, size_t n, bool is_udp, struct err *err)
+{
+	if (!is_udp)
+		return listen_open(endpoint, fds, n, err);
+	fds[0] = listen_open_udp(endpoint, err);
+	return fds[0] < 0 ? -1 : 0;
+}
+
 /* Sockets that are new to the registry. Lock held. */
-static struct listen_lease *open_new(const char *endpoint, int *fds, size_t n, struct err *err)
+static struct listen_lease *open_new(const char *endpoint, int *fds, size_t n, bool is_udp,
+				     struct err *err)
 {
 	struct listen_lease *lease;
 	struct err first = ERR_INIT;
-	int ret = listen_open(endpoint, fds, n, &first);
+	int ret = bind_all(endpoint, fds, n, is_udp, &first);
 
 	/* The address may be an idle entry's that is written otherwise. */
-	if (ret < 0 && forget_idle(endpoint)) {
+	if (ret < 0 && forget_idle(endpoint, is_udp)) {
 		err_clear(&first);
-		ret = listen_open(endpoint, fds, n, &first);
+		ret = bind_all(endpoint, fds, n, is_udp, &first);
 	}
 	if (ret < 0) {
 		if (err != NULL)
@@ -114,9 +125,10 @@ static struct listen_lease *open_new(const char *endpoint, int *fds, size_t n, s
 	lease->endpoint = xstrdup(endpoint);
 	lease->fds = xcalloc(MAX(n, (size_t)1), sizeof(*lease->fds));
 	lease->n = n;
+	lease->is_udp = is_udp;
 	if (duplicate(fds, lease->fds, n) < 0) {
 		err_errno(err, "listen on \"%s\"", endpoint);
-		listen_close(endpoint, fds, n);
+		listen_close(is_udp ? NULL : endpoint, fds, n);
 		free(lease->endpoint);
 		free(lease->fds);
 		free(lease);
@@ -127,14 +139,15 @@ static struct listen_lease *open_new(const char *endpoint, int *fds, size_t n, s
 	return lease;
 }
 
-struct listen_lease *listen_registry_open(const char *endpoint, int *fds, size_t n, struct err *err)
+static struct listen_lease *open_any(const char *endpoint, int *fds, size_t n, bool is_udp,
+				     struct err *err)
 {
 	struct listen_lease *lease;
 
 	pthread_mutex_lock(&registry.lock);
-	lease = find_idle(endpoint, n);
+	lease = find_idle(endpoint, n, is_udp);
 	if (lease == NULL) {
-		lease = open_new(endpoint, fds, n, err);
+		lease = open_new(endpoint, fds, n, is_udp, err);
 	} else if (duplicate(lease->fds, fds, n) < 0) {
 		err_errno(err, "listen on \"%s\"", endpoint);
 		lease = NULL;
@@ -143,6 +156,16 @@ struct listen_lease *listen_registry_open(const char *endpoint, int *fds, size_t
 		lease->in_use = true;
 	pthread_mutex_unlock(&registry.lock);
 	return lease;
+}
+
+struct listen_lease *listen_registry_open(const char *endpoint, int *fds, size_t n, struct err *err)
+{
+	return open_any(endpoint, fds, n, false, err);
+}
+
+struct listen_lease *listen_registry_open_udp(const char *endpoint, int *fd, struct err *err)
+{
+	return open_any(endpoint, fd, 1, true, err);
 }
 
 void listen_registry_close(struct listen_lease *lease)
@@ -167,6 +190,6 @@ void listen_registry_settle(void)
 {
 	pthread_mutex_lock(&registry.lock);
 	registry.keeping = false;
-	forget_idle(NULL);
+	forget_idle(NULL, false);
 	pthread_mutex_unlock(&registry.lock);
 }

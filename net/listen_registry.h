@@ -25,6 +25,8 @@ struct listen_lease;
  * to close. NULL on error: nothing stays open. */
 struct listen_lease *listen_registry_open(const char *endpoint, int *fds, size_t n,
 					  struct err *err);
+/* The same for one socket that takes datagrams, as listen_open_udp. */
+struct listen_lease *listen_registry_open_udp(const char *endpoint, int *fd, struct err *err);
 /* The caller closed its descriptors, or is about to. NULL is fine. */
 void listen_registry_close(struct listen_lease *lease);
 

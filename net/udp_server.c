@@ -123,13 +123,21 @@ uint64_t udp_buffer_bytes(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &v, &n) == 0 ? (uint64_t)v : 0;
 }
 
+void udp_size_buffer(int fd, uint64_t buffer_bytes)
+{
+	int v = (int)MIN(buffer_bytes, (uint64_t)INT32_MAX);
+
+	/* Who calls tells when the system allows less. */
+	if (v > 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &v, sizeof(v));
+}
+
 int udp_listen(const char *endpoint, uint64_t buffer_bytes, struct err *err)
 {
-	int fd = listen_open_udp(endpoint, err), v = (int)MIN(buffer_bytes, (uint64_t)INT32_MAX);
+	int fd = listen_open_udp(endpoint, err);
 
-	/* As much as the system allows (net.core.rmem_max); who calls tells when that is less. */
-	if (fd >= 0 && v > 0)
-		(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &v, sizeof(v));
+	if (fd >= 0)
+		udp_size_buffer(fd, buffer_bytes);
 	return fd;
 }
 

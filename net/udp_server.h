@@ -40,6 +40,8 @@ struct udp_counts {
 /* A socket bound to the endpoint (net/listen.h's, but no unix socket), its kernel buffer set to
  * buffer_bytes (0: the system's choice). -1 with *err: also when another process has the port. */
 int udp_listen(const char *endpoint, uint64_t buffer_bytes, struct err *err);
+/* Set the kernel buffer of a socket, as far as the system allows (net.core.rmem_max). */
+void udp_size_buffer(int fd, uint64_t buffer_bytes);
 /* What the kernel granted, in bytes of payload and overhead. */
 uint64_t udp_buffer_bytes(int fd);
 

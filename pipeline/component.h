@@ -150,6 +150,7 @@ struct component {
 	const struct service_component *conf; /* of its configuration; what best_effort says */
 	struct conf_generation *generation;   /* keeps config, receiver, id alive */
 	struct component_need *needs;         /* the extensions it asked for (service_ask.c) */
+	struct component *next_ended;         /* service.ended */
 	bool is_started, is_draining;         /* main thread */
 };
 

@@ -81,22 +81,28 @@ int listener_open(struct listener *l, struct component *c, const char *endpoint,
 	return 0;
 }
 
-int listener_open_udp(struct component *c, const char *endpoint, uint64_t buffer_bytes,
-		      const char *sentence, struct err *err)
+int listener_open_udp(struct listener *l, struct component *c, const char *endpoint,
+		      uint64_t buffer_bytes, const char *sentence, struct err *err)
 {
-	int fd = udp_listen(endpoint, buffer_bytes, err);
-	const struct listener l = { .fds = &fd, .n = 1 };
-
-	if (fd < 0)
+	l->endpoint = xstrdup(endpoint);
+	l->fds = xcalloc(1, sizeof(*l->fds));
+	l->lease = listen_registry_open_udp(endpoint, l->fds, err);
+	if (l->lease == NULL) {
+		free(l->endpoint);
+		free(l->fds);
+		*l = (struct listener){ .n = 0 };
 		return -1;
-	announce(&l, c, false, sentence);
+	}
+	l->n = 1;
+	udp_size_buffer(l->fds[0], buffer_bytes);
+	announce(l, c, false, sentence);
 	/* The kernel counts its own overhead: it doubles what was asked for. */
-	if (udp_buffer_bytes(fd) / 2 < buffer_bytes)
+	if (udp_buffer_bytes(l->fds[0]) / 2 < buffer_bytes)
 		log_warn("the system grants less socket buffer than socket_buffer_size: raise "
 			 "net.core.rmem_max",
 			 "component", c->id, "wanted", LOG_NUM(buffer_bytes), "granted",
-			 LOG_NUM(udp_buffer_bytes(fd) / 2));
-	return fd;
+			 LOG_NUM(udp_buffer_bytes(l->fds[0]) / 2));
+	return 0;
 }
 
 int listener_take(struct listener *l, unsigned i)

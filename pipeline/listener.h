@@ -26,9 +26,9 @@ struct listener {
 int listener_open(struct listener *l, struct component *c, const char *endpoint, int transport,
 		  bool has_tls, unsigned n, const char *sentence, struct err *err);
 /* A UDP socket with a buffer of buffer_bytes in the kernel (0: the system's choice), announced in
- * the same way; less than that is pointed out. The descriptor, or -1. */
-int listener_open_udp(struct component *c, const char *endpoint, uint64_t buffer_bytes,
-		      const char *sentence, struct err *err);
+ * the same way; less than that is pointed out. On error nothing stays open. */
+int listener_open_udp(struct listener *l, struct component *c, const char *endpoint,
+		      uint64_t buffer_bytes, const char *sentence, struct err *err);
 /* The i-th descriptor becomes the caller's. */
 int listener_take(struct listener *l, unsigned i);
 /* Close what is open, remove a unix socket's file (unless a reload keeps both), free. A zeroed

@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pipeline/registry.h"
-#include "pipeline/service_ask.h"
 #include "pipeline/service_instance.h"
 #include "pipeline/span_numbers.h"
 #include "pipeline/system.h"
@@ -243,17 +242,15 @@ void service_stop(struct service *s)
 
 static void free_instances(struct service *s)
 {
-	for (size_t i = 0; i < s->n_components; i++) {
-		struct component *c = s->components[i];
+	struct component *c;
 
-		service_ask_forget(c);
-		c->generation->n_users--;
-		free(c->state);
-		for (int k = 0; k < OTLP_SIGNALS; k++)
-			free(atomic_load(&c->out[k]));
-		free(c);
-	}
+	for (size_t i = 0; i < s->n_components; i++)
+		service_free_instance(s->components[i]);
 	s->n_components = 0;
+	while ((c = s->ended) != NULL) {
+		s->ended = c->next_ended;
+		service_free_instance(c);
+	}
 }
 
 void service_free(struct service *s)

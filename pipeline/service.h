@@ -68,7 +68,9 @@ struct service {
 	struct component **components;
 	size_t n_components;
 	struct service_counters *counters; /* of every id there ever was: origins point to them */
-	struct gate **given_up_gates;      /* of a reload that could not be ended */
+	struct component
+		*ended; /* ended before they were drained: what they left may point to them */
+	struct gate **given_up_gates; /* of a reload that could not be ended */
 	size_t n_given_up_gates;
 	struct service_reloads reloads;
 	_Atomic int phase;  /* enum service_phase */

@@ -163,19 +163,29 @@ void service_pass_loops(struct service *s)
 		loop_call(s->loops[i], nothing, NULL);
 }
 
-void service_end(struct service *s, struct component *c)
+void service_free_instance(struct component *c)
 {
-	if (c->type->shutdown != NULL)
-		c->type->shutdown(c);
-	/* Handles close on the next turns of their loops; what was posted runs before. */
-	service_pass_loops(s);
-	service_pass_loops(s);
 	service_ask_forget(c);
 	c->generation->n_users--;
 	free(c->state);
 	for (int k = 0; k < OTLP_SIGNALS; k++)
 		free(atomic_load(&c->out[k]));
 	free(c);
+}
+
+void service_end(struct service *s, struct component *c, bool is_drained)
+{
+	if (c->type->shutdown != NULL)
+		c->type->shutdown(c);
+	/* Handles close on the next turns of their loops; what was posted runs before. */
+	service_pass_loops(s);
+	service_pass_loops(s);
+	if (is_drained) {
+		service_free_instance(c);
+		return;
+	}
+	c->next_ended = s->ended;
+	s->ended = c;
 }
 
 /* ---- the list ---- */

@@ -25,9 +25,12 @@ void service_make(struct service *s, struct graph_node *n, struct conf_generatio
 void service_make_missing(struct service *s, struct graph *g, struct conf_generation *gen);
 /* Start those that are not, in start order; each is listed when it runs. */
 int service_start_missing(struct service *s, struct graph *g, struct err *err);
-/* End it (shutdown, also when it did not start) and free it. It must not be listed, and nobody be
- * inside it. */
-void service_end(struct service *s, struct component *c);
+/* End it (shutdown, also when it did not start) and free it; unless it was not drained: then its
+ * memory stays as long as the service, for what it handed on may still come back. It must not be
+ * listed, and nobody be inside it. */
+void service_end(struct service *s, struct component *c, bool is_drained);
+/* Free its memory. */
+void service_free_instance(struct component *c);
 
 /* With the service. */
 void service_counters_free(struct service *s);

@@ -52,12 +52,13 @@ struct group {
 	struct component **v;
 	enum component_kind *kinds;
 	size_t n;
+	bool is_late; /* not all were drained in time */
 };
 
 static struct group group_of(size_t room)
 {
 	return (struct group){ xcalloc(room + 1, sizeof(struct component *)),
-			       xcalloc(room + 1, sizeof(enum component_kind)), 0 };
+			       xcalloc(room + 1, sizeof(enum component_kind)), 0, false };
 }
 
 static void group_add(struct group *g, struct component *c)
@@ -108,7 +109,7 @@ static bool kind_is_drained(const struct group *g, enum component_kind kind, uin
 }
 
 /* 0, also when time is up; -1: the process is to stop, which has a time of its own. */
-static int wait_for_kind(struct service *s, const struct group *g, enum component_kind kind)
+static int wait_for_kind(struct service *s, struct group *g, enum component_kind kind)
 {
 	uint64_t since = clock_mono_ns(), until = since + (uint64_t)s->conf->drain_timeout_ns;
 
@@ -119,6 +120,7 @@ static int wait_for_kind(struct service *s, const struct group *g, enum componen
 			log_warn("reload: draining took too long; requests are answered \"try "
 				 "again\", what a log holds stays there",
 				 "kind", registry_kind_name(kind));
+			g->is_late = true;
 			return 0;
 		}
 		usleep(STEP_US);
@@ -133,12 +135,12 @@ static void end_kind(struct service *s, const struct group *g, enum component_ki
 		if (g->kinds[i] != kind)
 			continue;
 		service_list_remove(s, g->v[i]);
-		service_end(s, g->v[i]);
+		service_end(s, g->v[i], !g->is_late);
 	}
 }
 
 /* Drain and end them, those upstream first. -1: the process is to stop; all are still there. */
-static int end_group(struct service *s, const struct group *g)
+static int end_group(struct service *s, struct group *g)
 {
 	static const enum component_kind order[] = { KIND_RECEIVER, KIND_PROCESSOR, KIND_CONNECTOR,
 						     KIND_EXPORTER, KIND_EXTENSION };

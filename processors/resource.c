@@ -74,6 +74,7 @@ const struct component_type processor_resource = {
 	.state_size = sizeof(struct resource_state),
 	.options = resource_options,
 	.validate = resource_validate,
+	.may_overlap = component_overlaps,
 	.start = resource_start,
 	.consume = resource_consume,
 	.shutdown = resource_shutdown,

@@ -232,6 +232,7 @@ const struct component_type receiver_jaeger = {
 	.state_size = sizeof(struct jaeger_state),
 	.options = jaeger_options,
 	.validate = jaeger_validate,
+	.may_overlap = component_overlaps,
 	.start = jaeger_start,
 	.drain = jaeger_drain,
 	.is_drained = jaeger_is_drained,

@@ -29,6 +29,7 @@ struct jaeger_udp {
 	_Atomic uint64_t in_flight;
 	unsigned refs;
 	struct udp_settings settings;
+	struct listener socket;
 	int fd;
 	struct err err;
 };
@@ -158,13 +159,13 @@ struct jaeger_udp *jaeger_udp_start(struct component *c, enum jaeger_way way,
 				    const struct jaeger_udp_config *conf,
 				    struct jaeger_udp_counts *counts, struct err *err)
 {
-	struct jaeger_udp *u = NULL;
-	int fd = listener_open_udp(c, conf->endpoint, conf->socket_buffer_size,
-				   "Starting UDP server", err);
+	struct jaeger_udp *u = xcalloc(1, sizeof(*u));
 
-	if (fd < 0)
+	if (listener_open_udp(&u->socket, c, conf->endpoint, conf->socket_buffer_size,
+			      "Starting UDP server", err) < 0) {
+		free(u);
 		return NULL;
-	u = xcalloc(1, sizeof(*u));
+	}
 	u->component = c;
 	/* The two ports on two loops, where there are as many. */
 	u->loop = component_loop(c, way == JAEGER_WAY_BINARY ? component_n_loops(c) - 1 : 0);
@@ -173,13 +174,14 @@ struct jaeger_udp *jaeger_udp_start(struct component *c, enum jaeger_way way,
 	u->way = way;
 	u->queue_size = conf->queue_size;
 	u->refs = 1;
-	u->fd = fd;
+	u->fd = listener_take(&u->socket, 0);
 	u->settings = (struct udp_settings){ conf->max_packet_size, take, dropped, u };
 	loop_call(u->loop, start_on_loop, u);
 	if (u->server != NULL)
 		return u;
 	if (err != NULL)
 		*err = u->err;
+	listener_close(&u->socket);
 	free(u);
 	return NULL;
 }
@@ -195,8 +197,10 @@ static void drain_on_loop(void *arg)
 
 void jaeger_udp_drain(struct jaeger_udp *u)
 {
-	if (u != NULL)
-		loop_call(u->loop, drain_on_loop, u);
+	if (u == NULL)
+		return;
+	loop_call(u->loop, drain_on_loop, u);
+	listener_close(&u->socket);
 }
 
 bool jaeger_udp_is_drained(const struct jaeger_udp *u)
@@ -215,6 +219,8 @@ static void free_on_loop(void *arg)
 
 void jaeger_udp_free(struct jaeger_udp *u)
 {
-	if (u != NULL)
-		loop_call(u->loop, free_on_loop, u);
+	if (u == NULL)
+		return;
+	listener_close(&u->socket);
+	loop_call(u->loop, free_on_loop, u);
 }

@@ -16,6 +16,7 @@ import requests
 
 import otlp
 import tempo
+import test_jaeger
 import test_zipkin
 from ledger import Client, check
 from mill import all_in_one, forwarder, merged, opens, wait_for
@@ -445,6 +446,30 @@ def test_kafka_there_and_back(make_mill, kafka):
     hup(back, merged(back.config, {"exporters": {"blocks": {"max_block_age": "100ms"}}}))
     wait_for("all in blocks", lambda: back.metric("spanmill_delivered_spans") >= n, 30)
     check(back, client.acked, tries=500)
+
+
+def test_datagrams_wait_in_the_kernel(make_mill, next_hop):
+    """The jaeger receiver is changed while datagrams come: its successor reads what is in the
+    socket, none is lost."""
+    hop = next_hop()
+    overlay, ports = test_jaeger.with_jaeger(queue_size=500)
+    mill = make_mill(lambda p: merged(forwarder(p, hop.target), overlay))
+    datagram = test_jaeger.golden("conv_batch_01.udp-compact-oneway.bin")
+    base, n = mill.config, 0
+    for i in range(10):
+        changed = {"thrift_compact": {"queue_size": 501 + i}}
+        mill.config = merged(base, {"receivers": {"jaeger": {"protocols": changed}}})
+        mill.write_config()
+        before = reloads(mill, "ok")
+        mill.process.send_signal(signal.SIGHUP)
+        while reloads(mill, "ok") == before:
+            for _ in range(3):
+                test_jaeger.send(ports["compact"], datagram)
+                n += 1
+    wait_for("all spans", lambda: mill.metric("spanmill_accepted_spans") >= n)
+    balance = mill.stop()
+    assert balance["accepted"] == balance["delivered"] and balance["accepted"] % n == 0
+    assert n >= 30
 
 
 def test_grpc_clients_are_sent_on(make_mill, next_hop):

@@ -106,7 +106,6 @@ const struct component_type processor_attributes = {
 	.state_size = sizeof(struct attributes_state),
 	.options = attributes_options,
 	.validate = attributes_validate,
-	.may_overlap = component_overlaps,
 	.start = attributes_start,
 	.consume = attributes_consume,
 	.shutdown = attributes_shutdown,

@@ -405,7 +405,6 @@ const struct component_type processor_filter = {
 	.state_size = sizeof(struct filter_state),
 	.options = filter_options,
 	.validate = filter_validate,
-	.may_overlap = component_overlaps,
 	.start = filter_start,
 	.consume = filter_consume,
 	.shutdown = filter_shutdown,

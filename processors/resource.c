@@ -74,7 +74,6 @@ const struct component_type processor_resource = {
 	.state_size = sizeof(struct resource_state),
 	.options = resource_options,
 	.validate = resource_validate,
-	.may_overlap = component_overlaps,
 	.start = resource_start,
 	.consume = resource_consume,
 	.shutdown = resource_shutdown,

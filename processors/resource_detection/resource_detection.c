@@ -197,7 +197,6 @@ const struct component_type processor_resource_detection = {
 	.state_size = sizeof(struct detection_state),
 	.options = detection_options,
 	.validate = detection_validate,
-	.may_overlap = component_overlaps,
 	.start = detection_start,
 	.consume = detection_consume,
 	.shutdown = detection_shutdown,

@@ -63,6 +63,17 @@ def test_node_sdk(make_mill, next_hop, kind):
     )
 
 
+@pytest.mark.parametrize("kind", ["grpc", "http-proto"])
+def test_java_sdk(make_mill, next_hop, kind):
+    subprocess.run([os.path.join(ROOT, "tests", "tools", "install-otel-java")], check=True)
+    with open(os.path.join(ROOT, "build", "otel-java", "classpath"), encoding="utf-8") as f:
+        classes = f.read().strip()
+    source = os.path.join(ROOT, "tests", "clients", "java", "Send.java")
+    # its text has characters that are not ASCII, whatever the locale
+    java = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-cp", classes, source]
+    send(make_mill(), next_hop(), java, kind)
+
+
 def send_signals(make_mill, next_hop, tmp_path, command, kind, env=None):
     """Logs and metrics of an SDK through an agent with a disk queue and a gateway arrive at a hop as
     the SDK sent them to the recording one."""

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "pipeline/service_ask.h"
 #include "pipeline/span_left.h"
 #include "pipeline/sending_queue.h"
 #include "pipeline/service.h"
@@ -400,6 +401,7 @@ static inline void bed_stop(struct bed *bed)
 static inline void bed_free(struct bed *bed)
 {
 	bed_stop(bed);
+	service_ask_forget(&bed->components[0]);
 	loop_stop(bed->loop);
 	loop_free(bed->loop);
 	assert_int_equal(atomic_load(&bed->service.budget.used), 0);

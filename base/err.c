@@ -50,8 +50,8 @@ int err_errno(struct err *err, const char *fmt, ...)
 
 int err_wrap(struct err *err, const char *fmt, ...)
 {
-	char context[sizeof(err->msg)];
-	char joined[2 * sizeof(err->msg) + 2];
+	char context[ERR_MSG_SIZE];
+	char joined[2 * ERR_MSG_SIZE + 2];
 	va_list ap;
 
 	if (err == NULL)

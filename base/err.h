@@ -30,11 +30,13 @@ enum err_kind {
 	ERR_INTERNAL,
 };
 
+enum { ERR_MSG_SIZE = 256 };
+
 struct err {
 	enum err_kind kind;
 	bool retryable;          /* decided where the status is known */
 	uint32_t retry_after_ms; /* 0: not said */
-	char msg[256];           /* always NUL-terminated; cut when longer */
+	char msg[ERR_MSG_SIZE];  /* always NUL-terminated; cut when longer */
 };
 
 #define ERR_INIT                                                                                   \

@@ -353,7 +353,7 @@ static bool to_int(const struct any_value *v, int64_t *out)
 		*out = v->b;
 		return true;
 	case ANY_DOUBLE:
-		*out = v->d >= -0x1p63 && v->d < 0x1p63 ? (int64_t)v->d : INT64_MIN;
+		*out = any_value_fits_int64(v->d) ? (int64_t)v->d : INT64_MIN;
 		return true;
 	case ANY_STRING:
 		return str_to_i64(v->s, out) == 0;

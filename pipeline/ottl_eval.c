@@ -138,7 +138,7 @@ static int fn_int(const struct ottl_call *c, struct ottl_value *out)
 
 	if (v->kind == OTTL_INT)
 		i = v->i;
-	else if (v->kind == OTTL_DOUBLE && v->d >= -0x1p63 && v->d < 0x1p63)
+	else if (v->kind == OTTL_DOUBLE && any_value_fits_int64(v->d))
 		i = (int64_t)v->d;
 	else if (v->kind == OTTL_BOOL)
 		i = v->b;

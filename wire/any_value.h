@@ -36,6 +36,12 @@ struct any_value {
 	struct bytes s; /* STRING, BYTES: the content; ARRAY, KVLIST: the message */
 };
 
+/* Does a double, cut to an integer, fit an int64_t? NaN does not. */
+static inline bool any_value_fits_int64(double d)
+{
+	return d >= -9223372036854775808.0 && d < 9223372036854775808.0;
+}
+
 /* The content of an AnyValue message. */
 void any_value_read(struct bytes any, struct any_value *out);
 /* Append the content of an AnyValue message (nothing when empty). */

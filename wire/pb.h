@@ -98,7 +98,7 @@ static inline int pb_next(struct bytes *in, struct pb_field *f)
 /* sint32 and sint64 as they travel. */
 static inline uint64_t pb_zigzag(int64_t v)
 {
-	return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+	return (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0);
 }
 
 static inline int32_t pb_unzigzag32(uint32_t v)

@@ -268,8 +268,14 @@ static void reloads_take_it_in_and_out(void **state)
 
 	(void)state;
 	assert_non_null(mkdtemp(dir));
-	for (size_t i = 0; (t = registry_at(i)) != NULL; i++)
+	for (size_t i = 0; (t = registry_at(i)) != NULL; i++) {
+#ifdef __SANITIZE_THREAD__
+		/* librdkafka's threads are C11's, which gcc's TSan does not know: it crashes. */
+		if (strcmp(t->name, "kafka") == 0)
+			continue;
+#endif
 		in_and_out(t);
+	}
 	remove_dir();
 }
 

@@ -51,7 +51,7 @@ static const char fill_config[] =
 
 static const char build_config[] =
 	"receivers: {kafka: {brokers: ['%s'], group_id: bench, traces: {topics: [" TOPIC "]},"
-	" min_fetch_size: 1048576, max_fetch_wait: 500ms}}\n"
+	" min_fetch_size: 262144, max_fetch_wait: 500ms}}\n"
 	"processors: {memory_limiter: {check_interval: 1s, limit_mib: %d}}\n"
 	"exporters: {blocks: {max_block_bytes: 1GiB, max_block_age: 1h}}\n"
 	"extensions: {trace_store: {backend: s3, local: {path: '%s/data'}, s3: {endpoint: '%s',"

@@ -167,17 +167,27 @@ struct entry *blocklist_put(struct blocklist *l, struct tenant *t, const struct 
 	return e;
 }
 
-void blocklist_add(struct blocklist *l, const struct block_meta *m)
+static void add_own(struct blocklist *l, const struct block_meta *m, bool is_published)
 {
 	struct tenant *t;
 	struct entry *e;
 
 	pthread_mutex_lock(&l->lock);
 	t = blocklist_tenant(l, m->tenant);
-	e = blocklist_put(l, t, m, t->polls);
+	e = blocklist_put(l, t, m, is_published ? t->polls : BLOCKLIST_AWAITED);
 	if (e->block != NULL)
 		atomic_store(&e->block->own_ns, clock_mono_ns());
 	pthread_mutex_unlock(&l->lock);
+}
+
+void blocklist_add(struct blocklist *l, const struct block_meta *m)
+{
+	add_own(l, m, true);
+}
+
+void blocklist_add_committed(struct blocklist *l, const struct block_meta *m)
+{
+	add_own(l, m, false);
 }
 
 void blocklist_remove(struct blocklist *l, const struct block_meta *m)

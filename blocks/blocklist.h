@@ -63,6 +63,9 @@ int blocklist_poll_since(struct blocklist *l, const char *tenant, uint64_t since
 			 struct err *err);
 /* A block this process published. */
 void blocklist_add(struct blocklist *l, const struct block_meta *m);
+/* A block that a commit names: its meta.json may not be there yet, so no poll that misses it takes
+ * it off the list before one has seen it. */
+void blocklist_add_committed(struct blocklist *l, const struct block_meta *m);
 /* The tenant's blocks now; free with blocklist_snapshot_fini. */
 void blocklist_snapshot(struct blocklist *l, const char *tenant, struct blocklist_snapshot *out);
 void blocklist_snapshot_fini(struct blocklist_snapshot *s);

@@ -17,11 +17,16 @@ enum entry_state {
 	ENTRY_COMPACTED, /* what it held is in other blocks; on the list for two more polls */
 };
 
+/* In the way of no poll's number, and far from overflow. */
+#define BLOCKLIST_AWAITED (UINT64_MAX / 2)
+
 /* A block's folder. */
 struct entry {
 	struct listed_block *block; /* on the list; NULL: not */
 	enum entry_state state;
-	uint64_t seen;           /* the tenant's last poll that saw it as what it is */
+	/* The tenant's last poll that saw it as what it is; BLOCKLIST_AWAITED: none did yet, and it
+	 * stays until one does. */
+	uint64_t seen;
 	uint64_t folder;         /* compacted: the last poll that saw the folder */
 	uint32_t tries;          /* pending: how often it was asked for */
 	bool is_final;           /* damaged, and will be until the file changes */

@@ -240,6 +240,11 @@ void store_add_block(struct store *s, const struct block_meta *m)
 	blocklist_add(s->list, m);
 }
 
+void store_add_committed(struct store *s, const struct block_meta *m)
+{
+	blocklist_add_committed(s->list, m);
+}
+
 int store_refresh(struct store *s, struct err *err)
 {
 	return blocklist_poll(s->list, err);

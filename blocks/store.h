@@ -69,6 +69,9 @@ void store_remove_live(struct store *s, struct live_source *live);
 bool store_has_live(struct store *s);
 /* A block just published by this process: visible at once. */
 void store_add_block(struct store *s, const struct block_meta *m);
+/* A block that a commit names, whether its meta.json could be written or not: what it holds is in
+ * no log any more, so it is to be found from now on. */
+void store_add_committed(struct store *s, const struct block_meta *m);
 /* Poll now. */
 int store_refresh(struct store *s, struct err *err);
 /* Every live source's flush, one after the other. Blocks until all is visible or one fails. */

@@ -195,36 +195,34 @@ static enum decision decide(const struct sampler_config *conf, struct sampler_st
 }
 
 static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct sampler_state *st,
-		     const uint8_t *field)
+		     const uint8_t *field, struct buf *state)
 {
 	struct span_ref *sp = &b->tables.spans[i];
-	struct buf state = BUF_INIT;
 
+	buf_reset(state);
 	if (sp->state == NULL && th == st->th) {
 		batch_append_field(b, i, (struct bytes){ field, st->field_len });
 		/* Behind the field's tag and length, one byte each. */
 		sp->state = field + 2;
 		sp->state_len = (uint32_t)st->field_len - 2;
 		sp->th = th;
-	} else if (tracestate_write_th(span_trace_state(sp), th, &state) == 0 ||
-		   tracestate_write_th(span_trace_state(sp), TH_UNKNOWN, &state) == 0) {
+	} else if (tracestate_write_th(span_trace_state(sp), th, state) == 0 ||
+		   tracestate_write_th(span_trace_state(sp), TH_UNKNOWN, state) == 0) {
 		/* No room for it: none at all is better than one that is too low. */
-		batch_set_trace_state(b, i, buf_bytes(&state));
+		batch_set_trace_state(b, i, buf_bytes(state));
 	}
-	buf_fini(&state);
 }
 
 /* rv and th by hash, of a span that had neither. */
-static void write_th_rv(struct batch *b, uint32_t i, uint64_t th, uint32_t seed)
+static void write_th_rv(struct batch *b, uint32_t i, uint64_t th, uint32_t seed, struct buf *state)
 {
 	struct span_ref *sp = &b->tables.spans[i];
 	uint64_t rv = hash_sampling_randomness(seed, sp->trace_id);
-	struct buf state = BUF_INIT;
 
+	buf_reset(state);
 	/* No room for them: the span is kept without, as any that cannot say its probability. */
-	if (tracestate_write_th_rv(span_trace_state(sp), th, rv, &state) == 0)
-		batch_set_trace_state(b, i, buf_bytes(&state));
-	buf_fini(&state);
+	if (tracestate_write_th_rv(span_trace_state(sp), th, rv, state) == 0)
+		batch_set_trace_state(b, i, buf_bytes(state));
 }
 
 /* In ths: leave it as it is. */
@@ -254,15 +252,17 @@ static struct batch *rewrite(struct component *c, struct batch *b, const uint64_
 {
 	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+	struct buf state = BUF_INIT; /* one for all spans of the batch */
 	const uint8_t *field;
 
 	b = batch_editable(b);
 	field = arena_dup(&b->arena, st->field, st->field_len);
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)
 		if (ths[i] != TH_SAME && st->is_hashed)
-			write_th_rv(b, i, ths[i], (uint32_t)conf->hash_seed);
+			write_th_rv(b, i, ths[i], (uint32_t)conf->hash_seed, &state);
 		else if (ths[i] != TH_SAME)
-			write_th(b, i, ths[i], st, field);
+			write_th(b, i, ths[i], st, field, &state);
+	buf_fini(&state);
 	return b;
 }
 

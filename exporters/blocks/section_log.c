@@ -316,7 +316,7 @@ static int list_block(void *arg, const struct block_meta *m, struct err *err)
 	struct section_log *l = arg;
 
 	(void)err;
-	store_add_block(l->o.store, m);
+	store_add_committed(l->o.store, m);
 	return 0;
 }
 

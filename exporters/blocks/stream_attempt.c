@@ -573,7 +573,7 @@ static int list_block(void *arg, const struct block_meta *m, struct err *err)
 	struct stream *st = arg;
 
 	(void)err;
-	store_add_block(st->m->o.store, m);
+	store_add_committed(st->m->o.store, m);
 	pause_for_test(st);
 	return 0;
 }

@@ -9,8 +9,11 @@
  */
 #include "base/rcbuf.h"
 #include "pipeline/batch.h"
+#include "pipeline/ottl.h"
 #include "tests/bench/payload.h"
 #include "tests/bench/report.h"
+#include "wire/attr_edit.h"
+#include "wire/hash_sampling.h"
 #include "wire/proto/otlp_trace.pb-c.h"
 
 #include <time.h>
@@ -97,7 +100,72 @@ static void run_protobuf_c(int i)
 	otlp__export_trace_service_request__free_unpacked(m, NULL);
 }
 
-enum step_id { INDEX, COUNT, ENCODE, FILTER, EDIT, ATTRIBUTE, PROTOBUF_C };
+/* What the attributes processor does: one attribute more, one away, of each span. */
+static void run_attributes(int i)
+{
+	static struct arena scratch;
+	struct batch *b = batch_detached(batches[i]);
+	struct attr_edit e;
+
+	attr_edit_init(&e, 9, &scratch, &b->arena);
+	for (uint32_t k = 0; k < b->tables.n_spans; k++) {
+		const struct span_ref *sp = &b->tables.spans[k];
+		const struct bytes whole = { sp->p, sp->len };
+		struct bytes *fields;
+		size_t n;
+
+		arena_reset(&scratch);
+		attr_edit_start(&e, &whole, 1);
+		attr_edit_put(&e, BYTES_LIT("deployment.environment"), BYTES_LIT("\x0a\x04prod"));
+		attr_edit_remove(&e, &e.v[e.n / 2]);
+		fields = attr_edit_fields(&e, &n);
+		batch_set_span(b, k, fields, n);
+		sink += n;
+	}
+	attr_edit_fini(&e);
+	batch_unref(b);
+}
+
+/* What the filter does: a condition that is false at its end. */
+static void run_condition(int i)
+{
+	static struct ottl_condition *c;
+	const struct span_tables *t = &batches[i]->tables;
+
+	if (c == NULL)
+		c = ottl_condition_new("IsMatch(name, \"^/health\") or attributes[\"none\"] == 1",
+				       OTTL_SPAN, NULL);
+	for (uint32_t k = 0; k < t->n_spans; k++) {
+		const struct span_ref *sp = &t->spans[k];
+		struct ottl_subject s = { .tables = t,
+					  .span = sp,
+					  .scope = sp->scope,
+					  .resource = t->scopes[sp->scope].resource };
+
+		sink += (size_t)ottl_condition_met(c, &s, NULL);
+	}
+}
+
+static void run_hash(int i)
+{
+	const struct span_tables *t = &batches[i]->tables;
+
+	for (uint32_t k = 0; k < t->n_spans; k++)
+		sink += hash_sampling_randomness(22, t->spans[k].trace_id);
+}
+
+enum step_id {
+	INDEX,
+	COUNT,
+	ENCODE,
+	FILTER,
+	EDIT,
+	ATTRIBUTE,
+	ATTRIBUTES,
+	CONDITION,
+	HASH,
+	PROTOBUF_C
+};
 
 static struct step {
 	const char *name;
@@ -110,6 +178,10 @@ static struct step {
 	[FILTER] = { "filter 10 % and encode", run_filter, 0 },
 	[EDIT] = { "set trace_state on a copy of the index", run_edit, 0 },
 	[ATTRIBUTE] = { "look for an attribute that is not there", run_attribute, 0 },
+	[ATTRIBUTES] = { "add and remove an attribute, with a copy of the index", run_attributes,
+			 0 },
+	[CONDITION] = { "a condition: a pattern and an attribute", run_condition, 0 },
+	[HASH] = { "hash_seed's hash of a trace id", run_hash, 0 },
 	[PROTOBUF_C] = { "protobuf-c unpack and free", run_protobuf_c, 0 },
 };
 

@@ -200,44 +200,21 @@ static inline struct store_find_result find(struct fixture *f, const char *tenan
 	return r;
 }
 
-/* The first span of the range that is not found, or more than once when nothing is under way
- * (exact); 0: all are well. */
-static inline uint64_t wrong_span(struct fixture *f, const char *tenant, uint64_t first, size_t n,
-				  bool exact, size_t *times)
-{
-	struct found_spans found = { NULL, 0, 0, NULL };
-	uint64_t wrong = 0;
-
-	for (uint64_t span = first; span < first + n && wrong == 0; span++) {
-		struct store_find_result r = find(f, tenant, span / 4, &found);
-
-		*times = count_span(&found, span);
-		assert_int_equal(r.live_failed + r.blocks_failed, 0);
-		if (*times < 1 || (exact && *times != 1))
-			wrong = span;
-	}
-	found_reset(&found);
-	return wrong;
-}
-
+/* Every span of the range is found, and exactly once when nothing is under way (exact). */
 static inline void check_range(struct fixture *f, const char *tenant, uint64_t first, size_t n,
 			       bool exact)
 {
-	size_t times;
-	uint64_t wrong = wrong_span(f, tenant, first, n, exact, &times);
+	struct found_spans found = { NULL, 0, 0, NULL };
 
-	if (wrong != 0)
-		fail_msg("span %llu: found %zu times", (unsigned long long)wrong, times);
-}
+	for (uint64_t span = first; span < first + n; span++) {
+		struct store_find_result r = find(f, tenant, span / 4, &found);
+		size_t times = count_span(&found, span);
 
-/* The same within 10 s: for what an attempt has in its hands and gives back. */
-static inline void await_range(struct fixture *f, const char *tenant, uint64_t first, size_t n)
-{
-	size_t times;
-
-	for (int i = 0; i < 1000 && wrong_span(f, tenant, first, n, true, &times) != 0; i++)
-		usleep(10000);
-	check_range(f, tenant, first, n, true);
+		assert_int_equal(r.live_failed + r.blocks_failed, 0);
+		if (times < 1 || (exact && times != 1))
+			fail_msg("span %llu: found %zu times", (unsigned long long)span, times);
+	}
+	found_reset(&found);
 }
 
 static inline bool flush(struct fixture *f)

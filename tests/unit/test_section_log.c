@@ -457,12 +457,15 @@ static void test_start_on_a_full_disk(void **state)
 	open_log(f);
 	assert_true(section_log_is_failing(f->log, why, sizeof(why)));
 	assert_non_null(strstr(why, "following the commits of log"));
-	await_range(f, "t", 1, 40);
+	/* Polls that see no meta.json do not take the committed blocks off the list. */
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(store_refresh(f->store, NULL), 0);
+	check_range(f, "t", 1, 40, true);
 	send_range(f, "t", 1001, 40, 10);
 	wait_acknowledged(120);
 	assert_false(flush(f));
-	await_range(f, "u", 1, 40);
-	await_range(f, "t", 1001, 40);
+	check_range(f, "u", 1, 40, true);
+	check_range(f, "t", 1001, 40, true);
 	assert_int_equal(tally_backend(f->be).metas, 0);
 	faulty_set(f->be, (struct faulty_rule){ .calls = 0 });
 	for (int i = 0; i < 5000 && section_log_is_failing(f->log, why, sizeof(why)); i++)

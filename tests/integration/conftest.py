@@ -8,6 +8,7 @@ import pytest
 
 import kafka_bed
 import mill as mill_module
+import prometheus_bed
 import s3_servers
 from fault_proxy import FaultProxy
 from mill import Mill
@@ -144,6 +145,30 @@ def minio(tmp_path_factory):
     """A MinIO likewise; only where SPANMILL_MINIO asks for one, as make soak does."""
     with s3_servers.Minio(tmp_path_factory.mktemp("minio")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus_installed():
+    """Prometheus and promtool are there: fetched on the first test that wants them."""
+    return prometheus_bed.installed()
+
+
+@pytest.fixture
+def make_prometheus(prometheus_installed, tmp_path, request):
+    """make_prometheus({job: URL of a page}, ...) -> Prometheus that scrapes every second; stopped
+    after the test, which shows what it had to complain of when it failed."""
+    made = []
+
+    def make(jobs=None, start=True, **keys):
+        server = prometheus_bed.Prometheus(tmp_path / f"prometheus{len(made)}", jobs, **keys)
+        made.append(server)
+        return server.start() if start else server
+
+    yield make
+    for server in made:
+        if failed(request) and server.runs:
+            print("---- complaints of Prometheus\n" + "\n".join(server.complaints()[-20:]))
+        server.stop()
 
 
 MINIO = bool(os.environ.get("SPANMILL_MINIO"))

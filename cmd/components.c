@@ -18,27 +18,37 @@
 
 static const char *const stabilities[] = { "Development", "Alpha", "Beta", "Stable" };
 
-/* The Collector's name of a connector's way: what it takes to what it gives. */
+/* In the Collector's order. */
+static const struct {
+	enum signals signal;
+	enum otlp_signal number;
+	const char *name;
+} signals[] = { { SIGNAL_LOGS, OTLP_LOGS, "logs" },
+		{ SIGNAL_METRICS, OTLP_METRICS, "metrics" },
+		{ SIGNAL_TRACES, OTLP_TRACES, "traces" } };
+
+/* The Collector's names of a connector's ways: what it takes to what it gives. */
+static void print_ways(const struct component_type *t, struct buf *out)
+{
+	for (size_t i = 0; i < COUNT_OF(signals); i++)
+		for (size_t j = 0; j < COUNT_OF(signals); j++)
+			if (t->signals & signals[i].signal &&
+			    t->gives[signals[i].number] & signals[j].signal)
+				buf_printf(out, "      %s-to-%s: %s\n", signals[i].name,
+					   signals[j].name, stabilities[t->stability]);
+}
+
 static void print_stability(const struct component_type *t, struct buf *out)
 {
-	static const struct {
-		enum signals signal;
-		const char *name;
-	} signals[] = { { SIGNAL_LOGS, "logs" },
-			{ SIGNAL_METRICS, "metrics" },
-			{ SIGNAL_TRACES, "traces" } };
-
 	buf_add_str(out, "    stability:\n");
 	if (t->kind == KIND_EXTENSION)
 		buf_printf(out, "      extension: %s\n", stabilities[t->stability]);
-	for (size_t i = 0; t->kind != KIND_EXTENSION && i < COUNT_OF(signals); i++) {
-		const char *name = signals[i].name;
-
-		if (!(t->signals & signals[i].signal))
-			continue;
-		buf_printf(out, "      %s%s%s: %s\n", name, t->kind == KIND_CONNECTOR ? "-to-" : "",
-			   t->kind == KIND_CONNECTOR ? name : "", stabilities[t->stability]);
-	}
+	else if (t->kind == KIND_CONNECTOR)
+		print_ways(t, out);
+	for (size_t i = 0; t->kind < KIND_CONNECTOR && i < COUNT_OF(signals); i++)
+		if (t->signals & signals[i].signal)
+			buf_printf(out, "      %s: %s\n", signals[i].name,
+				   stabilities[t->stability]);
 }
 
 static void print_kind(enum component_kind kind, struct buf *out)

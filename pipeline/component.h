@@ -72,7 +72,11 @@ struct component_type {
 	enum component_kind kind;
 	const char *summary; /* one sentence: docs and `components` show it */
 	enum stability stability;
-	unsigned signals; /* enum signals, or-ed; 0 for extensions */
+	unsigned signals; /* enum signals, or-ed; 0 for extensions; connectors: what it takes */
+	/* Connectors: the signals that can come out of what goes in, by that; enum signals, or-ed.
+	 * One that does not give the signal it took (spanmetrics) settles the batch itself, as
+	 * DROPPED with DROP_BEST_EFFORT: connectors do not count, any other branch does. */
+	unsigned gives[OTLP_SIGNALS];
 	bool best_effort; /* exporters: the default of the best_effort option */
 	/* Why start may take long, said to who asks meanwhile: ": replaying its log". */
 	const char *start_takes;
@@ -128,6 +132,15 @@ struct component_type {
 	/* Extensions that check or give credentials (pipeline/auth.h). The answer is the same from
 	 * before start until after shutdown. */
 	const struct authenticator *(*authenticator)(struct component *c);
+	/* ---- exemplars (docs/exemplars.md) ---- */
+	/* Connectors that show exemplars: which spans of b take a slot now? takes[i] = the metric's
+	 * name (lives as long as the instance) for those; the others stay as they are. Any thread;
+	 * before the same spans come to consume. */
+	void (*exemplar_offer)(struct component *c, const struct batch *b, const char **takes);
+	/* An exemplar processor stands before it (on), or no more: while one does, consume lets
+	 * only spans with takes_slot compete. Once per processor that began or ended; main
+	 * thread. */
+	void (*exemplar_bound)(struct component *c, bool on);
 };
 
 /* An instance. Components read the members above the line; the service owns the rest. */
@@ -137,8 +150,9 @@ struct component {
 	const void *config;                      /* type->config_size bytes, parsed */
 	void *state;                             /* type->state_size bytes, zeroed at start */
 	const struct receiver_options *receiver; /* receivers: tenant, ack, ack_timeout */
-	/* Of exporters, processors and connectors: what it gets, nothing else. An exporter that
-	 * several signals use has an instance (with a queue and a client) for each. */
+	/* Of exporters, processors and connectors: what it gets, nothing else. An exporter or a
+	 * connector that several signals use has an instance (with a queue and a client) for each.
+	 */
 	enum otlp_signal signal;
 	const char *pipeline; /* processors: the id of the pipeline it is in, a label; else NULL */
 	struct component_counters *count;
@@ -149,7 +163,7 @@ struct component {
 	_Atomic(struct fanout *) out[OTLP_SIGNALS];
 	const struct service_component *conf; /* of its configuration; what best_effort says */
 	struct conf_generation *generation;   /* keeps config, receiver, id alive */
-	struct component_need *needs;         /* the extensions it asked for (service_ask.c) */
+	struct component_need *needs;         /* the others it asked for (service_ask.c) */
 	struct component *next_ended;         /* service.ended */
 	bool is_started, is_draining;         /* main thread */
 };
@@ -201,6 +215,10 @@ struct loop *component_loop(struct component *c, unsigned i);
 struct component *component_extension(struct component *c, const char *id);
 /* The first running extension of this type, or NULL. */
 struct component *component_extension_of_type(struct component *c, const char *type_name);
+/* The running connector with this id that takes the signal c gets, or NULL. It outlives c, and a
+ * reload that replaces it, takes it away or brings it begins c anew. In start (connectors have
+ * started) or later. */
+struct component *component_connector(struct component *c, const char *id);
 /* What the first running extension of this type lends (its type's `lend`), or NULL. */
 void *component_borrow(struct component *c, const char *type_name);
 /* True when every component started and is ready; else a reason. */

@@ -22,11 +22,13 @@ struct service_component {
 	enum component_kind kind;
 	const char *id; /* "otlp/jaeger": the user's spelling, blanks trimmed */
 	const struct component_type *type;
-	void *config;                     /* type->config_size bytes, parsed and validated */
-	const struct conf_node *node;     /* the body; may be a null node */
-	const char *yaml_path;            /* "exporters.otlp/jaeger" */
-	bool is_used;                     /* by a pipeline or by service.extensions */
-	unsigned used_signals;            /* of those pipelines; enum signals, or-ed */
+	void *config;                 /* type->config_size bytes, parsed and validated */
+	const struct conf_node *node; /* the body; may be a null node */
+	const char *yaml_path;        /* "exporters.otlp/jaeger" */
+	bool is_used;                 /* by a pipeline or by service.extensions */
+	unsigned used_signals; /* of those pipelines; enum signals, or-ed; connectors: of those
+				  that feed it */
+	unsigned fed_signals;  /* connectors: of the pipelines it feeds */
 	struct receiver_options receiver; /* receivers: the keys every one has */
 	struct exporter_options exporter; /* exporters: likewise */
 };
@@ -68,6 +70,10 @@ struct service_config {
 struct service_config *conf_check_load(const struct conf_request *r, struct conf_errors *errors);
 /* NULL is fine. */
 void conf_check_free(struct service_config *c);
+/* Does connector c lead from pipelines of `from` to those of `to`? True for an unknown type and one
+ * signal, so that the references can be checked all the same. */
+bool conf_check_joins(const struct service_component *c, enum otlp_signal from,
+		      enum otlp_signal to);
 /* Two components of one type: are all their options the same, defaults filled in and secrets
  * included? */
 bool conf_check_is_same(const struct service_component *a, const struct service_component *b);

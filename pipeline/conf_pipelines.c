@@ -112,13 +112,31 @@ static const char *const signal_names[] = {
 	[OTLP_TRACES] = "traces", [OTLP_METRICS] = "metrics", [OTLP_LOGS] = "logs"
 };
 
+bool conf_check_joins(const struct service_component *c, enum otlp_signal from, enum otlp_signal to)
+{
+	if (c->type == NULL)
+		return from == to;
+	return (c->type->signals & 1u << from) != 0 && (c->type->gives[from] & 1u << to) != 0;
+}
+
+/* Whether a connector can is a question of both its sides: check_sides. */
 static void check_signal(struct conf_check *k, const struct service_component *c,
 			 enum otlp_signal signal, const struct conf_node *n, const char *path)
 {
-	if (c->type != NULL && c->kind != KIND_EXTENSION && !(c->type->signals & 1u << signal))
+	if (c->type != NULL && c->kind != KIND_EXTENSION && c->kind != KIND_CONNECTOR &&
+	    !(c->type->signals & 1u << signal))
 		conf_error_add(k->errors, n->pos, path, "use it in a pipeline of another signal",
 			       "%s \"%s\" does not support %s", registry_kind_name(c->kind), c->id,
 			       signal_names[signal]);
+}
+
+static void note_use(struct service_component *c, enum component_kind list, enum otlp_signal signal)
+{
+	c->is_used = true;
+	if (c->kind == KIND_CONNECTOR && list == KIND_RECEIVER)
+		c->fed_signals |= 1u << signal;
+	else
+		c->used_signals |= 1u << signal;
 }
 
 /* A list of names; `node` may be NULL. */
@@ -156,8 +174,7 @@ static void resolve_list(struct conf_check *k, enum component_kind kind, enum ot
 			continue;
 		}
 		check_signal(k, component(k, (size_t)index), signal, c, path);
-		component(k, (size_t)index)->is_used = true;
-		component(k, (size_t)index)->used_signals |= 1u << signal;
+		note_use(component(k, (size_t)index), kind, signal);
 		out->items[out->n++] = (size_t)index;
 	}
 }
@@ -259,6 +276,63 @@ static void check_pipeline(struct conf_check *k, const struct conf_node *n)
 		p->processors.n = 0;
 }
 
+/* The pipelines of one signal that list component i on that side: "traces, traces/2". */
+static const char *pipelines_with(struct conf_check *k, size_t i, bool as_exporter,
+				  enum otlp_signal signal)
+{
+	const char *all = "";
+
+	for (size_t j = 0; j < k->config->n_pipelines; j++) {
+		const struct service_pipeline *p = &k->config->pipelines[j];
+
+		if (p->signal == signal && strlen(all) < 300 &&
+		    has_ref(as_exporter ? &p->exporters : &p->receivers, i))
+			all = arena_printf(k->arena, "%s%s%.80s", all, all[0] ? " " : "", p->id);
+	}
+	return all;
+}
+
+/* What a connector takes and gives: "traces to metrics". */
+static const char *ways_of(struct conf_check *k, const struct component_type *t)
+{
+	const char *all = "";
+
+	for (int from = 0; from < OTLP_SIGNALS; from++)
+		for (int to = 0; to < OTLP_SIGNALS; to++)
+			if (t->signals & 1u << from && t->gives[from] & 1u << to)
+				all = arena_printf(k->arena, "%s%s%s to %s", all,
+						   all[0] ? ", " : "", signal_names[from],
+						   signal_names[to]);
+	return all;
+}
+
+/* Every pipeline on one side of connector i is joined with one on the other. */
+static void check_sides(struct conf_check *k, size_t i, bool as_exporter)
+{
+	const struct service_component *c = component(k, i);
+	unsigned here = as_exporter ? c->used_signals : c->fed_signals,
+		 there = as_exporter ? c->fed_signals : c->used_signals;
+
+	for (int a = 0; a < OTLP_SIGNALS; a++) {
+		bool joins = false;
+
+		for (int b = 0; b < OTLP_SIGNALS; b++)
+			joins |= (there & 1u << b) != 0 &&
+				 conf_check_joins(c, (enum otlp_signal)(as_exporter ? a : b),
+						  (enum otlp_signal)(as_exporter ? b : a));
+		if (!(here & 1u << a) || joins)
+			continue;
+		conf_error_add(
+			k->errors, c->node->key_pos, c->yaml_path,
+			arena_printf(k->arena, "it leads %s", ways_of(k, c->type)),
+			"connector \"%.100s\" used as %s in [%s] pipeline but not used in any "
+			"supported %s pipeline",
+			c->id, as_exporter ? "exporter" : "receiver",
+			pipelines_with(k, i, as_exporter, (enum otlp_signal)a),
+			as_exporter ? "receiver" : "exporter");
+	}
+}
+
 static void check_connectors(struct conf_check *k)
 {
 	for (size_t i = 0; i < k->config->n_components; i++) {
@@ -289,6 +363,10 @@ static void check_connectors(struct conf_check *k)
 				   : "list it under the receivers of the pipeline it feeds",
 				"must be used as both receiver and exporter but is not used as %s",
 				in ? "exporter" : "receiver");
+		else if (in && c->type != NULL) {
+			check_sides(k, i, true);
+			check_sides(k, i, false);
+		}
 	}
 }
 
@@ -308,7 +386,8 @@ static int find_cycle(struct conf_check *k, size_t at, uint8_t *color, const cha
 			const struct service_pipeline *next = &k->config->pipelines[to];
 			const char *way;
 
-			if (!has_ref(&next->receivers, via) || color[to] == 2)
+			if (!has_ref(&next->receivers, via) || color[to] == 2 ||
+			    !conf_check_joins(component(k, via), p->signal, next->signal))
 				continue;
 			way = depth < 20 ? arena_printf(k->arena,
 							"%s -> connector \"%s\" -> pipeline \"%s\"",

@@ -94,6 +94,34 @@ static void connect_exporters(struct graph *g, const struct service_pipeline *p,
 		connect(g, from, node_of(g, p->exporters.items[i], p->signal));
 }
 
+/* To the first processor of p, or to its exporters (SIZE_MAX). */
+static void connect_first(struct graph *g, const struct service_pipeline *p, size_t from,
+			  size_t first)
+{
+	if (first != SIZE_MAX)
+		connect(g, from, first);
+	else
+		connect_exporters(g, p, from);
+}
+
+/* What stands under the receivers of p; of a connector every instance that makes p's signal. */
+static void connect_receiver(struct graph *g, const struct service_pipeline *p, size_t conf_index,
+			     size_t first)
+{
+	const struct service_component *sc = &g->conf->components[conf_index];
+
+	for (int k = 0; k < OTLP_SIGNALS; k++) {
+		enum otlp_signal takes = (enum otlp_signal)k;
+		bool leads_here = sc->kind != KIND_CONNECTOR
+					  ? takes == p->signal
+					  : (sc->used_signals & 1u << k) != 0 &&
+						    conf_check_joins(sc, takes, p->signal);
+
+		if (leads_here)
+			connect_first(g, p, node_of(g, conf_index, takes), first);
+	}
+}
+
 static void add_pipeline(struct graph *g, const struct service_pipeline *p)
 {
 	size_t first = g->n;
@@ -108,14 +136,8 @@ static void add_pipeline(struct graph *g, const struct service_pipeline *p)
 	}
 	if (g->n > first)
 		connect_exporters(g, p, g->n - 1);
-	for (size_t i = 0; i < p->receivers.n; i++) {
-		size_t from = node_of(g, p->receivers.items[i], p->signal);
-
-		if (g->n > first)
-			connect(g, from, first);
-		else
-			connect_exporters(g, p, from);
-	}
+	for (size_t i = 0; i < p->receivers.n; i++)
+		connect_receiver(g, p, p->receivers.items[i], g->n > first ? first : SIZE_MAX);
 }
 
 struct graph *graph_new(const struct service_config *conf)
@@ -171,13 +193,13 @@ struct graph_node *graph_node_of(const struct graph *g, const struct component *
 	return NULL;
 }
 
-struct graph_node *graph_extension(const struct graph *g, const char *id, const char *type_name)
+struct graph_node *graph_asked(const struct graph *g, const struct component_need *need)
 {
 	for (size_t i = 0; i < g->n; i++) {
-		const struct service_component *sc = g->nodes[i].conf;
+		const struct graph_node *n = &g->nodes[i];
 
-		if (sc->kind == KIND_EXTENSION &&
-		    strcmp(id != NULL ? sc->id : sc->type->name, id != NULL ? id : type_name) == 0)
+		if (service_ask_is_answer(need, n->conf->kind, n->signal, n->conf->id,
+					  n->conf->type->name))
 			return &g->nodes[i];
 	}
 	return NULL;
@@ -207,12 +229,12 @@ static bool keeps_its_place(const struct graph *next, const struct graph_node *n
 	return true;
 }
 
-static bool keeps_its_extensions(const struct graph *next, const struct component *c)
+static bool keeps_what_it_asked(const struct graph *next, const struct component *c)
 {
 	struct component_need need;
 
 	for (size_t i = 0; service_ask_need(c, i, &need); i++) {
-		const struct graph_node *n = graph_extension(next, need.id, need.type_name);
+		const struct graph_node *n = graph_asked(next, &need);
 
 		if (n == NULL ? need.found != NULL : n->c == NULL || n->c != need.found)
 			return false;
@@ -267,7 +289,7 @@ static bool may_stay(const struct graph *next, const struct graph_node *n, const
 {
 	const struct graph_node *twin = graph_find(now, n);
 
-	if (!keeps_its_place(next, n, now) || !keeps_its_extensions(next, n->c) ||
+	if (!keeps_its_place(next, n, now) || !keeps_what_it_asked(next, n->c) ||
 	    signals_out(next, n) != signals_out(now, twin))
 		return false;
 	return !n->conf->type->opens_sources ||

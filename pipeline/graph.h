@@ -6,9 +6,9 @@
  *   configuration -> graph_new -> nodes without instances --graph_keep(running graph)--> those that
  *     stay have theirs; the service makes the rest
  *
- * One node per receiver and extension id that is used, per signal of an exporter or connector, and
- * per processor in a pipeline. Nodes stand in the order they are made: extensions first, then
- * exporters, connectors, receivers, processors along their pipeline.
+ * One node per receiver and extension id that is used, per signal that an exporter or connector
+ * gets, and per processor in a pipeline. Nodes stand in the order they are made: extensions first,
+ * then exporters, connectors, receivers, processors along their pipeline.
  * OWNERSHIP: a graph owns its nodes, borrows the configuration, and only names instances.
  * THREADS: the main thread.
  */
@@ -16,6 +16,8 @@
 #define PIPELINE_GRAPH_H
 
 #include "pipeline/conf_check.h"
+
+struct component_need;
 
 struct graph_node {
 	const struct service_component *conf;
@@ -41,12 +43,13 @@ void graph_free(struct graph *g);
 struct graph_node *graph_find(const struct graph *g, const struct graph_node *like);
 /* The node of this instance, or NULL. */
 struct graph_node *graph_node_of(const struct graph *g, const struct component *c);
-/* The extension with this id, or the first of this type (id NULL), or NULL. */
-struct graph_node *graph_extension(const struct graph *g, const char *id, const char *type_name);
+/* Who would be found in g by that question (service_ask.h), or NULL. */
+struct graph_node *graph_asked(const struct graph *g, const struct component_need *need);
 
 /* Give nodes of `next` the instances of `now` that stay. One does when its options are the same,
  * and what it holds on to stays too:
- *   every extension it has asked for (component_need), and where it found none there is none;
+ *   every extension or connector it has asked for (component_need), and where it found none there
+ *     is none;
  *   a processor keeps its place among those that both pipelines have: when two change places both
  *     begin anew, so that no batch passes one of them twice, or never;
  *   a receiver has the same signals; one of ordered sources keeps the exporters that keep sections

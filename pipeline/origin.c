@@ -16,7 +16,7 @@
 
 #include <pthread.h>
 
-enum { MARK_DELIVERED = 1, MARK_HELD = 2, MARK_REASON_SHIFT = 4 };
+enum { MARK_DELIVERED = 1, MARK_HELD = 2, MARK_REASON_SHIFT = 4, MARK_REASON = 0xf0 };
 enum { OPEN, WITHDRAWN, SETTLED };
 
 struct origin_marks {
@@ -129,6 +129,13 @@ uint64_t origin_epoch(void)
 	return epoch;
 }
 
+/* May a reason stand here? The first one stays, but for that of a branch which only looks. */
+static bool takes_reason(uint8_t mark)
+{
+	return (mark & MARK_REASON) == 0 ||
+	       mark >> MARK_REASON_SHIFT == (uint8_t)DROP_BEST_EFFORT + 1;
+}
+
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason)
 {
 	_Atomic uint8_t *mark;
@@ -145,9 +152,8 @@ bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_r
 		note_retry(o, reason);
 	else
 		add = (uint8_t)((reason + 1) << MARK_REASON_SHIFT);
-	/* The first reason stays. */
-	while (add != 0 && old >> MARK_REASON_SHIFT == 0 &&
-	       !atomic_compare_exchange_weak(mark, &old, (uint8_t)(old | add))) {
+	while (add != 0 && takes_reason(old) &&
+	       !atomic_compare_exchange_weak(mark, &old, (uint8_t)((old & ~MARK_REASON) | add))) {
 	}
 	return false;
 }

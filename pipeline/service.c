@@ -206,9 +206,14 @@ static bool is_settled(struct service *s)
 	       in_flight == 0;
 }
 
+static bool connectors_are_drained(struct service *s)
+{
+	return kind_is_drained(s, KIND_CONNECTOR) && is_settled(s);
+}
+
 static bool exporters_are_drained(struct service *s)
 {
-	return kind_is_drained(s, KIND_CONNECTOR) && kind_is_drained(s, KIND_EXPORTER);
+	return kind_is_drained(s, KIND_EXPORTER);
 }
 
 static bool wait_until(struct service *s, bool (*done)(struct service *), uint64_t deadline)
@@ -224,15 +229,19 @@ static bool wait_until(struct service *s, bool (*done)(struct service *), uint64
 void service_stop(struct service *s)
 {
 	uint64_t deadline = clock_mono_ns() + (uint64_t)s->conf->drain_timeout_ns;
+	/* A slow next hop may take nearly all of the time; leave some for writing what is open. */
+	uint64_t settle_by = deadline - (uint64_t)s->conf->drain_timeout_ns / 4;
 
 	s->drain_mono_ns = clock_mono_ns();
 	atomic_store(&s->phase, SERVICE_DRAINING);
 	drain_kind(s, KIND_RECEIVER);
 	drain_kind(s, KIND_PROCESSOR);
-	drain_kind(s, KIND_CONNECTOR);
-	/* A slow next hop may take nearly all of the time; leave some for writing what is open. */
-	if (!wait_until(s, is_settled, deadline - (uint64_t)s->conf->drain_timeout_ns / 4))
+	if (!wait_until(s, is_settled, settle_by))
 		log_warn("draining: some requests were not settled in time");
+	/* What connectors make of the last spans goes to exporters that still take it. */
+	drain_kind(s, KIND_CONNECTOR);
+	if (!wait_until(s, connectors_are_drained, settle_by))
+		log_warn("draining: connectors did not finish in time");
 	drain_kind(s, KIND_EXPORTER);
 	if (!wait_until(s, exporters_are_drained, deadline))
 		log_warn(

@@ -30,29 +30,44 @@ struct loop *component_loop(struct component *c, unsigned i)
 	return c->service->loops[i % c->service->n_loops];
 }
 
-/* ---- extensions ---- */
+/* ---- extensions and connectors ---- */
 
 /* Questions are few; one lock for all of them. */
 static pthread_mutex_t needs_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static bool is_same_question(const struct component_need *n, const char *id, const char *type_name)
+static bool is_same(const char *a, const char *b)
 {
-	return id != NULL ? n->id != NULL && strcmp(n->id, id) == 0
-			  : n->type_name != NULL && strcmp(n->type_name, type_name) == 0;
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
 }
 
-static void remember(struct component *c, const char *id, const char *type_name,
+static bool is_same_question(const struct component_need *a, const struct component_need *b)
+{
+	return a->kind == b->kind && a->signal == b->signal && is_same(a->id, b->id) &&
+	       is_same(a->type_name, b->type_name);
+}
+
+bool service_ask_is_answer(const struct component_need *need, enum component_kind kind,
+			   enum otlp_signal signal, const char *id, const char *type_name)
+{
+	if (kind != need->kind || (kind == KIND_CONNECTOR && signal != need->signal))
+		return false;
+	return need->id != NULL ? strcmp(id, need->id) == 0
+				: strcmp(type_name, need->type_name) == 0;
+}
+
+static void remember(struct component *c, const struct component_need *question,
 		     struct component *found)
 {
 	struct component_need *n;
 
 	pthread_mutex_lock(&needs_lock);
-	for (n = c->needs; n != NULL && !is_same_question(n, id, type_name); n = n->next)
+	for (n = c->needs; n != NULL && !is_same_question(n, question); n = n->next)
 		;
 	if (n == NULL) {
 		n = xcalloc(1, sizeof(*n));
-		n->id = id != NULL ? xstrdup(id) : NULL;
-		n->type_name = type_name != NULL ? xstrdup(type_name) : NULL;
+		*n = *question;
+		n->id = question->id != NULL ? xstrdup(question->id) : NULL;
+		n->type_name = question->type_name != NULL ? xstrdup(question->type_name) : NULL;
 		n->next = c->needs;
 		c->needs = n;
 	}
@@ -85,7 +100,7 @@ void service_ask_forget(struct component *c)
 	}
 }
 
-static struct component *ask(struct component *c, const char *id, const char *type_name)
+static struct component *ask(struct component *c, const struct component_need *question)
 {
 	struct service *s = c->service;
 	struct component *found = NULL;
@@ -94,23 +109,28 @@ static struct component *ask(struct component *c, const char *id, const char *ty
 	for (size_t i = 0; i < s->n_components && found == NULL; i++) {
 		struct component *e = s->components[i];
 
-		if (e->type->kind == KIND_EXTENSION &&
-		    strcmp(id != NULL ? e->id : e->type->name, id != NULL ? id : type_name) == 0)
+		if (service_ask_is_answer(question, e->type->kind, e->signal, e->id, e->type->name))
 			found = e;
 	}
 	pthread_rwlock_unlock(&s->list_lock);
-	remember(c, id, type_name, found);
+	remember(c, question, found);
 	return found;
 }
 
 struct component *component_extension(struct component *c, const char *id)
 {
-	return ask(c, id, NULL);
+	return ask(c, &(struct component_need){ .kind = KIND_EXTENSION, .id = id });
 }
 
 struct component *component_extension_of_type(struct component *c, const char *type_name)
 {
-	return ask(c, NULL, type_name);
+	return ask(c, &(struct component_need){ .kind = KIND_EXTENSION, .type_name = type_name });
+}
+
+struct component *component_connector(struct component *c, const char *id)
+{
+	return ask(c, &(struct component_need){
+			      .kind = KIND_CONNECTOR, .signal = c->signal, .id = id });
 }
 
 void *component_borrow(struct component *c, const char *type_name)

@@ -145,7 +145,8 @@ static int end_group(struct service *s, struct group *g)
 	static const enum component_kind order[] = { KIND_RECEIVER, KIND_PROCESSOR, KIND_CONNECTOR,
 						     KIND_EXPORTER, KIND_EXTENSION };
 
-	for (size_t k = 0; k < 3; k++)
+	/* Connectors last: what they make of the last spans is on its way before exporters end. */
+	for (size_t k = 0; k < 2; k++)
 		drain_kind(g, order[k]);
 	for (size_t k = 0; k < COUNT_OF(order); k++) {
 		drain_kind(g, order[k]);

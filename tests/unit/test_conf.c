@@ -108,7 +108,10 @@ static const struct component_type types[] = {
 	  .options = client_options,
 	  .validate = client_validate },
 	{ .name = "debug", .kind = KIND_EXPORTER, .signals = SIGNAL_TRACES, .best_effort = true },
-	{ .name = "forward", .kind = KIND_CONNECTOR, .signals = SIGNAL_TRACES },
+	{ .name = "forward",
+	  .kind = KIND_CONNECTOR,
+	  .signals = SIGNAL_TRACES,
+	  .gives = { [OTLP_TRACES] = SIGNAL_TRACES } },
 	{ .name = "metricsonly", .kind = KIND_EXPORTER, .signals = SIGNAL_METRICS },
 	{ .name = "health_check", .kind = KIND_EXTENSION },
 };

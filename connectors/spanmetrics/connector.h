@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * connector.h - the spanmetrics connector's configuration and state, which its files share.
+ *
+ *   options.c     keys                          families.c    names of metrics and labels
+ *   connector.c   life                          resources.c   resources of batches, known again
+ *   record.c      spans into rows               series.c      the rows
+ *   histogram.c   buckets of rows               flush.c       rows into OTLP metrics
+ *   slots.c       exemplars of rows             probe.c       reads exposed exemplars back
+ */
+#ifndef CONNECTORS_SPANMETRICS_CONNECTOR_H
+#define CONNECTORS_SPANMETRICS_CONNECTOR_H
+
+#include "connectors/spanmetrics/dimensions.h"
+#include "connectors/spanmetrics/families.h"
+#include "connectors/spanmetrics/resources.h"
+#include "connectors/spanmetrics/series.h"
+#include "net/loop.h"
+#include "pipeline/component.h"
+
+enum temporality { TEMPORALITY_DELTA = 1, TEMPORALITY_CUMULATIVE = 2 }; /* OTLP's numbers */
+enum metric_unit { UNIT_MS, UNIT_S };
+
+struct probe_config {
+	const char *endpoint; /* "" : the query extension of this process */
+};
+
+struct spanmetrics_config {
+	int names;       /* enum metric_names */
+	int unit;        /* enum metric_unit */
+	int temporality; /* enum temporality */
+	bool histogram_off;
+	bool explicit_on, exponential_on;
+	struct explicit_config {
+		struct strlist buckets;
+	} explicit_buckets;
+	struct exponential_config {
+		uint64_t max_size;
+	} exponential;
+	struct option_list dimensions, calls_dimensions, histogram_dimensions;
+	struct option_list events_dimensions; /* all four of struct dimension_config */
+	struct strlist exclude_dimensions, resource_key_attributes, scopes;
+	const char *namespace;
+	bool has_namespace, has_unit;
+	bool exemplars_on, events_on, hosts_on, sampling_method_on;
+	uint64_t exemplars_per_point; /* 0: one per bucket */
+	struct probe_config probe;
+	int64_t flush_interval_ns, metrics_expiration_ns, series_expiration_ns;
+	uint64_t cardinality_limit;
+	/* Made of the above by validate. */
+	uint64_t bounds_ns[HISTOGRAM_MAX_BOUNDS];
+	uint32_t n_bounds;
+};
+
+struct spanmetrics_state {
+	bool is_started;
+	_Atomic bool is_draining;
+	/* An exemplar processor stands before it: only spans it tagged compete for slots. */
+	_Atomic bool is_bound;
+	struct component *c;
+	struct families families;
+	struct dimension_plan plan;
+	struct resource_table resources;
+	struct series_table series;
+	_Atomic uint64_t n_skipped;    /* spans of resources without a service.name */
+	_Atomic uint64_t n_unknown;    /* spans whose sampling probability nobody knows */
+	_Atomic uint64_t n_overflowed; /* spans counted in an overflow row */
+	struct flusher *flusher;
+};
+
+extern const struct option spanmetrics_options[];
+void spanmetrics_validate(void *config, const struct conf_node *node, struct conf_errors *errs,
+			  const char *path);
+
+#endif

@@ -15,8 +15,9 @@ enum { MAX_ROUTES = 8 };
 
 /* One loop's share. */
 struct share {
-	struct grpc_site site;
 	struct grpc_listener *owner;
+	struct loop *loop;
+	struct grpc_site sites[MAX_ROUTES];
 	struct grpc_route routes[MAX_ROUTES + 1];
 	struct grpc_server *server;
 	int fd;
@@ -61,8 +62,7 @@ static void start_on_loop(void *arg)
 {
 	struct share *sh = arg;
 
-	sh->server =
-		grpc_server_new(sh->site.loop, sh->fd, &sh->owner->settings, sh->routes, &sh->err);
+	sh->server = grpc_server_new(sh->loop, sh->fd, &sh->owner->settings, sh->routes, &sh->err);
 }
 
 static int start_share(struct grpc_listener *l, struct component *c,
@@ -70,15 +70,16 @@ static int start_share(struct grpc_listener *l, struct component *c,
 {
 	struct share *sh = &l->shares[l->n];
 
-	*sh = (struct share){ .site = { c, component_loop(c, l->n) }, .owner = l };
+	*sh = (struct share){ .owner = l, .loop = component_loop(c, l->n) };
 	for (size_t i = 0; routes[i].path != NULL; i++) {
 		assert(i < MAX_ROUTES);
+		sh->sites[i] = (struct grpc_site){ c, sh->loop, routes[i].arg };
 		sh->routes[i] = routes[i];
-		sh->routes[i].arg = &sh->site;
+		sh->routes[i].arg = &sh->sites[i];
 	}
 	sh->fd = listener_take(&l->sockets, l->n);
 	l->n++;
-	loop_call(sh->site.loop, start_on_loop, sh);
+	loop_call(sh->loop, start_on_loop, sh);
 	if (sh->server != NULL)
 		return 0;
 	if (err != NULL)
@@ -120,7 +121,7 @@ void grpc_listener_drain(struct grpc_listener *l)
 	if (l == NULL)
 		return;
 	for (unsigned i = 0; i < l->n; i++)
-		loop_call(l->shares[i].site.loop, drain_on_loop, &l->shares[i]);
+		loop_call(l->shares[i].loop, drain_on_loop, &l->shares[i]);
 	listener_close(&l->sockets);
 }
 
@@ -146,7 +147,7 @@ void grpc_listener_free(struct grpc_listener *l)
 	if (l == NULL)
 		return;
 	for (unsigned i = 0; i < l->n; i++)
-		loop_call(l->shares[i].site.loop, free_on_loop, &l->shares[i]);
+		loop_call(l->shares[i].loop, free_on_loop, &l->shares[i]);
 	listener_close(&l->sockets);
 	tls_free(l->tls);
 	free(l->shares);

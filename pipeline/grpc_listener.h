@@ -20,12 +20,13 @@
 struct grpc_site {
 	struct component *component;
 	struct loop *loop;
+	const void *of; /* the arg of the route that was given to grpc_listener_start */
 };
 
 struct grpc_listener;
 
-/* Listen and serve `routes` (ends with a NULL path; copied, paths borrowed, arg is set per loop).
- * NULL with *err. */
+/* Listen and serve `routes` (ends with a NULL path; copied, paths borrowed; a handler's arg is its
+ * site). NULL with *err. */
 struct grpc_listener *grpc_listener_start(struct component *c, const struct grpc_server_options *o,
 					  const struct grpc_route *routes, struct err *err);
 /* Close the listening sockets, tell clients to go elsewhere. NULL is fine. */

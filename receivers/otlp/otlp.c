@@ -40,16 +40,6 @@ static const struct option otlp_options[] = {
 };
 #undef C
 
-static void check_grpc(const struct otlp_config *conf, const struct conf_node *node,
-		       struct conf_errors *errs, const char *path)
-{
-	const struct grpc_server_options *g = &conf->grpc;
-
-	listener_check(g->endpoint, g->transport, node, "protocols.grpc.endpoint", errs, path);
-	if (g->tls_on)
-		listener_check_tls(&g->tls, node, "protocols.grpc.tls", errs, path);
-}
-
 static void check_paths(const struct otlp_http_config *h, const struct conf_node *node,
 			struct conf_errors *errs, const char *path)
 {
@@ -77,7 +67,7 @@ static void otlp_validate(void *config, const struct conf_node *node, struct con
 			      "for example protocols: {grpc: , http: }",
 			      "must specify at least one protocol when using the OTLP receiver");
 	if (conf->grpc_on)
-		check_grpc(conf, node, errs, path);
+		grpc_listener_check(&conf->grpc, node, "protocols.grpc.", errs, path);
 	if (conf->http_on)
 		http_listener_check(&conf->http.server, node, "protocols.http.", errs, path);
 	if (conf->http_on)
@@ -116,7 +106,7 @@ static void otlp_drain(struct component *c)
 {
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 
-	otlp_grpc_drain(st->grpc);
+	grpc_listener_drain(st->grpc);
 	otlp_http_drain(st->http);
 }
 
@@ -124,14 +114,14 @@ static int otlp_is_drained(struct component *c)
 {
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 
-	return otlp_grpc_is_drained(st->grpc) && otlp_http_is_drained(st->http);
+	return grpc_listener_is_drained(st->grpc) && otlp_http_is_drained(st->http);
 }
 
 static void otlp_shutdown(struct component *c)
 {
 	struct otlp_state *st = COMPONENT_STATE(c, struct otlp_state);
 
-	otlp_grpc_free(st->grpc);
+	grpc_listener_free(st->grpc);
 	otlp_http_free(st->http);
 	st->grpc = NULL;
 	st->http = NULL;

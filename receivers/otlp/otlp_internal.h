@@ -5,10 +5,9 @@
 #ifndef RECEIVERS_OTLP_INTERNAL_H
 #define RECEIVERS_OTLP_INTERNAL_H
 
-#include "net/grpc_status.h"
+#include "pipeline/grpc_listener.h"
 #include "pipeline/http_listener.h"
 #include "pipeline/ingest.h"
-#include "pipeline/listener.h"
 
 struct otlp_http_config {
 	struct http_server_options server;
@@ -21,22 +20,19 @@ struct otlp_config {
 	struct otlp_http_config http;
 };
 
-struct otlp_grpc;
 struct otlp_http;
 
 struct otlp_state {
-	struct otlp_grpc *grpc; /* NULL: off, or stopped */
+	struct grpc_listener *grpc; /* NULL: off, or stopped */
 	struct otlp_http *http;
 	struct transport_counters *grpc_count[OTLP_SIGNALS], *http_count[OTLP_SIGNALS];
 };
 
-/* The two servers: start, drain, is_drained and free as the component's callbacks (component.h);
- * NULL is an idle one. */
-struct otlp_grpc *otlp_grpc_start(struct component *c, struct err *err);
-void otlp_grpc_drain(struct otlp_grpc *g);
-bool otlp_grpc_is_drained(const struct otlp_grpc *g);
-void otlp_grpc_free(struct otlp_grpc *g);
+/* Listen for Export of the signals that have a pipeline. NULL with *err. */
+struct grpc_listener *otlp_grpc_start(struct component *c, struct err *err);
 
+/* The HTTP server: start, drain, is_drained and free as the component's callbacks (component.h);
+ * NULL is an idle one. */
 struct otlp_http *otlp_http_start(struct component *c, struct err *err);
 void otlp_http_drain(struct otlp_http *h);
 bool otlp_http_is_drained(const struct otlp_http *h);

@@ -31,7 +31,7 @@
 #include <unistd.h>
 
 /* Where the server runs, and everything else. */
-enum { CHILD_SERVER_CPU = 0, CHILD_LOAD_CPU = 1, CHILD_START_MS = 10000 };
+enum { CHILD_SERVER_CPU = 0, CHILD_LOAD_CPU = 1, CHILD_START_MS = 60000 };
 
 struct child {
 	pid_t pid;
@@ -57,20 +57,27 @@ static inline void child_pin(int cpu)
 		sched_setaffinity(0, sizeof(set), &set);
 }
 
-/* A port that was free a moment ago. */
+/* A port nobody listens on, below the range the kernel hands to outgoing connections. */
 static inline uint16_t child_free_port(void)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	for (int i = 0; i < 200; i++) {
+		struct sockaddr_in a = { .sin_family = AF_INET,
+					 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		uint16_t port = 0;
+		bool ok;
 
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&a, &len) < 0) {
-		perror("no free port");
-		exit(2);
+		if (getentropy(&port, sizeof(port)) < 0)
+			break;
+		port = (uint16_t)(15000 + port % 17000);
+		a.sin_port = htons(port);
+		ok = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+		close(fd);
+		if (ok)
+			return port;
 	}
-	close(fd);
-	return ntohs(a.sin_port);
+	perror("no free port");
+	exit(2);
 }
 
 /* A new folder for logs and data below build/bench, on the disk the repository is on. */

@@ -115,12 +115,12 @@ class Client(threading.Thread):
         self.join(20)
 
 
-def check(mill, acked, tenant=None, tries=1):
-    """Every acknowledged span is returned by query exactly once, whole. `tries`: how often a query
-    may be asked again that says it could not be answered in full."""
+def check(mill, acked, tenant=None, look_up=tempo.get):
+    """Every acknowledged span is returned by query exactly once, whole. `look_up`:
+    tempo.settled where an answer may say that it is not all."""
     problems = []
     for trace_id, sent in acked.items():
-        got = tempo.get(mill, trace_id, tenant=tenant, tries=tries)
+        got = look_up(mill, trace_id, tenant=tenant)
         if got is None:
             problems.append(f"{trace_id.hex()}: acknowledged and not found")
             continue

@@ -15,7 +15,7 @@ def ask(mill, path, tenant=None, accept=None, **params):
         headers["X-Scope-OrgID"] = tenant
     if accept:
         headers["Accept"] = accept
-    return requests.get(mill.url("query", path), headers=headers, params=params, timeout=10)
+    return requests.get(mill.url("query", path), headers=headers, params=params, timeout=30)
 
 
 def hex_id(trace_id):
@@ -85,19 +85,61 @@ def parse(form, answer):
     return out if out.resource_spans else None
 
 
-def get(mill, trace_id, form="v1 protobuf", tenant=None, tries=1):
-    """The trace as TracesData, or None where this form's way of saying "not found" is the
-    answer. What is incomplete is asked again, 20 ms later, until `tries` are used up."""
+def is_complete(form, answer):
+    """Whether an answer with spans, or one that says there are none, speaks for every place there is."""
+    if answer.status_code != 200 or not form.startswith("v2"):
+        return answer.status_code in (200, 404)
+    if form == "v2 json":
+        return answer.json().get("status") != "PARTIAL"
+    return v2_message(answer.content)[1] == 0
+
+
+def words(form, trace_id, answer):
+    """An answer as a failed test shows it."""
+    return f"{form} {hex_id(trace_id)}: {answer.status_code} {answer.content[:500]}"
+
+
+def get(mill, trace_id, form="v1 protobuf", tenant=None):
+    """The trace as TracesData, or None where this form's way of saying "not found" is the answer.
+    One question: an incomplete answer is a failure. For a process that holds all itself, where what
+    was acknowledged must be there at once; else settled() or whole()."""
     answer = ask_form(mill, trace_id, form, tenant)
-    while answer.status_code in (206, 503) and (tries := tries - 1) > 0:
-        time.sleep(0.02)
+    assert is_complete(form, answer), words(form, trace_id, answer)
+    return None if answer.status_code == 404 else parse(form, answer)
+
+
+PATIENCE = 60.0  # seconds; what a builder on a busy machine may take to start and to read all again
+
+
+def settled(mill, trace_id, form="v1 protobuf", tenant=None, timeout=PATIENCE):
+    """As get(), but incomplete answers (206, 503, PARTIAL: a peer is slow, starts, or has just taken
+    a partition) are asked again. None, too, is final: a trace that was seen must not be missing from a
+    complete answer."""
+    deadline = time.monotonic() + timeout
+    while True:
         answer = ask_form(mill, trace_id, form, tenant)
-    if answer.status_code == 404:
-        return None
-    assert answer.status_code == 200, (
-        f"{form} {hex_id(trace_id)}: {answer.status_code} {answer.text[:500]}"
-    )
-    return parse(form, answer)
+        if is_complete(form, answer):
+            return None if answer.status_code == 404 else parse(form, answer)
+        text = words(form, trace_id, answer)
+        assert answer.status_code in (200, 206, 503), text
+        assert time.monotonic() < deadline, f"still incomplete after {timeout} s: {text}"
+        time.sleep(0.02)
+
+
+def whole(mill, trace_id, form="v1 protobuf", tenant=None, n_spans=1, timeout=PATIENCE):
+    """The trace as soon as it is found in a complete answer, with n_spans spans or more: for what is
+    on its way, or seen only after a poll. Not found, and incomplete, mean: not yet."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = ask_form(mill, trace_id, form, tenant)
+        text = words(form, trace_id, answer)
+        assert answer.status_code in (200, 206, 404, 503), text
+        if answer.status_code == 200 and is_complete(form, answer):
+            got = parse(form, answer)
+            if got is not None and len(otlp.span_ids(got)) >= n_spans:
+                return got
+        assert time.monotonic() < deadline, f"not found whole in {timeout} s; the last answer: {text}"
+        time.sleep(0.05)
 
 
 def get_partial(mill, trace_id, form="v1 protobuf", tenant=None):

@@ -140,7 +140,7 @@ def wrong(query, sent, ids):
     """What of these traces is not as it was sent: missing, or doubled, spans."""
     bad = []
     for trace_id in ids:
-        got = tempo.get(query, trace_id, tries=5)
+        got = tempo.settled(query, trace_id)
         have = [s.span_id for s in otlp.spans_of(got)] if got else []
         if sorted(have) != sorted(sent[trace_id]):
             bad.append((trace_id.hex(), len(have), len(set(have)), len(sent[trace_id])))

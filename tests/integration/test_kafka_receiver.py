@@ -174,7 +174,7 @@ def test_every_span_once_and_offsets_follow(kafka, make_mill):
     request = otlp.request(n_spans=2)
     kafka.produce(topic, [{"value": request.SerializeToString(), "headers": {"tenant": "acme"}}])
     trace_id = next(otlp.spans_of(request)).trace_id
-    wait_for("the live trace", lambda: tempo.get(mill, trace_id, tenant="acme", tries=1000) is not None)
+    tempo.whole(mill, trace_id, tenant="acme", n_spans=2)
     wait_committed(kafka, group, topic)
     balance = mill.stop()
     assert balance["accepted"] == balance["delivered"] == len(ledger) + 2
@@ -382,7 +382,7 @@ def test_topic_grows(kafka, make_mill):
     check_once(visible(mill.data), ledger)
     assert all(kafka.end_offsets(topic).values()), "a partition without a record"
     for trace_id in random.sample(ids, min(len(ids), 200)):
-        assert len(list(otlp.spans_of(tempo.get(mill, trace_id, tries=1000)))) == 4, trace_id.hex()
+        assert len(list(otlp.spans_of(tempo.settled(mill, trace_id)))) == 4, trace_id.hex()
 
 
 # -- what cannot be read
@@ -576,7 +576,7 @@ def test_json_and_headers_and_patterns(kafka, make_mill):
     for topic in topics[:2]:
         wait_committed(kafka, group, topic)
         trace_id = next(otlp.spans_of(sent[topic])).trace_id
-        got = wait_for(topic, lambda t=trace_id: tempo.get(mill, t, tries=1000))
+        got = tempo.whole(mill, trace_id)
         attributes = {
             a.key: a.value.string_value for rs in got.resource_spans for a in rs.resource.attributes
         }
@@ -615,7 +615,7 @@ def test_other_encodings(kafka, make_mill, encoding):
     kafka.produce(topic, [OTHER_RECORDS[encoding]])
     mill = make_mill(reader(kafka, topic, group, receiver={"traces": {"encoding": encoding}}))
     wait_committed(kafka, group, topic)
-    got = tempo.get(mill, "4bf92f3577b34da6a3ce929d0e0e4736", tries=1000)
+    got = tempo.settled(mill, "4bf92f3577b34da6a3ce929d0e0e4736")
     assert [(sp.span_id.hex(), sp.name) for sp in otlp.spans_of(got)] == [("00f067aa0ba902b7", "x")]
 
 

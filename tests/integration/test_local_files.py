@@ -81,8 +81,7 @@ def append(path, *messages):
 
 def wait_found(mill, *messages):
     for m in messages:
-        wait_for("a trace of a file", lambda m=m: tempo.get(mill, trace_of(m), tries=5), 20)
-        otlp.assert_same(tempo.get(mill, trace_of(m), tries=5), m)
+        otlp.assert_same(tempo.whole(mill, trace_of(m), n_spans=len(otlp.span_ids(m))), m)
 
 
 def test_what_is_acknowledged_is_in_the_file_and_comes_back(make_mill, tmp_path):
@@ -104,8 +103,8 @@ def test_what_is_acknowledged_is_in_the_file_and_comes_back(make_mill, tmp_path)
         c.finish()
     acked = {t: m for c in clients for t, m in c.acked.items()}
     for t in acked:
-        wait_for("what was acknowledged", lambda t=t: tempo.get(back, t, tries=5), 30)
-    check(back, acked, tries=5)
+        tempo.whole(back, t)
+    check(back, acked)
 
 
 def test_renamed_emptied_and_damaged(make_mill, tmp_path):

@@ -107,8 +107,7 @@ def test_from_kafka_to_a_query_node(make_mill, seaweed, kafka):
     sent = otlp.request(n_spans=3)
     kafka.produce(topic, [{"value": sent.SerializeToString()}])
     tid = trace_id_of(sent)
-    got = wait_for("the live span", lambda: tempo.get(query, tid), 30)
-    otlp.assert_same(got, sent)
+    otlp.assert_same(tempo.whole(query, tid), sent)
     assert not [k for k in seaweed.keys(bucket) if k.endswith("meta.json")]
 
     builder.process.send_signal(signal.SIGSTOP)
@@ -121,7 +120,7 @@ def test_from_kafka_to_a_query_node(make_mill, seaweed, kafka):
     builder.start()
     wait_for("what was in no block", lambda: tempo.get_partial(query, tid, "v2 json")[0], 60)
     flush(builder)
-    otlp.assert_same(tempo.get(query, tid), sent)
+    otlp.assert_same(tempo.whole(query, tid), sent)
     assert [k for k in seaweed.keys(bucket) if k.endswith("meta.json")]
 
 

@@ -445,7 +445,7 @@ def test_kafka_there_and_back(make_mill, kafka):
     n = sum(len(list(otlp.spans_of(r))) for r in client.acked.values())
     hup(back, merged(back.config, {"exporters": {"blocks": {"max_block_age": "100ms"}}}))
     wait_for("all in blocks", lambda: back.metric("spanmill_delivered_spans") >= n, 30)
-    check(back, client.acked, tries=500)
+    check(back, client.acked, look_up=tempo.settled)
 
 
 def test_datagrams_wait_in_the_kernel(make_mill, next_hop):

@@ -13,8 +13,6 @@ import otlp
 import tempo
 from mill import ROOT, SANITIZED, opens, run, wait_for
 
-CATCH_UP = 1000  # a builder says for a moment that it has not read all yet
-
 
 class Running:
     """The script, from its start to its end."""
@@ -78,9 +76,9 @@ def test_a_trace_to_the_agent_comes_back_from_the_query_node(tmp_path):
         zipkin = [{"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "name": "x"}]
         answer = requests.post(At(it.ports["gateway"]).url("zipkin", "/api/v2/spans"), json=zipkin, timeout=10)
         assert answer.status_code == 202, answer.text
-        got = wait_for("the trace", lambda: tempo.get(query, trace_id, tries=CATCH_UP), 60, 0.2)
+        got = tempo.whole(query, trace_id, n_spans=5)
         otlp.assert_same(got, sent)
-        wait_for("the gateway's", lambda: tempo.get(query, zipkin[0]["traceId"], tries=CATCH_UP), 60, 0.2)
+        tempo.whole(query, zipkin[0]["traceId"])
         try_the_printed_commands(it.said())
         it.ctrl_c()
         left = [p for own in it.ports.values() for p in own.values() if opens(p)]
@@ -88,7 +86,7 @@ def test_a_trace_to_the_agent_comes_back_from_the_query_node(tmp_path):
     with Running(tmp_path / "run") as it:
         it.wait_ready()
         query = At(it.ports["query"])
-        got = wait_for("the trace of before", lambda: tempo.get(query, trace_id, tries=CATCH_UP), 60, 0.2)
+        got = tempo.whole(query, trace_id, n_spans=5)
         otlp.assert_same(got, sent)
         it.ctrl_c()
 

@@ -76,7 +76,7 @@ def test_every_acknowledged_span_comes_back_once_from_a_bucket(make_mill, seawee
     mill.stop()
     mill.start()
     for c in clients:
-        check(mill, dict(rng.sample(sorted(c.acked.items()), min(200, len(c.acked)))), c.tenant)
+        check(mill, dict(rng.sample(sorted(c.acked.items()), min(200, len(c.acked)))), c.tenant, tempo.settled)
     # A block that is visible is whole, and a commit stands for each.
     for block in blocks_of(seaweed, bucket):
         names = {k[len(block) + 1 :] for k in seaweed.keys(bucket, block + "/")}
@@ -103,7 +103,7 @@ def test_a_store_that_slows_down_and_loses_answers(make_mill, seaweed, bad_netwo
         c.finish()
         assert not c.wrong, c.wrong[:5]
     for c in clients:
-        check(mill, c.acked, c.tenant, tries=10)
+        check(mill, c.acked, c.tenant, look_up=tempo.settled)
     print(dict(bad_network.seen), sum(len(c.acked) for c in clients), "traces")
     assert bad_network.seen["503"] > 10 and bad_network.seen["swallow"] > 5, bad_network.seen
     assert mill.metric("spanmill_s3_retries") > 10
@@ -111,7 +111,7 @@ def test_a_store_that_slows_down_and_loses_answers(make_mill, seaweed, bad_netwo
     mill.stop()
     mill.start()
     for c in clients:
-        check(mill, dict(rng.sample(sorted(c.acked.items()), min(200, len(c.acked)))), c.tenant)
+        check(mill, dict(rng.sample(sorted(c.acked.items()), min(200, len(c.acked)))), c.tenant, tempo.settled)
 
 
 def test_an_outage_of_the_store_is_borne_by_the_log(make_mill, seaweed, bad_network):
@@ -137,7 +137,7 @@ def test_an_outage_of_the_store_is_borne_by_the_log(make_mill, seaweed, bad_netw
     assert bad_network.seen["cut"] - before < 200, bad_network.seen
     bad_network.behave = None
     wait_for("all in blocks", lambda: mill.metric("spanmill_blocks_live_spans") == 0, 60, 0.1)
-    check(mill, sent)
+    check(mill, sent, look_up=tempo.settled)
     mill.stop()
 
 

@@ -211,7 +211,7 @@ static void settle_some(struct batch *b, uint32_t i, const struct tally *v, uint
 		origin_settle(b->origins[i].origin, n, verdict, reason, err);
 }
 
-/* Returns the spans whose log answers for them (HELD only). */
+/* Returns the spans whose log answers for them (HELD and STORED only). */
 static uint32_t settle_all(struct batch *b, enum verdict verdict, enum drop_reason reason,
 			   const struct err *err)
 {
@@ -243,6 +243,11 @@ void batch_settle(struct batch *b, enum verdict v, enum drop_reason reason, cons
 uint32_t batch_hold(struct batch *b)
 {
 	return settle_all(b, VERDICT_HELD, DROP_REASON_MAX, NULL);
+}
+
+uint32_t batch_store(struct batch *b)
+{
+	return settle_all(b, VERDICT_STORED, DROP_REASON_MAX, NULL);
 }
 
 void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err *err)

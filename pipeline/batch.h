@@ -89,6 +89,8 @@ void batch_settle(struct batch *b, enum verdict v, enum drop_reason reason, cons
  * all of them, less those that another log of the same fan-out holds already, and none of a
  * detached batch. */
 uint32_t batch_hold(struct batch *b);
+/* The same of a log that queries read: every span is STORED. */
+uint32_t batch_store(struct batch *b);
 /* The next hop took the batch but refused n spans, nobody knows which: n of them are PERMANENT, the
  * rest DELIVERED. */
 void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err *err);

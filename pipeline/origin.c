@@ -2,9 +2,14 @@
  *
  * origin.c - see origin.h.
  *
- * A mark byte: bit 0 delivered, bit 1 held, high nibble the first drop reason + 1; 0 for a span
- * that met its verdict before the fan-out, or outside it, and stands in the tallies. Marks are made
- * by the first fan-out, before any branch runs, so that no verdict of a branch can miss them.
+ * A mark byte: bit 0 delivered, bit 1 held, bit 2 found (whoever looks for it will find it), high
+ * nibble the first drop reason + 1; 0 for a span that met its verdict before the fan-out, or outside
+ * it, and stands in the tallies. Marks are made by the first fan-out, before any branch runs, so
+ * that no verdict of a branch can miss them. "Only best_effort exporters saw it" is what connectors
+ * say: it gives way to the reason of a branch that meant to deliver.
+ *
+ * Watches are a stack that is emptied when the origin settles, before `settled` runs: pushing needs
+ * a verdict still owed, so nothing is pushed after that.
  *
  * Withdrawal races with the last verdict: both move `withdrawn` from OPEN, one wins, and the loser
  * follows it.
@@ -13,10 +18,17 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "pipeline/span_watch.h"
 
 #include <pthread.h>
 
-enum { MARK_DELIVERED = 1, MARK_HELD = 2, MARK_REASON_SHIFT = 4, MARK_REASON = 0xf0 };
+enum {
+	MARK_DELIVERED = 1,
+	MARK_HELD = 2,
+	MARK_FOUND = 4,
+	MARK_REASON_SHIFT = 4,
+	MARK_REASON = 0xf0
+};
 enum { OPEN, WITHDRAWN, SETTLED };
 
 struct origin_marks {
@@ -138,17 +150,23 @@ static bool takes_reason(uint8_t mark)
 
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason)
 {
+	static const uint8_t took[] = {
+		[VERDICT_DELIVERED] = MARK_DELIVERED | MARK_FOUND,
+		[VERDICT_ASIDE] = MARK_DELIVERED,
+		[VERDICT_HELD] = MARK_HELD,
+		[VERDICT_STORED] = MARK_HELD | MARK_FOUND,
+	};
 	_Atomic uint8_t *mark;
 	uint8_t old, add = 0;
 
 	assert(ordinal < o->n_spans);
 	mark = &atomic_load_explicit(&o->marks, memory_order_acquire)->v[ordinal];
 	old = atomic_load_explicit(mark, memory_order_relaxed);
-	if (v == VERDICT_HELD)
-		return !(atomic_fetch_or(mark, MARK_HELD) & MARK_HELD);
-	if (v == VERDICT_DELIVERED)
-		atomic_fetch_or(mark, MARK_DELIVERED);
-	else if (v == VERDICT_RETRYABLE)
+	if (v < COUNT_OF(took)) {
+		old = atomic_fetch_or(mark, took[v]);
+		return (took[v] & MARK_HELD) && !(old & MARK_HELD);
+	}
+	if (v == VERDICT_RETRYABLE)
 		note_retry(o, reason);
 	else
 		add = (uint8_t)((reason + 1) << MARK_REASON_SHIFT);
@@ -169,6 +187,58 @@ static void note_failure(struct origin *o, uint32_t n, enum verdict v, const str
 		o->err = *err;
 }
 
+/* ---- watches ---- */
+
+void origin_watch(struct origin *o, struct span_watch *w)
+{
+	assert(w->ordinal < o->n_spans || w->ordinal == WATCH_REQUEST);
+	w->hold = NULL;
+	w->next = atomic_load_explicit(&o->watches, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&o->watches, &w->next, w,
+						      memory_order_release, memory_order_relaxed)) {
+	}
+}
+
+bool origin_is_all_found(const struct origin *o)
+{
+	uint32_t n = atomic_load(&o->n_delivered) - atomic_load(&o->n_aside);
+
+	return n + atomic_load(&o->n_stored) == o->n_spans;
+}
+
+/* Its client will send it again. */
+static bool is_refused(const struct origin *o)
+{
+	return !o->promised && (origin_is_withdrawn(o) || atomic_load(&o->n_retryable) > 0);
+}
+
+/* Tallies do not say which spans they are of: then it is found only if all are. */
+static bool is_found(const struct origin *o, uint32_t ordinal)
+{
+	const struct origin_marks *marks = atomic_load_explicit(&o->marks, memory_order_acquire);
+
+	if (marks == NULL)
+		return origin_is_all_found(o);
+	return atomic_load_explicit(&marks->v[ordinal], memory_order_relaxed) & MARK_FOUND;
+}
+
+static void tell_watches(struct origin *o)
+{
+	struct span_watch *w = atomic_exchange_explicit(&o->watches, NULL, memory_order_acquire);
+	bool is_taken = !is_refused(o);
+	struct span_watch *next;
+
+	for (; w != NULL; w = next) {
+		next = w->next;
+		if (w->ordinal == WATCH_REQUEST)
+			w->told(w, is_taken);
+		else
+			span_watch_settled(w, is_taken, is_taken && is_found(o, w->ordinal));
+	}
+}
+
+/* ---- paying ---- */
+
 static void pay(struct origin *o, uint32_t n)
 {
 	int64_t owed = atomic_fetch_sub(&o->owed, n) - n;
@@ -178,6 +248,8 @@ static void pay(struct origin *o, uint32_t n)
 	if (owed > 0)
 		return;
 	atomic_compare_exchange_strong(&o->withdrawn, &open, SETTLED);
+	if (atomic_load_explicit(&o->watches, memory_order_relaxed) != NULL)
+		tell_watches(o);
 	o->settled(o);
 }
 
@@ -187,14 +259,16 @@ void origin_settle(struct origin *o, uint32_t n, enum verdict v, enum drop_reaso
 	if (n == 0)
 		return;
 	note_failure(o, n, v, err);
-	if (v == VERDICT_DELIVERED)
+	if (v == VERDICT_DELIVERED || v == VERDICT_ASIDE)
 		atomic_fetch_add(&o->n_delivered, n);
-	else if (v == VERDICT_HELD)
+	else if (v == VERDICT_HELD || v == VERDICT_STORED)
 		atomic_fetch_add(&o->n_held, n);
 	else if (v == VERDICT_RETRYABLE)
 		note_retry(o, reason);
 	else
 		atomic_fetch_add(&o->n_dropped[reason], n);
+	if (v == VERDICT_ASIDE || v == VERDICT_STORED)
+		atomic_fetch_add(v == VERDICT_ASIDE ? &o->n_aside : &o->n_stored, n);
 	pay(o, n);
 }
 
@@ -279,7 +353,7 @@ static void add_broken_promises(struct origin *o, struct books *to)
 
 uint32_t origin_fini(struct origin *o)
 {
-	bool refused = !o->promised && (origin_is_withdrawn(o) || atomic_load(&o->n_retryable) > 0);
+	bool refused = is_refused(o);
 	struct ledger *l = o->books;
 	struct books books;
 

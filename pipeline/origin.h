@@ -54,7 +54,9 @@ enum drop_reason {
 
 enum verdict {
 	VERDICT_DELIVERED,
+	VERDICT_ASIDE, /* in a dead letter: counts as delivered, but no query finds it */
 	VERDICT_HELD, /* in a log of ours, synced: acknowledged, and counted again when it leaves */
+	VERDICT_STORED,    /* the same, in a log that queries read: found from now on */
 	VERDICT_DROPPED,   /* on purpose: success, counted by reason */
 	VERDICT_PERMANENT, /* failed for good: partial_success, counted by reason */
 	VERDICT_RETRYABLE,
@@ -70,6 +72,20 @@ struct origin_outcome {
 struct ledger;
 struct source_range;
 struct origin_marks;
+struct watch_hold;
+
+/* Who wants to know what became of a span (span_watch.h). The watch must live until it was told. */
+struct span_watch {
+	struct span_watch *next; /* origin.c's */
+	struct watch_hold *hold; /* of the logs that hold the span; span_watch.c's */
+	uint32_t ordinal;        /* of the span in its origin, or WATCH_REQUEST */
+	/* Once, on the thread that settled it, which may be in the middle of things: no lock may be
+	 * asked for here under which anybody settles. */
+	void (*told)(struct span_watch *w, bool is_good);
+};
+
+/* Not a span, but the request as a whole. */
+#define WATCH_REQUEST UINT32_MAX
 
 struct origin {
 	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
@@ -80,6 +96,8 @@ struct origin {
 	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */
 	/* Spans that met their one verdict outside a fan-out, for the books. */
 	_Atomic uint32_t n_delivered, n_held, n_dropped[DROP_REASON_MAX];
+	_Atomic uint32_t n_aside, n_stored;   /* of those delivered; of those held */
+	_Atomic(struct span_watch *) watches; /* told when it settles */
 	_Atomic(struct origin_marks *) marks; /* once fanned out; see origin.c */
 	_Atomic int withdrawn;                /* answered before it settled */
 	_Atomic int retry_reason;             /* of the first RETRYABLE verdict, + 1 */
@@ -123,13 +141,24 @@ void origin_fan_out(struct origin *o, uint32_t n, uint32_t extra);
 /* True once some of the origin's spans went through a fan-out. A caller that settles spans asks
  * once per batch and origin, and then follows one way for all of them: marks, or tallies. */
 bool origin_has_marks(const struct origin *o);
+/* Tell `w` what becomes of its span: is_good = whoever looks for the span finds it from now on. So
+ * an exporter that is not best_effort delivered it, or a log that queries read holds it; one that a
+ * queue's log holds is told about when it leaves that log, and a span of a request that its client
+ * sends again is not good. With WATCH_REQUEST: is_good = the request was accepted, as the ledger
+ * has it (after origin_promise: in any case), which is said when it settles.
+ * Called by who still owes a verdict on that span, before paying it. Any thread, no lock. Costs
+ * whoever does not watch nothing. */
+void origin_watch(struct origin *o, struct span_watch *w);
+/* Every one of its spans is found from now on, by the verdicts so far: for an origin without
+ * fan-out. */
+bool origin_is_all_found(const struct origin *o);
 /* The number of one of its spans, with which logs tell it from others of the epoch; 0 while there
  * are no marks. */
 uint64_t origin_number(const struct origin *o, uint32_t ordinal);
 /* Of this process: no two of them have the same. */
 uint64_t origin_epoch(void);
 /* One span's verdict, when there are marks; origin_settle_marked follows. True when the span is now
- * HELD and was not before: this log answers for it in the books. */
+ * HELD or STORED and was not before: this log answers for it in the books. */
 bool origin_mark(struct origin *o, uint32_t ordinal, enum verdict v, enum drop_reason reason);
 /* n spans have this verdict. `reason` matters for DROPPED and PERMANENT, and for RETRYABLE after
  * origin_promise (DROP_REASON_MAX: none in particular); `err` (may be NULL) for

@@ -79,11 +79,15 @@ static void run_settled(struct origin *o)
 	struct run *run = CONTAINER_OF(o, struct run, origin);
 	struct sending_queue *q = run->q;
 	struct sending_queue_log *l = q->log;
+	struct held_watches *watched = NULL;
 	struct origin_outcome outcome;
+	bool is_found = origin_is_all_found(o);
 
 	origin_outcome(o, &outcome);
-	if (!outcome.retryable)
+	if (!outcome.retryable) {
 		book(run);
+		watched = run->watched;
+	}
 	pthread_mutex_lock(&q->lock);
 	if (outcome.retryable) {
 		/* It stays in the list, and so in the log. */
@@ -96,6 +100,7 @@ static void run_settled(struct origin *o)
 	}
 	pthread_cond_signal(&l->wake);
 	pthread_mutex_unlock(&q->lock);
+	held_watches_end(watched, is_found);
 }
 
 /* ---- joining ---- */
@@ -178,6 +183,31 @@ static uint32_t take_claims(struct sending_queue_log *l)
 	return n_claimed;
 }
 
+static bool is_joined(const struct joining *j, uint64_t lsn)
+{
+	for (uint32_t i = 0; i < j->n_records; i++)
+		if (j->records[i].lsn == lsn)
+			return true;
+	return false;
+}
+
+/* With the lock. The watches of the records that are read: those of the request into *of_request,
+ * and those of records that damage took into *of_lost. */
+static void take_watches(struct sending_queue_log *l, struct held_watches **of_request,
+			 struct held_watches **of_lost)
+{
+	struct held_watches *w, **to;
+
+	while ((w = l->watched) != NULL && w->lsn < l->fed_to) {
+		l->watched = w->next;
+		to = is_joined(&l->joining, w->lsn) ? of_request : of_lost;
+		w->next = *to;
+		*to = w;
+	}
+	if (l->watched == NULL)
+		l->watched_tail = &l->watched;
+}
+
 /* From here on the records are open, unless they have no spans that could be sent. False: none has.
  */
 static bool open_run(struct sending_queue *q, struct batch *b)
@@ -187,9 +217,11 @@ static bool open_run(struct sending_queue *q, struct batch *b)
 	struct run *run = n > 0 ? xcalloc(1, sizeof(*run)) : NULL;
 	uint64_t n_spans = l->joining.n_spans;
 	uint64_t size = q->o.queue->sizer == QUEUE_SIZER_ITEMS ? n_spans : l->joining.n_records;
+	struct held_watches *lost = NULL, *watched = NULL;
 
 	pthread_mutex_lock(&q->lock);
 	n_claimed = take_claims(l);
+	take_watches(l, &watched, &lost);
 	n_lost = (uint32_t)MIN(n_spans > n ? n_spans - n : 0, (uint64_t)n_claimed);
 	l->held -= n_lost;
 	if (run != NULL) {
@@ -197,6 +229,7 @@ static bool open_run(struct sending_queue *q, struct batch *b)
 		run->lsn = l->joining.records[0].lsn;
 		run->n_claimed = n_claimed - n_lost;
 		run->size = size;
+		run->watched = watched;
 		origin_init_held(&run->origin, n, run_settled);
 		link_run(l, run);
 	} else {
@@ -207,6 +240,9 @@ static bool open_run(struct sending_queue *q, struct batch *b)
 		ledger_held_dropped(l->books, n_lost, DROP_CORRUPT);
 	if (run != NULL)
 		batch_bind(b, &run->origin);
+	else
+		held_watches_end(watched, false);
+	held_watches_end(lost, false);
 	return run != NULL;
 }
 
@@ -287,13 +323,16 @@ static bool read_next(struct sending_queue *q, uint64_t known_to)
 static void nothing_to_feed(struct sending_queue *q, uint64_t known_to)
 {
 	struct sending_queue_log *l = q->log;
+	struct held_watches *lost = NULL;
 
 	segment_reader_rest(l->reader);
 	if (clock_mono_ns() < l->pause_until_ns)
 		return;
 	pthread_mutex_lock(&q->lock);
 	l->fed_to = MAX(l->fed_to, known_to);
+	take_watches(l, &lost, &lost);
 	pthread_mutex_unlock(&q->lock);
+	held_watches_end(lost, false);
 }
 
 /* Read records of one tenant up to what is good to send at once, and push them as one batch. */

@@ -260,14 +260,21 @@ static void appended(struct segment_append *a)
 	struct append *ap = CONTAINER_OF(a, struct append, a);
 	struct sending_queue *q = ap->q;
 	struct sending_queue_log *l = q->log;
+	struct held_watches *watched;
 	uint32_t n_claimed;
 
 	if (a->err.kind != ERR_NONE) {
 		park_or_refuse(ap, &a->err);
 		return;
 	}
+	watched = held_watches_of(ap->b);
 	n_claimed = batch_hold(ap->b);
 	pthread_mutex_lock(&q->lock);
+	if (watched != NULL) {
+		watched->lsn = a->lsn;
+		*l->watched_tail = watched;
+		l->watched_tail = &watched->next;
+	}
 	if (n_claimed != ap->b->tables.n_spans)
 		note_claims(&l->claims, a->lsn, n_claimed);
 	l->held += n_claimed;
@@ -459,6 +466,7 @@ int sending_queue_log_open(struct sending_queue *q, struct err *err)
 		return -1;
 	l = xcalloc(1, sizeof(*l));
 	l->parked_tail = &l->parked;
+	l->watched_tail = &l->watched;
 	l->dir = log_dir(storage->directory, q->o.component);
 	l->books = ledger_of(q->o.component->signal);
 	options.dir = l->dir;
@@ -564,8 +572,11 @@ void sending_queue_log_close(struct sending_queue *q)
 	/* After the appends that were under way. */
 	if (l->held + l->left.n > 0)
 		span_left_put(l->dir, l->held + l->left.n, l->counted_to >= l->found_to);
+	/* Whoever opens it next sends what is left, and knows of no watch. */
+	held_watches_end(l->watched, false);
 	for (run = l->oldest; run != NULL; run = next) {
 		next = run->next;
+		held_watches_end(run->watched, false);
 		free(run);
 	}
 	pthread_cond_destroy(&l->wake);

@@ -10,6 +10,7 @@
 #include "pipeline/segment_reader.h"
 #include "pipeline/sending_queue_private.h"
 #include "pipeline/span_left.h"
+#include "pipeline/span_watch.h"
 
 enum { SENDING_QUEUE_TICK_MS = 1000, SENDING_QUEUE_JOIN_RECORDS = 256 };
 
@@ -21,6 +22,7 @@ struct run {
 	uint64_t lsn;            /* of the first */
 	uint32_t n_claimed;      /* spans the ledger counts here */
 	uint64_t size;           /* of its records */
+	struct held_watches *watched;
 };
 
 /* Records first..last of which the ledger counts n_claimed spans each, not all they have. */
@@ -63,6 +65,8 @@ struct sending_queue_log {
 	uint64_t held;                 /* spans the ledger counts here */
 	uint64_t n_appending;
 	uint64_t size; /* of records there or on their way there, where sizer is not bytes */
+	/* Of records that are not fed yet, in order; they are in no book, and go with the process. */
+	struct held_watches *watched, **watched_tail;
 	struct run *oldest, *newest;          /* open */
 	struct claims claims, found_claims;   /* of what was there at start, in any case below */
 	bool keeps;                           /* some are given up until the next start */

@@ -544,7 +544,7 @@ static void clear_span(struct span_ref *sp)
 	sp->flags = 0;
 	sp->origin = 0;
 	sp->kind = sp->status = sp->n_pieces = 0;
-	sp->may_have_priority = false;
+	sp->may_have_priority = sp->takes_slot = sp->is_kept = false;
 }
 
 static int index_span(struct walk *w, const struct pb_field *f, uint32_t scope)

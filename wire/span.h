@@ -74,6 +74,10 @@ struct span_ref {
 	uint8_t head_len; /* of tag and length before p, when canonical; else 0 */
 	uint8_t n_pieces;
 	bool may_have_priority; /* false: no attribute SPAN_PRIORITY_KEY, so do not look for it */
+	/* Said by processors of this process, of edited and derived batches alike; what is read
+	 * back from a log or a broker does not know it. */
+	bool takes_slot; /* the exemplar processor tagged it: it took a slot of a connector */
+	bool is_kept;    /* samplers keep it whatever R says, and erase its th */
 };
 
 _Static_assert(sizeof(struct span_ref) <= 128, "span_ref fits two cache lines");

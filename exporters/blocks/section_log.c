@@ -100,7 +100,7 @@ static void add_to_open(struct section_log *l, struct batch *b, const struct seg
 	if (found == NULL && l->o.sent != NULL)
 		atomic_fetch_add_explicit(l->o.sent, b->tables.n_spans, memory_order_relaxed);
 	n_claimed = found != NULL ? span_numbers_count(found->numbers, b->tables.n_spans)
-				  : batch_hold(b);
+				  : batch_store(b);
 	if (found != NULL)
 		n_claimed = (uint32_t)span_left_found(&l->left, &ledger, n_claimed);
 	l->open->n_claimed += n_claimed;

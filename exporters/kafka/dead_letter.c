@@ -55,7 +55,7 @@ static void written(void *arg)
 	if (d->err.kind == ERR_NONE) {
 		atomic_fetch_add(&st->n_dead_letters, 1);
 		atomic_fetch_add(&st->c->count->sent, 1);
-		record_settle(take_first(d), VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
+		record_settle(take_first(d), VERDICT_ASIDE, DROP_REASON_MAX, NULL);
 		write_next(st);
 	} else if (st->is_stopping) {
 		dead_letter_abort(st);

@@ -269,7 +269,8 @@ void delivery_delivered(void *arg, void *opaque, const struct err *err)
 		atomic_fetch_add(&st->c->count->sent, record_n_items(rec));
 		atomic_fetch_add(rec->reason ? &st->n_dead_letters : &st->n_records, 1);
 		atomic_fetch_add(&st->n_record_bytes, record_value(rec).n);
-		record_settle(rec, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
+		record_settle(rec, rec->reason ? VERDICT_ASIDE : VERDICT_DELIVERED, DROP_REASON_MAX,
+			      NULL);
 	}
 	kafka_resume(st);
 }

@@ -103,6 +103,103 @@ static void survives_a_restart(void **state)
 	bed_free(bed);
 }
 
+/* ---- watched spans ---- */
+
+static struct watched {
+	struct span_watch w;
+	_Atomic int n_told;
+	bool is_good;
+} watches[SPANS_MAX];
+
+static void watch_told(struct span_watch *w, bool is_good)
+{
+	struct watched *x = CONTAINER_OF(w, struct watched, w);
+
+	x->is_good = is_good;
+	atomic_fetch_add(&x->n_told, 1);
+}
+
+static void send_watched(struct bed *bed, uint32_t n_clients)
+{
+	memset(watches, 0, sizeof(watches));
+	for (uint32_t i = 0; i < n_clients; i++) {
+		struct client *c = &clients[i];
+		struct batch *b = make_spans(i * 4, 4, 10, "t", &bed->service.budget);
+
+		memset(c, 0, sizeof(*c));
+		origin_init(&c->origin, 4, client_settled);
+		batch_bind(b, &c->origin);
+		watches[i].w = (struct span_watch){ .ordinal = i % 4, .told = watch_told };
+		origin_watch(&c->origin, &watches[i].w);
+		sending_queue_consume(bed->q, b);
+	}
+}
+
+static uint32_t n_told(uint32_t n_clients, bool is_good)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < n_clients; i++)
+		n += atomic_load(&watches[i].n_told) == 1 && watches[i].is_good == is_good;
+	return n;
+}
+
+static void watches_wait_for_the_hop(void **state)
+{
+	struct bed *bed = log_bed_new("watched");
+
+	(void)state;
+	bed->behave = hop_down;
+	bed_start(bed);
+	send_watched(bed, 200);
+	WAIT_FOR(all_settled(clients, 200));
+	WAIT_FOR(bed->n_calls > 1);
+	for (uint32_t i = 0; i < 200; i++)
+		assert_int_equal(watches[i].n_told, 0);
+	hop_change(bed, hop_ok);
+	WAIT_FOR(n_told(200, true) == 200);
+	bed_free(bed);
+}
+
+static enum hop_does hop_refuses(struct bed *bed)
+{
+	(void)bed;
+	return HOP_PERMANENT;
+}
+
+static void watches_of_what_is_dropped(void **state)
+{
+	struct bed *bed = log_bed_new("watched_dropped");
+
+	(void)state;
+	bed->behave = hop_refuses;
+	bed_start(bed);
+	send_watched(bed, 200);
+	WAIT_FOR(n_told(200, false) == 200);
+	bed_free(bed);
+}
+
+/* Fed or not, what is in the log when it is closed is not found by the watcher's process. */
+static void watches_of_what_stays_in_the_log(void **state)
+{
+	struct bed *bed = log_bed_new("watched_left");
+
+	(void)state;
+	bed->behave = hop_down;
+	bed_start(bed);
+	send_watched(bed, 200);
+	WAIT_FOR(all_settled(clients, 200));
+	bed_stop(bed);
+	assert_int_equal(n_told(200, false), 200);
+	memset(&ledger, 0, sizeof(ledger));
+	span_left_forget();
+	bed->behave = hop_ok;
+	bed_start(bed);
+	WAIT_FOR(ledger.delivered == 800);
+	assert_int_equal(n_told(200, false), 200);
+	bed_free(bed);
+}
+
 static void backlog_is_sent_joined_and_by_tenant(void **state)
 {
 	struct bed *bed = log_bed_new("joined");
@@ -538,6 +635,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(thousand_spans_under_every_answer),
 		cmocka_unit_test(survives_a_restart),
+		cmocka_unit_test(watches_wait_for_the_hop),
+		cmocka_unit_test(watches_of_what_is_dropped),
+		cmocka_unit_test(watches_of_what_stays_in_the_log),
 		cmocka_unit_test(backlog_is_sent_joined_and_by_tenant),
 		cmocka_unit_test(backlog_stays_on_disk),
 		cmocka_unit_test(drain_with_a_dead_hop_keeps_the_log),

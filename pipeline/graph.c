@@ -88,10 +88,16 @@ static void connect(struct graph *g, size_t from, size_t to)
 	n->to[n->n_to++] = to;
 }
 
+/* Connectors first: they watch spans, which an exporter may settle at once (span_watch.h). */
 static void connect_exporters(struct graph *g, const struct service_pipeline *p, size_t from)
 {
-	for (size_t i = 0; i < p->exporters.n; i++)
-		connect(g, from, node_of(g, p->exporters.items[i], p->signal));
+	for (int connectors = 1; connectors >= 0; connectors--)
+		for (size_t i = 0; i < p->exporters.n; i++) {
+			size_t index = p->exporters.items[i];
+
+			if ((g->conf->components[index].kind == KIND_CONNECTOR) == connectors)
+				connect(g, from, node_of(g, index, p->signal));
+		}
 }
 
 /* To the first processor of p, or to its exporters (SIZE_MAX). */

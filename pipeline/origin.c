@@ -3,10 +3,9 @@
  * origin.c - see origin.h.
  *
  * A mark byte: bit 0 delivered, bit 1 held, bit 2 found (whoever looks for it will find it), high
- * nibble the first drop reason + 1; 0 for a span that met its verdict before the fan-out, or outside
- * it, and stands in the tallies. Marks are made by the first fan-out, before any branch runs, so
- * that no verdict of a branch can miss them. "Only best_effort exporters saw it" is what connectors
- * say: it gives way to the reason of a branch that meant to deliver.
+ * nibble the first drop reason + 1; 0 for a span that met its verdict before the fan-out, or
+ * outside it, and stands in the tallies. Marks are made by the first fan-out, before any branch
+ * runs, so that no verdict of a branch can miss them.
  *
  * Watches are a stack that is emptied when the origin settles, before `settled` runs: pushing needs
  * a verdict still owed, so nothing is pushed after that.

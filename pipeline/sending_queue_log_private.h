@@ -65,7 +65,7 @@ struct sending_queue_log {
 	uint64_t held;                 /* spans the ledger counts here */
 	uint64_t n_appending;
 	uint64_t size; /* of records there or on their way there, where sizer is not bytes */
-	/* Of records that are not fed yet, in order; they are in no book, and go with the process. */
+	/* Of records that are not fed yet, in order. */
 	struct held_watches *watched, **watched_tail;
 	struct run *oldest, *newest;          /* open */
 	struct claims claims, found_claims;   /* of what was there at start, in any case below */

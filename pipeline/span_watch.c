@@ -3,8 +3,9 @@
  * span_watch.c - see span_watch.h.
  *
  * A hold is what the origin and the logs share of one watch: each has a reference until it has said
- * its word. The watch is told by the first word that decides: the origin's, or once that said "held",
- * a log's; before the origin has spoken no log may tell it, as it stands in the origin's list.
+ * its word. The watch is told by the first word that decides: the origin's, or once that said
+ * "held", a log's; before the origin has spoken no log may tell it, as it stands in the origin's
+ * list.
  */
 #include "pipeline/span_watch.h"
 

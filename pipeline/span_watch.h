@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * span_watch.h - watches of spans that a queue's log holds: from its record's fsync until the record
- * leaves the log, which may be long after the origin has settled.
+ * span_watch.h - watches of spans that a queue's log holds: from its record's fsync until the
+ * record leaves the log, which may be long after the origin has settled.
  *
  *   origin settles: found by now -> told. Held only -> handed over to the logs that hold it
  *   record leaves a log: delivered -> told true; dropped, and no other log has it -> told false

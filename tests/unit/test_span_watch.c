@@ -460,7 +460,7 @@ static void branch(struct hop *h, struct batch *b)
 		give_verdict(h, b);
 }
 
-static bool do_job(struct hop *h)
+static bool take_job(struct hop *h)
 {
 	struct batch *b = NULL;
 
@@ -497,11 +497,11 @@ static void *worker(void *arg)
 			origin_withdraw(&rq->origin);
 		look(b);
 		batch_unref(b);
-		do_job(&h);
+		take_job(&h);
 		if (h.n_held > 0 && rng_below(&h.rng, 2))
 			leave_log(&h);
 	}
-	while (do_job(&h))
+	while (take_job(&h))
 		;
 	while (h.n_held > 0)
 		leave_log(&h);

@@ -217,7 +217,7 @@ struct component *component_extension(struct component *c, const char *id);
 struct component *component_extension_of_type(struct component *c, const char *type_name);
 /* The running connector with this id that takes the signal c gets, or NULL. It outlives c, and a
  * reload that replaces it, takes it away or brings it begins c anew. In start (connectors have
- * started) or later. */
+ * started) or later. OPT_CONNECTORS makes a wrong id a configuration error. */
 struct component *component_connector(struct component *c, const char *id);
 /* What the first running extension of this type lends (its type's `lend`), or NULL. */
 void *component_borrow(struct component *c, const char *type_name);

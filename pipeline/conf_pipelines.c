@@ -449,10 +449,33 @@ struct user {
 	const struct service_component *component;
 };
 
-/* `storage: file_storage/queue` and the like. */
-static void check_named(void *arg, const char *key, const char *id)
+/* `connectors: [spanmetrics]` of the exemplar processor. */
+static void check_named_connector(const struct user *u, const char *key, const char *id)
 {
-	const struct user *u = arg;
+	struct conf_check *k = u->k;
+	const struct service_component *c = conf_check_find(k, KIND_CONNECTOR, id);
+	const char *what, *hint;
+
+	if (c == NULL && is_broken(k, KIND_CONNECTOR))
+		return;
+	if (c == NULL) {
+		what = "references connector \"%.100s\" which is not configured";
+		hint = reference_hint(k, KIND_CONNECTOR, id);
+	} else if (!c->is_used) {
+		what = "references connector \"%.100s\" which no pipeline uses";
+		hint = "list it under the exporters of a pipeline and the receivers of another";
+	} else if (c->type != NULL && c->type->exemplar_offer == NULL) {
+		what = "connector \"%.100s\" shows no exemplars";
+		hint = "name a spanmetrics connector";
+	} else {
+		return;
+	}
+	conf_error_at(k->errors, u->component->node, u->component->yaml_path, key, hint, what, id);
+}
+
+/* `storage: file_storage/queue` and the like. */
+static void check_named_extension(const struct user *u, const char *key, const char *id)
+{
 	struct conf_check *k = u->k;
 	const struct service_component *ext = conf_check_find(k, KIND_EXTENSION, id);
 
@@ -474,6 +497,14 @@ static void check_named(void *arg, const char *key, const char *id)
 				    "service.extensions"
 				  : "references extension \"%.100s\" which is not configured",
 		      id);
+}
+
+static void check_named(void *arg, enum option_kind kind, const char *key, const char *id)
+{
+	if (kind == OPTION_CONNECTORS)
+		check_named_connector(arg, key, id);
+	else
+		check_named_extension(arg, key, id);
 }
 
 /* A type that borrows from another: one of that must be listed. */
@@ -513,7 +544,7 @@ static void check_extensions_in_use(struct conf_check *k)
 		if (!c->is_used || c->type == NULL)
 			continue;
 		if (c->type->options != NULL)
-			option_each_extension(c->type->options, c->config, check_named, &u);
+			option_each_reference(c->type->options, c->config, check_named, &u);
 		if (c->type->needs != NULL)
 			check_needed(k, c);
 	}

@@ -439,33 +439,45 @@ int option_parse(const struct option *table, const struct conf_node *node, void 
 	return errors->n_errors > before ? -1 : 0;
 }
 
-static void each_extension(const struct option *table, const char *prefix, const uint8_t *config,
-			   option_extension_fn *fn, void *arg)
+/* What one row names. */
+static void references_of(const struct option *o, const char *key, const uint8_t *config,
+			  option_reference_fn *fn, void *arg)
+{
+	const struct strlist *list = (const void *)(config + o->offset);
+	const char *id;
+
+	if (o->kind == OPTION_EXTENSION) {
+		id = *(const char *const *)(const void *)(config + o->offset);
+		if (id[0] != '\0')
+			fn(arg, o->kind, key, id);
+	}
+	for (size_t i = 0; o->kind == OPTION_CONNECTORS && i < list->n; i++)
+		fn(arg, o->kind, key, list->items[i]);
+}
+
+static void each_reference(const struct option *table, const char *prefix, const uint8_t *config,
+			   option_reference_fn *fn, void *arg)
 {
 	for (const struct option *o = table; o->kind != OPTION_END; o++) {
-		const char *id = o->kind == OPTION_EXTENSION
-					 ? *(const char *const *)(const void *)(config + o->offset)
-					 : "";
 		bool on = o->kind != OPTION_SECTION ||
 			  *(const bool *)(const void *)(config + o->offset_on);
 		char key[512];
 
 		if (o->kind == OPTION_INCLUDE) {
-			each_extension(o->table, prefix, config + o->offset, fn, arg);
+			each_reference(o->table, prefix, config + o->offset, fn, arg);
 			continue;
 		}
 		snprintf(key, sizeof(key), "%s%s%s", prefix, prefix[0] ? "." : "", o->key);
-		if (id[0] != '\0')
-			fn(arg, key, id);
-		else if (on && (o->kind == OPTION_TABLE || o->kind == OPTION_SECTION))
-			each_extension(o->table, key, config + o->offset, fn, arg);
+		references_of(o, key, config, fn, arg);
+		if (on && (o->kind == OPTION_TABLE || o->kind == OPTION_SECTION))
+			each_reference(o->table, key, config + o->offset, fn, arg);
 	}
 }
 
-void option_each_extension(const struct option *table, const void *config, option_extension_fn *fn,
+void option_each_reference(const struct option *table, const void *config, option_reference_fn *fn,
 			   void *arg)
 {
-	each_extension(table, "", config, fn, arg);
+	each_reference(table, "", config, fn, arg);
 }
 
 bool option_has_key(const struct option *table, const char *key)

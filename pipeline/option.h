@@ -48,16 +48,17 @@ enum option_kind {
 	OPTION_STRMAP,      /* struct strmap; a map or a list of {name, value} */
 	OPTION_OPAQUE_MAP,  /* the same, values printed as [REDACTED] */
 	OPTION_NODE, /* const struct conf_node *, NULL when absent: the component reads it itself */
-	OPTION_TABLE,     /* a struct with a table of its own, always there */
-	OPTION_SECTION,   /* the same behind a bool: a section that can be off */
-	OPTION_LIST,      /* struct option_list of structs with a table of their own */
-	OPTION_INCLUDE,   /* a struct whose rows stand at the same level as this one */
-	OPTION_PRESENT,   /* bool: was the key of another row written (and not null)? */
-	OPTION_DEFAULT,   /* another default for a key of a nested table */
-	OPTION_REQUIRE,   /* a key that must be written and not empty */
-	OPTION_EXTENSION, /* const char *: id of an extension that service.extensions lists */
-	OPTION_IGNORED,   /* a Collector key without effect here: accepted with a warning */
-	OPTION_MOVED,     /* a key that is gone from the Collector: unknown, the help is the hint */
+	OPTION_TABLE,      /* a struct with a table of its own, always there */
+	OPTION_SECTION,    /* the same behind a bool: a section that can be off */
+	OPTION_LIST,       /* struct option_list of structs with a table of their own */
+	OPTION_INCLUDE,    /* a struct whose rows stand at the same level as this one */
+	OPTION_PRESENT,    /* bool: was the key of another row written (and not null)? */
+	OPTION_DEFAULT,    /* another default for a key of a nested table */
+	OPTION_REQUIRE,    /* a key that must be written and not empty */
+	OPTION_EXTENSION,  /* const char *: id of an extension that service.extensions lists */
+	OPTION_CONNECTORS, /* struct strlist: ids of connectors in use that show exemplars */
+	OPTION_IGNORED,    /* a Collector key without effect here: accepted with a warning */
+	OPTION_MOVED, /* a key that is gone from the Collector: unknown, the help is the hint */
 	OPTION_UNSUPPORTED, /* a Collector key we cannot honour yet: a named error */
 };
 
@@ -204,6 +205,11 @@ struct option_list {
 	{                                                                                          \
 		.key = k, .kind = OPTION_EXTENSION, .offset = OPT_AT_STR(T, m), .help = text       \
 	}
+#define OPT_CONNECTORS(T, k, m, text)                                                              \
+	{                                                                                          \
+		.key = k, .kind = OPTION_CONNECTORS, .offset = OPT_AT(T, m, struct strlist),       \
+		.help = text                                                                       \
+	}
 #define OPT_MOVED(k, text)                                                                         \
 	{                                                                                          \
 		.key = k, .kind = OPTION_MOVED, .help = text                                       \
@@ -273,9 +279,10 @@ int option_parse(const struct option *table, const struct conf_node *node, void 
  * [REDACTED] when redact. Empty strings and lists without a default are left out. */
 struct conf_node *option_print(const struct option *table, const void *config, struct arena *arena,
 			       bool redact);
-/* Call fn for each OPT_EXTENSION that is set, in sections that are on; key is dotted. */
-typedef void option_extension_fn(void *arg, const char *key, const char *id);
-void option_each_extension(const struct option *table, const void *config, option_extension_fn *fn,
+/* Call fn for each id that an OPT_EXTENSION or OPT_CONNECTORS names, in sections that are on; kind
+ * is the row's, key is dotted. */
+typedef void option_reference_fn(void *arg, enum option_kind kind, const char *key, const char *id);
+void option_each_reference(const struct option *table, const void *config, option_reference_fn *fn,
 			   void *arg);
 /* Does the table (or one it includes) have a row with this dotted key? */
 bool option_has_key(const struct option *table, const char *key);

@@ -117,6 +117,7 @@ struct conf_node *option_value_node(struct conf_build *b, const struct option *o
 		return text_node(b, MEMBER(config, o, char *), fallback,
 				 redact && o->kind == OPTION_OPAQUE_STR);
 	case OPTION_STRLIST:
+	case OPTION_CONNECTORS:
 	case OPTION_OPAQUE_LIST:
 		return list_node(b, &MEMBER(config, o, struct strlist), fallback,
 				 redact && o->kind == OPTION_OPAQUE_LIST);
@@ -297,6 +298,7 @@ static const char *kind_name(const struct option *o)
 		[OPTION_SECTION] = "optional section",
 		[OPTION_LIST] = "list of",
 		[OPTION_EXTENSION] = "extension",
+		[OPTION_CONNECTORS] = "list of connectors",
 		[OPTION_IGNORED] = "ignored",
 		[OPTION_UNSUPPORTED] = "not yet",
 	};

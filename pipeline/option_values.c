@@ -42,6 +42,7 @@ void option_value_clear(const struct option *o, uint8_t *config)
 		MEMBER(config, o, const char *) = "";
 		break;
 	case OPTION_STRLIST:
+	case OPTION_CONNECTORS:
 	case OPTION_OPAQUE_LIST:
 		MEMBER(config, o, struct strlist) = (struct strlist){ NULL, 0 };
 		break;
@@ -453,6 +454,7 @@ void option_value_parse(const struct option_value *v, const struct option *o,
 			MEMBER(config, o, const char *) = text;
 		break;
 	case OPTION_STRLIST:
+	case OPTION_CONNECTORS:
 	case OPTION_OPAQUE_LIST:
 		parse_strlist(v, o, n, config);
 		break;
@@ -492,6 +494,8 @@ const char *option_value_example(const struct option *o, const char *fallback, c
 		return "1";
 	case OPTION_DOUBLE:
 		return "0.5";
+	case OPTION_CONNECTORS:
+		return "[spanmetrics]";
 	case OPTION_STRLIST:
 	case OPTION_OPAQUE_LIST:
 		return "[a, b]";

@@ -46,6 +46,11 @@ static void callbacks_fit_the_kind(void **state)
 		if (consumes != (t->consume != NULL))
 			fail_msg("%s %s: consume %s", registry_kind_name(t->kind), t->name,
 				 consumes ? "is missing" : "has no caller");
+		for (int g = 0; g < OTLP_SIGNALS; g++)
+			if ((t->gives[g] != 0) !=
+			    (t->kind == KIND_CONNECTOR && (t->signals & 1u << g) != 0))
+				fail_msg("%s %s: what does it give of signal %d?",
+					 registry_kind_name(t->kind), t->name, g);
 		if (t->kind == KIND_RECEIVER && (t->start == NULL || t->drain == NULL))
 			fail_msg("receiver %s cannot start or stop taking data", t->name);
 		if (t->start != NULL && t->state_size > 0 && t->shutdown == NULL &&
@@ -169,6 +174,14 @@ static void add_text(struct buf *out, const char *text)
 	buf_add_str(out, text);
 }
 
+/* What a connector makes of traces. */
+static const char *signal_given(const struct component_type *t)
+{
+	unsigned gives = t->gives[OTLP_TRACES];
+
+	return gives & SIGNAL_TRACES ? "traces" : gives & SIGNAL_METRICS ? "metrics" : "logs";
+}
+
 /* A pipeline from a receiver that listens nowhere fixed to nop, with or without the type. */
 static struct service_config *configuration(const struct component_type *t, size_t row, bool with)
 {
@@ -179,13 +192,13 @@ static struct service_config *configuration(const struct component_type *t, size
 	struct buf yaml = BUF_INIT, text = BUF_INIT;
 	struct arena arena = ARENA_INIT;
 	struct service_config *c;
-	const char *configs[1];
+	const char *configs[1], *fed = "";
 
 	buf_add_str(&yaml, "yaml:");
 	for (int k = 0; k < KIND_MAX; k++) {
 		bool here = with && t->kind == (enum component_kind)k;
 
-		if (k == KIND_CONNECTOR)
+		if (k == KIND_CONNECTOR && !here)
 			continue;
 		buf_printf(&yaml, "%s:\n", registry_section_name((enum component_kind)k));
 		if (k == KIND_RECEIVER)
@@ -205,6 +218,12 @@ static struct service_config *configuration(const struct component_type *t, size
 					   ? arena_printf(&arena, "zipkin/0, %s", t->name)
 				   : k == KIND_EXPORTER ? arena_printf(&arena, "nop/0, %s", t->name)
 							: t->name;
+			if (k == KIND_CONNECTOR) {
+				parts[KIND_EXPORTER] = arena_printf(&arena, "nop/0, %s", t->name);
+				fed = arena_printf(
+					&arena, ", %s/fed: {receivers: [%s], exporters: [nop/0]}",
+					signal_given(t), t->name);
+			}
 		}
 	}
 	if (with && beside[0] != '\0')
@@ -214,9 +233,9 @@ static struct service_config *configuration(const struct component_type *t, size
 	buf_printf(&yaml,
 		   "service: {drain_timeout: 1s, telemetry: {metrics: {level: none}, logs: {level: "
 		   "error}}, extensions: [%s], pipelines: {traces: {receivers: [%s], processors: "
-		   "[%s], exporters: [%s]}}}\n",
+		   "[%s], exporters: [%s]}%s}}\n",
 		   parts[KIND_EXTENSION], parts[KIND_RECEIVER], parts[KIND_PROCESSOR],
-		   parts[KIND_EXPORTER]);
+		   parts[KIND_EXPORTER], fed);
 	configs[0] = buf_cstr(&yaml);
 	c = conf_check_load(&(struct conf_request){ configs, 1, NULL, 0, false }, &errors);
 	conf_error_print(&errors, &text);

@@ -85,6 +85,23 @@ static const struct option zipkin_options[] = {
 };
 #undef C
 
+struct marker {
+	struct strlist connectors;
+};
+
+#define C struct marker
+static const struct option marker_options[] = {
+	OPT_CONNECTORS(C, "connectors", connectors, "Which."), OPT_END
+};
+#undef C
+
+static void offer_nothing(struct component *c, const struct batch *b, const char **takes)
+{
+	(void)c;
+	(void)b;
+	(void)takes;
+}
+
 static const struct component_type types[] = {
 	{ .name = "otlp",
 	  .kind = KIND_RECEIVER,
@@ -112,8 +129,18 @@ static const struct component_type types[] = {
 	  .kind = KIND_CONNECTOR,
 	  .signals = SIGNAL_TRACES,
 	  .gives = { [OTLP_TRACES] = SIGNAL_TRACES } },
+	{ .name = "tometrics",
+	  .kind = KIND_CONNECTOR,
+	  .signals = SIGNAL_TRACES,
+	  .gives = { [OTLP_TRACES] = SIGNAL_METRICS },
+	  .exemplar_offer = offer_nothing },
 	{ .name = "metricsonly", .kind = KIND_EXPORTER, .signals = SIGNAL_METRICS },
 	{ .name = "health_check", .kind = KIND_EXTENSION },
+	{ .name = "marker",
+	  .kind = KIND_PROCESSOR,
+	  .signals = SIGNAL_TRACES | SIGNAL_METRICS,
+	  .config_size = sizeof(struct marker),
+	  .options = marker_options },
 };
 
 /* One configuration from texts: sources are yaml: texts, sets as on the command line. */
@@ -154,6 +181,12 @@ static void unload(struct loaded *l)
 #define BASE "receivers: {otlp: {protocols: {grpc: }}}\nexporters: {debug: }\n"
 #define PIPE "service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n"
 #define OK BASE PIPE
+/* Traces that become metrics; more pipelines and "}}" follow. */
+#define MEASURED(connectors, marker, receivers)                                                    \
+	"receivers: {otlp: {protocols: {grpc: }}}\nexporters: {debug: , metricsonly: }\n"          \
+	"processors: {marker: {" marker "}}\nconnectors: {" connectors "}\nservice: {pipelines: "  \
+	"{traces: {receivers: [otlp], processors: [marker], exporters: [tometrics, debug]}, "      \
+	"metrics: {receivers: " receivers ", exporters: [metricsonly]}"
 #define NO_PIPE                                                                                    \
 	"yaml:1:1: service.pipelines: service must have at least one pipeline: add service: "      \
 	"{pipelines: {traces: "                                                                    \
@@ -234,14 +267,14 @@ static const struct {
 	  "them\n" },
 	{ OK "processors: {bacth/2: }",
 	  "yaml:4:14: processors.bacth/2: unknown type: \"bacth\" for id: \"bacth/2\" "
-	  "(valid values: [batch memory_limiter]): did you mean \"batch\"?\n" },
+	  "(valid values: [batch memory_limiter marker]): did you mean \"batch\"?\n" },
 	{ OK "processors: {wibble: }",
 	  "yaml:4:14: processors.wibble: unknown type: \"wibble\" for id: \"wibble\" (valid "
-	  "values: [batch memory_limiter]): `spanmill components` lists all types\n" },
+	  "values: [batch memory_limiter marker]): `spanmill components` lists all types\n" },
 	{ OK "processors: {tail_sampling: }",
 	  "yaml:4:14: processors.tail_sampling: the Collector's processor "
 	  "\"tail_sampling\" is not in Spanmill yet: remove it, or use one of "
-	  "[batch memory_limiter]\n" },
+	  "[batch memory_limiter marker]\n" },
 	{ OK "processors: {spanmetrics: }",
 	  "yaml:4:14: processors.spanmetrics: the Collector's processor "
 	  "\"spanmetrics\" was removed: use the spanmetrics connector\n" },
@@ -466,6 +499,46 @@ static const struct {
 	  "pipeline \"traces/2\" -> connector \"forward/b\" -> pipeline \"traces/1\": take a "
 	  "connector out of one of "
 	  "the pipelines\n" },
+	/* connectors from one signal to another */
+	{ MEASURED("tometrics: ", "", "[tometrics]") "}}", "" },
+	{ MEASURED("tometrics: ", "", "[tometrics]") ", traces/2: {receivers: [tometrics], "
+						     "exporters: [debug]}}}",
+	  "yaml:4:14: connectors.tometrics: connector \"tometrics\" used as receiver in [traces/2] "
+	  "pipeline but not used in any supported exporter pipeline: it leads traces to "
+	  "metrics\n" },
+	{ MEASURED(
+		  "tometrics: , forward: ", "",
+		  "[tometrics, forward]") ", traces/2: {receivers: [otlp], exporters: [forward]}}}",
+	  "yaml:4:27: connectors.forward: connector \"forward\" used as exporter in [traces/2] "
+	  "pipeline but not used in any supported receiver pipeline: it leads traces to traces\n"
+	  "yaml:4:27: connectors.forward: connector \"forward\" used as receiver in [metrics] "
+	  "pipeline but not used in any supported exporter pipeline: it leads traces to "
+	  "traces\n" },
+	{ BASE "connectors: {tometrics: }\nservice: {pipelines: {traces: {receivers: [otlp], "
+	       "exporters: [tometrics]}, traces/2: {receivers: [tometrics], exporters: [debug]}, "
+	       "traces/3: {receivers: [otlp], exporters: [tometrics]}}}",
+	  "yaml:3:14: connectors.tometrics: connector \"tometrics\" used as exporter in [traces "
+	  "traces/3] pipeline but not used in any supported receiver pipeline: it leads traces to "
+	  "metrics\n"
+	  "yaml:3:14: connectors.tometrics: connector \"tometrics\" used as receiver in [traces/2] "
+	  "pipeline but not used in any supported exporter pipeline: it leads traces to "
+	  "metrics\n" },
+	/* ids of connectors as options */
+	{ MEASURED("tometrics: ", "connectors: [tometrics]", "[tometrics]") "}}", "" },
+	{ MEASURED("tometrics: ", "connectors: [tometrisc]", "[tometrics]") "}}",
+	  "yaml:3:35: processors.marker.connectors: references connector \"tometrisc\" "
+	  "which is not configured: did you mean \"tometrics\"?\n" },
+	{ MEASURED("tometrics: , tometrics/2: ", "connectors: [tometrics, tometrics/2]",
+		   "[tometrics]") "}}",
+	  "yaml:3:35: processors.marker.connectors: references connector "
+	  "\"tometrics/2\" which no pipeline uses: list it under the exporters of a "
+	  "pipeline and the receivers of another\n" },
+	{ MEASURED("tometrics: , forward: ", "connectors: [forward]",
+		   "[tometrics]") ", traces/2: {receivers: [forward], exporters: [debug]}, "
+				  "traces/3: {receivers: [otlp], "
+				  "exporters: [forward]}}}",
+	  "yaml:3:35: processors.marker.connectors: connector \"forward\" shows no "
+	  "exemplars: name a spanmetrics connector\n" },
 	/* expansion */
 	{ OK "service::drain_timeout: ${env:1X}",
 	  "yaml:4:25: service.drain_timeout: environment variable \"1X\" has invalid name: must "

@@ -12,6 +12,7 @@
 #include "pipeline/conf_error.h"
 #include "pipeline/http_listener.h"
 #include "pipeline/telemetry.h"
+#include "query/span_found.h"
 
 #include <unistd.h>
 
@@ -29,6 +30,7 @@ struct query_config {
 struct query_state {
 	struct query_api api;
 	bool has_api;
+	struct span_found_lookup lookup;
 	struct http_route routes[QUERY_ROUTES];
 	struct http_listener *listener;
 };
@@ -156,11 +158,18 @@ static int query_start(struct component *c, struct err *err)
 	st->api.arg = c;
 	query_api_init(&st->api);
 	st->has_api = true;
+	span_found_init(&st->lookup, &st->api);
 	if (start_peers(st, conf, err) < 0)
 		return -1;
 	query_api_routes(&st->api, st->routes);
 	st->listener = http_listener_start(c, &conf->http, &setup, err);
 	return st->listener != NULL ? 0 : -1;
+}
+
+/* A struct span_lookup: pipeline/span_lookup.h. */
+static void *query_lend(struct component *c)
+{
+	return &COMPONENT_STATE(c, struct query_state)->lookup.lookup;
 }
 
 static void query_shutdown(struct component *c)
@@ -231,4 +240,5 @@ const struct component_type extension_query = {
 	.start = query_start,
 	.shutdown = query_shutdown,
 	.metrics = query_metrics,
+	.lend = query_lend,
 };

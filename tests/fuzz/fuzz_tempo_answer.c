@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_tempo_answer.c - what another query node might answer: [16 bytes: the trace asked for]
- * [body]. What is taken as an answer can be gathered, and what is made of it is an answer again, of
+ * fuzz_tempo_answer.c - what another query node might answer, to it or to the prober: [16 bytes: the
+ * trace asked for] [body]. What is taken as an answer can be gathered, and what is made of it is an answer again, of
  * the same spans.
  */
 #include "query/tempo_answer.h"
 #include "query/tempo_proto.h"
 #include "query/trace_by_id.h"
+#include "wire/otlp_find_span.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -39,11 +40,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 16)
 		return 0;
+	otlp_find_span((struct bytes){ data + 16, size - 16 }, data, data);
 	if (tempo_answer_parse((struct bytes){ data + 16, size - 16 }, data, &a, &err) < 0) {
 		assert(err.kind == ERR_CORRUPT && err.msg[0] != '\0');
 		return 0;
 	}
 	check_message(&a);
+	/* what can be gathered is not damaged */
+	assert(otlp_find_span(a.trace, data, data) >= 0);
 	gather(&first, a.trace);
 	tempo_proto_internal(&first, &out);
 	assert(tempo_answer_parse(buf_bytes(&out), data, &a, &err) == 0);

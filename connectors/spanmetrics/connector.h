@@ -13,6 +13,7 @@
 
 #include "connectors/spanmetrics/dimensions.h"
 #include "connectors/spanmetrics/families.h"
+#include "connectors/spanmetrics/probe.h"
 #include "connectors/spanmetrics/resources.h"
 #include "connectors/spanmetrics/series.h"
 #include "net/loop.h"
@@ -20,10 +21,6 @@
 
 enum temporality { TEMPORALITY_DELTA = 1, TEMPORALITY_CUMULATIVE = 2 }; /* OTLP's numbers */
 enum metric_unit { UNIT_MS, UNIT_S };
-
-struct probe_config {
-	const char *endpoint; /* "" : the query extension of this process */
-};
 
 struct spanmetrics_config {
 	int names;       /* enum metric_names */

@@ -94,9 +94,8 @@ const struct option spanmetrics_options[] = {
 		 "Show the trace behind a value; docs/exemplars.md."),
 	OPT_UINT(C, "exemplars.max_per_data_point", exemplars_per_point, "0", 0, 1e6,
 		 "At most so many per point; 0: one per bucket."),
-	OPT_STR(C, "exemplars.probe.endpoint", probe.endpoint, "",
-		"Query API that exposed exemplars are read back from; unset: the query extension "
-		"of this process."),
+	OPT_TABLE(C, "exemplars.probe", probe, struct probe_config, probe_option_table,
+		  "Reads exposed exemplars back."),
 	OPT_BOOL(C, "events.enabled", events_on, "false", "Count span events, too."),
 	OPT_LIST(C, "events.dimensions", events_dimensions, struct dimension_config,
 		 dimension_options, "Further labels of events, also from their own attributes."),
@@ -236,6 +235,7 @@ void spanmetrics_validate(void *config, const struct conf_node *node, struct con
 	check_dimensions(&k, "events.dimensions", &c->events_dimensions, &c->dimensions);
 	check_excluded(&k);
 	check_buckets(&k);
+	probe_validate(&c->probe, node, errs, path, "exemplars.probe.endpoint");
 	if (c->names == NAMES_TEMPO)
 		c->unit = UNIT_S;
 }

@@ -19,8 +19,8 @@
 #define C struct probe_config
 const struct option probe_option_table[] = {
 	OPT_STR(C, "endpoint", endpoint, "",
-		"Query API that exposed exemplars are looked up at: a URL or host:port; empty: the "
-		"query extension of this process, when there is one."),
+		"Query API that exposed exemplars are read back from: a URL or host:port; unset: "
+		"the query extension of this process, when there is one."),
 	OPT_DOUBLE(C, "rate", rate, "10", 0.01, 100000, "Look-ups a second, at most."),
 	OPT_DURATION(C, "wait", wait_ns, "1m",
 		     "How long a trace may take to be found (a broker between) before it counts as "

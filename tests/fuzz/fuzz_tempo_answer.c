@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fuzz_tempo_answer.c - what another query node might answer, to it or to the prober: [16 bytes: the
- * trace asked for] [body]. What is taken as an answer can be gathered, and what is made of it is an answer again, of
- * the same spans.
+ * fuzz_tempo_answer.c - what another query node might answer, to it or to the prober: [16 bytes:
+ * the trace asked for] [body]. What is taken as an answer can be gathered, and what is made of it
+ * is an answer again, of the same spans.
  */
 #include "query/tempo_answer.h"
 #include "query/tempo_proto.h"

@@ -13,7 +13,7 @@
 struct options {
 	int64_t n;
 	bool log, fails, hangs;
-	const char *ext;
+	const char *ext, *connector;
 };
 
 #define C struct options
@@ -23,6 +23,7 @@ static const struct option options[] = {
 	OPT_BOOL(C, "fails", fails, "false", "Does not start."),
 	OPT_BOOL(C, "hangs", hangs, "false", "Is not drained before it may be."),
 	OPT_STR(C, "ext", ext, "", "The extension it asks for."),
+	OPT_STR(C, "connector", connector, "", "The connector it asks for."),
 	OPT_END
 };
 #undef C
@@ -35,10 +36,11 @@ struct state {
 /* What happened, and switches of the cases. */
 static struct {
 	struct buf events;
+	int n_found;              /* connectors, by who asked */
 	struct component *source; /* the receiver that the test emits through */
 	_Atomic bool may_drain;
-	_Atomic uint64_t n_consumed; /* spans, by exporters */
-	_Atomic int n_logs[2];       /* owners now of the logs of e/log and e/log2 */
+	_Atomic uint64_t n_consumed;         /* spans, by exporters */
+	_Atomic int n_logs[OTLP_SIGNALS][2]; /* owners now of the logs of e/log and e/log2 */
 	_Atomic uint64_t delivered, again;
 } at;
 
@@ -53,13 +55,23 @@ static int start(struct component *c, struct err *err)
 
 	if (o->ext[0] != '\0')
 		component_extension(c, o->ext);
+	if (o->connector[0] != '\0') {
+		struct component *found = component_connector(c, o->connector);
+
+		/* One that takes what the asker gets, and has started. */
+		if (found != NULL &&
+		    (found->type->kind != KIND_CONNECTOR || found->signal != c->signal ||
+		     !COMPONENT_STATE(found, struct state)->running))
+			fail_msg("%s found another %s", c->id, found->id);
+		at.n_found += found != NULL;
+	}
 	if (o->fails) {
 		note('!', c);
 		return err_set(err, ERR_UNAVAILABLE, "it fails");
 	}
 	note('+', c);
 	if (o->log)
-		assert_int_equal(atomic_fetch_add(&at.n_logs[c->id[1] == '/'], 1), 0);
+		assert_int_equal(atomic_fetch_add(&at.n_logs[c->signal][c->id[1] == '/'], 1), 0);
 	if (c->type->kind == KIND_RECEIVER)
 		at.source = c;
 	COMPONENT_STATE(c, struct state)->running = true;
@@ -74,7 +86,7 @@ static void shut(struct component *c)
 		return;
 	note('-', c);
 	if (COMPONENT_CONFIG(c, struct options)->log)
-		atomic_fetch_sub(&at.n_logs[c->id[1] == '/'], 1);
+		atomic_fetch_sub(&at.n_logs[c->signal][c->id[1] == '/'], 1);
 	st->running = false;
 }
 
@@ -127,6 +139,9 @@ static const struct component_type types[] = {
 	{ TYPE("k", KIND_EXPORTER), .signals = SIGNAL_TRACES, .consume = take,
 	  .source_open = open_source },
 	{ TYPE("x", KIND_EXTENSION) },
+	{ TYPE("c", KIND_CONNECTOR), .signals = SIGNAL_TRACES | SIGNAL_LOGS,
+	  .gives = { [OTLP_TRACES] = SIGNAL_TRACES, [OTLP_LOGS] = SIGNAL_LOGS },
+	  .consume = pass_on },
 };
 
 static int set_up(void **state)
@@ -168,6 +183,20 @@ static struct service_config *parse(const char *yaml)
 	"service: {" QUIET ", extensions: [" x "], pipelines: {traces: {receivers: [" r            \
 	"], processors: [" p "], exporters: [" e "]}}}\n"
 
+/* From one pipeline to two: what the connectors are, what asks and leads to them, what they lead
+ * to. */
+#define JOINED(c, p, e, to)                                                                        \
+	ALL(e, p, "r: ", "")                                                                       \
+	"connectors: {" c "}\nservice: {" QUIET                                                    \
+	", pipelines: {traces: {receivers: [r], processors: [p], exporters: "                      \
+	"[c]}, traces/2: {receivers: [c], exporters: [" to                                         \
+	"]}, logs: {receivers: [r], exporters: [c]}, logs/2: {receivers: "                         \
+	"[c], exporters: [e]}}}\n"
+#define CUT(p, e, to)                                                                              \
+	ALL(e, p, "r: ", "")                                                                       \
+	"service: {" QUIET ", pipelines: {traces: {receivers: [r], processors: [p], exporters: "   \
+	"[" to "]}, logs: {receivers: [r], exporters: [e]}}}\n"
+
 static struct service *begin(struct service_config *conf)
 {
 	struct err err = ERR_INIT;
@@ -188,7 +217,8 @@ static void end(struct service *s, struct service_config *conf)
 	service_stop(s);
 	service_free(s);
 	conf_check_free(conf);
-	assert_int_equal(at.n_logs[0] + at.n_logs[1], 0);
+	for (int k = 0; k < OTLP_SIGNALS; k++)
+		assert_int_equal(at.n_logs[k][0] + at.n_logs[k][1], 0);
 }
 
 static const struct {
@@ -234,6 +264,19 @@ static const struct {
 	  ALL("e: , e/a: ", "", "r: , r/a: ", "") RUN("", "r, r/a", "", "e, e/a"),
 	  ALL("e: , e/a: {n: 1}", "", "r: , r/a: ", "") RUN("", "r, r/a", "", "e, e/a"),
 	  "+e/a -e/a" },
+	{ "what is behind a connector changes", JOINED("c: ", "p: ", "e: , e/a: ", "e/a"),
+	  JOINED("c: ", "p: ", "e: , e/a: {n: 1}", "e/a"), "+e/a -e/a" },
+	{ "who asked for a connector begins anew with it, the other signal's too",
+	  JOINED("c: ", "p: {connector: c}", "e: ", "e"),
+	  JOINED("c: {n: 1}", "p: {connector: c}", "e: ", "e"), "+c +c +p -p -c -c" },
+	{ "a connector that may not overlap",
+	  JOINED("c: {log: true}", "p: {connector: c}", "e: ", "e"),
+	  JOINED("c: {n: 1}", "p: {connector: c}", "e: ", "e"), "-p -c -c +c +c +p" },
+	{ "who asked for a connector in vain", CUT("p: {connector: c}", "e: ", "e"),
+	  JOINED("c: ", "p: {connector: c}", "e: ", "e"), "+c +c +p -p" },
+	{ "who asked nobody stays when connectors come", CUT("p: ", "e: ", "e"),
+	  JOINED("c: ", "p: ", "e: ", "e"), "+c +c" },
+	{ "and go", JOINED("c: ", "p: ", "e: ", "e"), CUT("p: ", "e: ", "e"), "-c -c" },
 	{ "a failure is undone", ALL("e: , e/a: ", "p: ", "r: ", "") RUN("", "r", "p", "e"),
 	  ALL("e: {n: 1}, e/a: {fails: true}", "p: ", "r: ", "") RUN("", "r", "p", "e, e/a"),
 	  "!e/a" },
@@ -270,6 +313,7 @@ static void changes_in_order(void **state)
 		assert_int_equal(s->reloads.ok + s->reloads.failed, 3);
 		end(s, conf);
 	}
+	assert_true(at.n_found > 0);
 }
 
 static void without_a_way_back_the_process_stops(void **state)
@@ -334,6 +378,7 @@ static void *emitter(void *arg)
 }
 
 static const char *const turns[] = {
+	JOINED("c: ", "p: {connector: c}", "e: , e/log: {log: true}", "e, e/log"),
 	ALL("e: , e/log: {log: true}", "p: ", "r: ", "") RUN("", "r", "p", "e, e/log"),
 	ALL("e: {n: 1}, e/log: {log: true}", "p: ", "r: ", "") RUN("", "r", "p", "e"),
 	ALL("e: {n: 1}, e/log: {log: true}", "p: , p/a: ", "r: ", "")
@@ -343,6 +388,8 @@ static const char *const turns[] = {
 	ALL("e: {n: 3}, e/log: {log: true, n: 2, fails: true}", "p: ", "r: ", "")
 		RUN("", "r", "p", "e, e/log"),
 	ALL("e: , e/log: {log: true}", "p: {n: 1}", "r: ", "") RUN("", "r", "", "e/log"),
+	JOINED("c: ", "p: ", "e: , e/log: {log: true}", "e/log"),
+	JOINED("c: {n: 1}", "p: ", "e: , e/log: {log: true}", "e, e/log"),
 };
 
 /* Threads emit while everything behind the receiver changes; every span meets its verdicts, and no

@@ -184,8 +184,8 @@ bool metric_list_next_u64(struct metric_list *l, uint64_t *v);
 bool metric_list_next_double(struct metric_list *l, double *v);
 
 /* Attributes of a message: struct metric_attributes it = { p.message, p.attribute_field }. A key
- * may come twice. Damaged ones were refused with the point (fault); of a resource or a scope they
- * end the list. */
+ * may come twice. A point with a damaged one is faulty; of a resource or a scope damage reads as
+ * empty. */
 struct metric_attributes {
 	struct bytes rest;
 	uint32_t number;

@@ -74,10 +74,8 @@ static inline void dump_values(const struct metric_point *p, enum metric_kind ki
 	buf_printf(out, "n=%" PRIu64, p->count);
 	if (p->has_sum)
 		buf_printf(out, " sum=%a", p->sum);
-	if (p->has_min)
-		buf_printf(out, " min=%a", p->min);
-	if (p->has_max)
-		buf_printf(out, " max=%a", p->max);
+	if (p->has_min && p->has_max)
+		buf_printf(out, " min=%a max=%a", p->min, p->max);
 	buf_add_str(out, " [");
 	dump_u64(p->counts, out);
 	buf_add_char(out, '|');

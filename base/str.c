@@ -91,8 +91,7 @@ int str_to_double(struct bytes s, double *out)
 	return end == text + s.n ? 0 : -1;
 }
 
-/* Length of the sequence at p (n bytes left), 0 when malformed. */
-static size_t utf8_sequence(const uint8_t *p, size_t n)
+size_t str_utf8_sequence(const uint8_t *p, size_t n)
 {
 	uint8_t lead = p[0], lo = 0x80, hi = 0xbf;
 	size_t len;
@@ -135,7 +134,7 @@ bool str_is_utf8(struct bytes s)
 		n -= 16;
 	}
 	while (n > 0) {
-		size_t len = utf8_sequence(p, n);
+		size_t len = str_utf8_sequence(p, n);
 
 		if (len == 0)
 			return false;

@@ -19,6 +19,8 @@ int str_to_double(struct bytes s, double *out);
 /* Well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms, up to U+10FFFF). ASCII goes 16
  * bytes a step. */
 bool str_is_utf8(struct bytes s);
+/* Length of the well-formed UTF-8 sequence at p, of n > 0 bytes there; 0 when it is malformed. */
+size_t str_utf8_sequence(const uint8_t *p, size_t n);
 /* Levenshtein distance, for "did you mean"; both sides are cut at 63 characters. */
 unsigned str_distance(const char *a, const char *b);
 bool str_has_prefix(const char *s, const char *prefix);

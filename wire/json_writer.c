@@ -75,15 +75,6 @@ static void put_escape(struct buf *out, uint8_t c)
 	}
 }
 
-/* Length of the UTF-8 sequence at p, 0 when it is malformed. */
-static size_t sequence(const uint8_t *p, size_t n)
-{
-	for (size_t len = 2; len <= MIN(n, (size_t)4); len++)
-		if (str_is_utf8((struct bytes){ p, len }))
-			return len;
-	return 0;
-}
-
 /* The text in quotes. Runs of plain bytes are copied whole. */
 static void put_string(struct buf *out, struct bytes s)
 {
@@ -99,7 +90,7 @@ static void put_string(struct buf *out, struct bytes s)
 			i++;
 			continue;
 		}
-		if (c >= 0x80 && (len = sequence(s.p + i, s.n - i)) > 0) {
+		if (c >= 0x80 && (len = str_utf8_sequence(s.p + i, s.n - i)) > 0) {
 			i += len;
 			continue;
 		}

@@ -15,7 +15,7 @@
  *
  * OWNERSHIP, THREADS: any thread; one decompressor of each kind per thread, freed when it ends.
  *
- * LIMITS: max_out and the budget, both by the caller.
+ * LIMITS: max_out, max_ratio and the budget, all by the caller.
  *
  * SPEC: RFC 1950, 1951, 1952, 8878; snappy framing_format.txt; lz4_Frame_format.md; DESIGN
  * principle 10.
@@ -635,6 +635,26 @@ int content_decode(enum content_coding coding, struct bytes in, size_t max_out,
 	err_clear(err);
 	*out = d.out;
 	return 0;
+}
+
+int content_decode_bounded(enum content_coding coding, struct bytes in,
+			   const struct content_bounds *bounds, struct budget *budget,
+			   struct rcbuf **out, struct err *err)
+{
+	uint64_t most = MAX((uint64_t)in.n * bounds->max_ratio, (uint64_t)CONTENT_RATIO_FREE);
+	bool is_ratio =
+		bounds->max_ratio > 0 && coding != CONTENT_IDENTITY && most < bounds->max_out;
+	struct err own = ERR_INIT, *e = err != NULL ? err : &own;
+	int rc = content_decode(coding, in, is_ratio ? (size_t)most : bounds->max_out, budget, out,
+				e);
+
+	if (rc == 0 || !is_ratio || e->kind != ERR_TOO_LARGE ||
+	    decode_limit(in, SIZE_MAX, budget) < most)
+		return rc;
+	return err_set(e, ERR_TOO_LARGE,
+		       "%s body: inflates to more than %u times its %zu bytes, the limit of "
+		       "max_decompression_ratio",
+		       content_coding_name(coding), bounds->max_ratio, in.n);
 }
 
 /* Chunks of 64 KiB, as they are where that is smaller. */

@@ -40,6 +40,18 @@ bool content_coding_accepts_gzip(struct bytes accept_encoding);
 int content_decode(enum content_coding coding, struct bytes in, size_t max_out,
 		   struct budget *budget, struct rcbuf **out, struct err *err);
 
+/* The same of a body from outside: it may also not hold more than max_ratio times its own bytes (0:
+ * any), unless that is less than CONTENT_RATIO_FREE. More is TOO_LARGE. Deflate cannot exceed 1,032
+ * (RFC 1951: 258 bytes for two bits), spans with random ids stay below 100. */
+enum { CONTENT_RATIO_FREE = 65536, CONTENT_RATIO_DEFAULT = 1100 };
+struct content_bounds {
+	size_t max_out;
+	unsigned max_ratio;
+};
+int content_decode_bounded(enum content_coding coding, struct bytes in,
+			   const struct content_bounds *bounds, struct budget *budget,
+			   struct rcbuf **out, struct err *err);
+
 /* Append the compressed form of `in` to out. level 1 (fast) to 9, 0 = the coding's default; snappy
  * and lz4 have none. Fails with TOO_LARGE only when out has a cap. */
 int content_encode(enum content_coding coding, int level, struct bytes in, struct buf *out,

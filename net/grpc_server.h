@@ -42,6 +42,7 @@ struct grpc_route {
 /* 0 = the default in brackets, where there is one. Times in milliseconds. */
 struct grpc_server_settings {
 	size_t max_recv_msg_bytes;        /* of a message, inflated [20 MiB] */
+	unsigned max_decompression_ratio; /* of a message, inflated by its bytes; 0: any */
 	uint32_t max_concurrent_streams;  /* per connection [256] */
 	uint32_t stream_window_bytes;     /* [1 MiB] */
 	uint32_t connection_window_bytes; /* [4 MiB] */

@@ -303,9 +303,9 @@ static bool inflate(struct grpc_call *call)
 	struct rcbuf *inflated = NULL;
 	struct err err = ERR_INIT;
 	struct bytes in = { call->message->p, call->message->n };
+	const struct content_bounds bounds = { c->max_recv_msg_bytes, c->max_decompression_ratio };
 
-	if (content_decode(call->coding, in, c->max_recv_msg_bytes, c->budget, &inflated, &err) ==
-	    0) {
+	if (content_decode_bounded(call->coding, in, &bounds, c->budget, &inflated, &err) == 0) {
 		rcbuf_unref(call->message);
 		call->message = inflated;
 		return true;

@@ -17,6 +17,7 @@
 #define NET_HTTP_SERVER_H
 
 #include "base/budget.h"
+#include "net/content_coding.h"
 #include "net/http_request.h"
 #include "net/loop.h"
 #include "net/tls.h"
@@ -41,21 +42,22 @@ struct http_route {
 };
 
 struct http_settings {
-	uint64_t max_body;               /* bytes, on the wire and inflated */
-	uint32_t read_header_timeout_ms; /* from the first line, or the connection, to the last
+	uint64_t max_body;                /* bytes, on the wire and inflated */
+	unsigned max_decompression_ratio; /* of a body, inflated by its bytes; 0: any */
+	uint32_t read_header_timeout_ms;  /* from the first line, or the connection, to the last
 					    header */
-	uint32_t body_timeout_ms;        /* from the headers to the last byte of the body; 0: for
+	uint32_t body_timeout_ms;         /* from the headers to the last byte of the body; 0: for
 					    ever, unless it stalls while memory is short */
-	uint32_t hold_timeout_ms;        /* from the complete request to the answer */
-	uint32_t write_timeout_ms;       /* from the answer to its last byte */
-	uint32_t idle_timeout_ms;        /* between requests */
-	uint32_t handshake_timeout_ms;   /* of TLS */
-	unsigned max_connections;        /* more make the idlest one go */
-	unsigned max_handshakes;         /* of TLS, at a time; more make the oldest one go */
-	struct tls *tls;                 /* NULL: plain; borrowed. ALPN: http/1.1 */
-	size_t connection_memory;        /* of libmicrohttpd per connection; bounds the headers */
-	struct budget *budget;           /* may be NULL */
-	http_error_fn error;             /* NULL: text/plain */
+	uint32_t hold_timeout_ms;         /* from the complete request to the answer */
+	uint32_t write_timeout_ms;        /* from the answer to its last byte */
+	uint32_t idle_timeout_ms;         /* between requests */
+	uint32_t handshake_timeout_ms;    /* of TLS */
+	unsigned max_connections;         /* more make the idlest one go */
+	unsigned max_handshakes;          /* of TLS, at a time; more make the oldest one go */
+	struct tls *tls;                  /* NULL: plain; borrowed. ALPN: http/1.1 */
+	size_t connection_memory;         /* of libmicrohttpd per connection; bounds the headers */
+	struct budget *budget;            /* may be NULL */
+	http_error_fn error;              /* NULL: text/plain */
 	void *error_arg;
 	/* NULL, or called before the path is looked up: may answer (a preflight, 401). */
 	http_handler_fn admit;
@@ -66,7 +68,8 @@ struct http_settings {
 
 #define HTTP_SETTINGS_INIT                                                                         \
 	{                                                                                          \
-		.max_body = 20 * MIB, .read_header_timeout_ms = 60000, .body_timeout_ms = 60000,   \
+		.max_body = 20 * MIB, .max_decompression_ratio = CONTENT_RATIO_DEFAULT,            \
+		.read_header_timeout_ms = 60000, .body_timeout_ms = 60000,                         \
 		.hold_timeout_ms = 5000, .write_timeout_ms = 60000, .idle_timeout_ms = 120000,     \
 		.handshake_timeout_ms = 10000, .max_connections = 4096, .max_handshakes = 256,     \
 		.connection_memory = 32768                                                         \

@@ -270,14 +270,17 @@ static enum MHD_Result take_body(struct http_exchange *ex, const char *data, siz
 /* Inflate in place of the coded body. */
 static int decode_body(struct http_exchange *ex)
 {
+	const struct http_settings *set = &ex->conn->server->settings;
 	struct rcbuf *coded = ex->req.body, *plain = NULL;
 	struct err err = ERR_INIT;
 	int rc = 0;
 
 	if (coded == NULL || ex->coding == CONTENT_IDENTITY)
 		return 0;
-	rc = content_decode(ex->coding, (struct bytes){ coded->p, coded->n }, (size_t)ex->max_body,
-			    ex->conn->server->settings.budget, &plain, &err);
+	rc = content_decode_bounded(
+		ex->coding, (struct bytes){ coded->p, coded->n },
+		&(struct content_bounds){ (size_t)ex->max_body, set->max_decompression_ratio },
+		set->budget, &plain, &err);
 	rcbuf_unref(coded);
 	ex->req.body = plain;
 	if (rc < 0)

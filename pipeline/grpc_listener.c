@@ -45,6 +45,8 @@ static void fill_settings(struct grpc_listener *l, struct component *c,
 
 	l->settings = (struct grpc_server_settings){
 		.max_recv_msg_bytes = o->max_recv_msg_size,
+		.max_decompression_ratio = (unsigned)o->max_decompression_ratio,
+		.max_connections = listener_share(o->max_connections, component_n_loops(c)),
 		.max_concurrent_streams = (uint32_t)o->max_concurrent_streams,
 		.budget = component_budget(c),
 		.max_connection_idle_ms = ms_of(k->max_connection_idle_ns),

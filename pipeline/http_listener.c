@@ -72,6 +72,8 @@ static struct http_settings settings_of(const struct http_listener *l, struct co
 
 	if (o->max_request_body_size > 0)
 		s.max_body = o->max_request_body_size;
+	s.max_decompression_ratio = (unsigned)o->max_decompression_ratio;
+	s.max_connections = listener_share(o->max_connections, component_n_loops(c));
 	s.read_header_timeout_ms = ms_of(o->read_header_timeout_ns);
 	s.body_timeout_ms = o->read_timeout_ns > 0 ? ms_of(o->read_timeout_ns) : BODY_TIMEOUT_MS;
 	s.write_timeout_ms = ms_of(o->write_timeout_ns);

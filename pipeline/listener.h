@@ -13,6 +13,8 @@
 #include "pipeline/component.h"
 #include "pipeline/option_blocks.h"
 
+enum { LISTENER_CONNECTIONS_MIN = 16 };
+
 struct listener {
 	struct listen_lease *lease; /* the registry's part: sockets survive a reload */
 	char *endpoint;             /* as net/listen.h takes it */
@@ -34,6 +36,13 @@ int listener_take(struct listener *l, unsigned i);
 /* Close what is open, remove a unix socket's file (unless a reload keeps both), free. A zeroed
  * listener is fine. */
 void listener_close(struct listener *l);
+
+/* What one of n loops' servers may hold when all together may hold about `most` connections. A
+ * server needs a few to turn idle ones away. */
+static inline unsigned listener_share(uint64_t most, unsigned n)
+{
+	return (unsigned)MAX((most + n - 1) / n, (uint64_t)LISTENER_CONNECTIONS_MIN);
+}
 
 /* Server TLS out of the option block; `section` ("HTTP") and the component name it in the log. *tls
  * stays NULL without a `tls:` block. -1 (err names the file) when something is no good. */

@@ -111,6 +111,12 @@ const struct option grpc_server_option_table[] = {
 			     tls_server_option_table, "TLS; plain text when absent."),
 	OPT_SIZE_MIB(C, "max_recv_msg_size_mib", max_recv_msg_size, "20", 0, 1024,
 		     "Largest message in MiB, counted inflated."),
+	OPT_UINT(C, "max_decompression_ratio", max_decompression_ratio, "1100", 0, UINT32_MAX,
+		 "A compressed message may not inflate to more than this many times its bytes; 0: "
+		 "any."),
+	OPT_UINT(C, "max_connections", max_connections, "10000", 16, 1000000,
+		 "Connections at a time, about: each loop has its share; more close the idlest "
+		 "one."),
 	OPT_UINT(C, "max_concurrent_streams", max_concurrent_streams, "0", 0, UINT32_MAX,
 		 "Calls at a time on one connection; 0: no limit."),
 	OPT_BYTES(C, "read_buffer_size", read_buffer_size, "0", 0, 64 * MIB,
@@ -162,6 +168,12 @@ const struct option http_server_option_table[] = {
 		 "Seconds a browser may cache the answer."),
 	OPT_BYTES(C, "max_request_body_size", max_request_body_size, "20MiB", 0, GIB,
 		  "Largest body, on the wire and again inflated."),
+	OPT_UINT(C, "max_decompression_ratio", max_decompression_ratio, "1100", 0, UINT32_MAX,
+		 "A compressed body may not inflate to more than this many times its bytes; 0: "
+		 "any."),
+	OPT_UINT(C, "max_connections", max_connections, "10000", 16, 1000000,
+		 "Connections at a time, about: each loop has its share; more close the idlest "
+		 "one."),
 	OPT_BOOL(C, "include_metadata", include_metadata, "false",
 		 "Accepted: tenant and credentials are read in any case, and no processor reads "
 		 "others."),

@@ -69,6 +69,8 @@ struct grpc_server_options {
 	bool tls_on;
 	struct tls_server_options tls;
 	uint64_t max_recv_msg_size; /* bytes, counted inflated; typed as max_recv_msg_size_mib */
+	uint64_t max_decompression_ratio;             /* 0: any */
+	uint64_t max_connections;                     /* of all loops together */
 	uint64_t max_concurrent_streams;              /* 0: no limit of our own */
 	uint64_t read_buffer_size, write_buffer_size; /* 0: the server's choice */
 	struct grpc_keepalive_server_options keepalive;
@@ -89,6 +91,7 @@ struct http_server_options {
 	struct tls_server_options tls;
 	struct http_cors_options cors;
 	uint64_t max_request_body_size; /* bytes, on the wire and again inflated */
+	uint64_t max_decompression_ratio, max_connections; /* as above */
 	bool include_metadata;
 	const char *authenticator; /* as above */
 	struct strmap response_headers;

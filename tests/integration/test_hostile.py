@@ -204,6 +204,27 @@ def test_gzip_bomb(under_watch, kind):
     assert zipkin.status_code == 413
 
 
+def test_a_body_that_inflates_out_of_proportion(make_mill):
+    """max_decompression_ratio: what is far below max_request_body_size is refused for what it grows
+    to, on both transports and in each coding; the same spans uncompressed, and ordinary ones
+    compressed, are taken."""
+    limit = {"max_decompression_ratio": 20}
+    mill = make_mill(overlay={"receivers": {"otlp": {"protocols": {"grpc": limit, "http": limit}}}})
+    request = otlp.request(n_spans=1)
+    request.resource_spans[0].scope_spans[0].spans[0].name = "x" * 2**20
+    plain = request.SerializeToString()
+    for coding, body in (("gzip", gzip.compress(plain)), ("deflate", zlib.compress(plain))):
+        answer = otlp.send_http(mill, body, headers={"Content-Encoding": coding})
+        assert answer.status_code == 413, answer.text
+        assert "max_decompression_ratio" in answer.text
+    assert grpc_code(mill, plain, compression=grpc.Compression.Gzip) == EXHAUSTED
+    assert grpc_code(mill, plain) == grpc.StatusCode.OK
+    usual = otlp.request(n_spans=50).SerializeToString()
+    answer = otlp.send_http(mill, gzip.compress(usual), headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 200, answer.text
+    assert grpc_code(mill, usual, compression=grpc.Compression.Gzip) == grpc.StatusCode.OK
+
+
 def wait_taken(send):
     """Repeat what is answered 503 (the budget is spent for the moment) until it gets another
     answer."""

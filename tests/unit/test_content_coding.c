@@ -154,6 +154,48 @@ static void cut_bodies_are_invalid(void **state)
 	}
 }
 
+static void what_inflates_out_of_proportion_is_too_large(void **state)
+{
+	static const struct {
+		size_t n; /* zeros */
+		unsigned ratio;
+		bool ok;
+	} cases[] = {
+		{ CONTENT_RATIO_FREE, 1, true },      /* little is never held against it */
+		{ CONTENT_RATIO_FREE + 1, 1, false }, /* the first byte that is */
+		{ 8 << 20, 0, true },                 /* any */
+		{ 8 << 20, 100000000, true },
+		{ 8 << 20, 10, false },
+	};
+
+	(void)state;
+	for (int c = CONTENT_GZIP; c <= CONTENT_LZ4; c++) {
+		for (size_t i = 0; i < COUNT_OF(cases); i++) {
+			struct buf in = BUF_INIT, coded = BUF_INIT;
+			struct content_bounds bounds = { 20 << 20, cases[i].ratio };
+			struct rcbuf *out = NULL;
+			struct err err = ERR_INIT;
+			int rc;
+
+			memset(buf_reserve(&in, cases[i].n), 0, cases[i].n);
+			in.n = cases[i].n;
+			assert_int_equal(content_encode(c, 0, buf_bytes(&in), &coded, &err), 0);
+			rc = content_decode_bounded(c, buf_bytes(&coded), &bounds, NULL, &out,
+						    &err);
+			if ((rc == 0) != cases[i].ok)
+				fail_msg("%s %zu: rc %d %s", content_coding_name(c), i, rc,
+					 err.msg);
+			if (rc < 0) {
+				assert_int_equal(err.kind, ERR_TOO_LARGE);
+				assert_non_null(strstr(err.msg, "max_decompression_ratio"));
+			}
+			rcbuf_unref(out);
+			buf_fini(&in);
+			buf_fini(&coded);
+		}
+	}
+}
+
 static void gzip_members_are_appended(void **state)
 {
 	struct budget budget = BUDGET_INIT(64 << 20);
@@ -397,6 +439,7 @@ int main(void)
 		cmocka_unit_test(accept_encoding_is_weighed),
 		cmocka_unit_test(what_is_encoded_decodes),
 		cmocka_unit_test(cut_bodies_are_invalid),
+		cmocka_unit_test(what_inflates_out_of_proportion_is_too_large),
 		cmocka_unit_test(gzip_members_are_appended),
 		cmocka_unit_test(raw_deflate_is_understood),
 		cmocka_unit_test(gzip_size_field_may_lie),

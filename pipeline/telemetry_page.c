@@ -84,6 +84,10 @@ static const struct family {
 	  KIND_PROCESSOR, incoming },
 	{ "otelcol_processor_outgoing_items", "counter", "Items the processor handed on.",
 	  KIND_PROCESSOR, outgoing },
+	{ "otelcol_connector_consumed_items", "counter", "Items handed to the connector.",
+	  KIND_CONNECTOR, incoming },
+	{ "otelcol_connector_produced_items", "counter",
+	  "Items the connector handed on, of whatever signal it gives.", KIND_CONNECTOR, outgoing },
 	{ "otelcol_exporter_sent_", "counter", "delivered.", KIND_EXPORTER, sent },
 	{ "otelcol_exporter_send_failed_", "counter", "whose delivery failed for good.",
 	  KIND_EXPORTER, send_failed },
@@ -125,7 +129,7 @@ static void write_samples(struct service *s, const struct family *f, const char 
 {
 	bool is_queue =
 		f->value == queue_size || f->value == queue_capacity || f->value == in_flight;
-	bool is_processor = f->of == KIND_PROCESSOR;
+	bool is_between = f->of == KIND_PROCESSOR || f->of == KIND_CONNECTOR;
 
 	for (size_t i = 0; i < s->n_components; i++) {
 		struct component *c = s->components[i];
@@ -135,9 +139,9 @@ static void write_samples(struct service *s, const struct family *f, const char 
 			continue;
 		telemetry_sample(out, name, (double)f->value(c), registry_kind_name(f->of), c->id,
 				 "pipeline", c->pipeline,
-				 is_queue       ? "data_type"
-				 : is_processor ? "otel_signal"
-						: NULL,
+				 is_queue     ? "data_type"
+				 : is_between ? "otel_signal"
+					      : NULL,
 				 signals[c->signal].signal, NULL);
 	}
 }

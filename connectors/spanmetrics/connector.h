@@ -11,6 +11,7 @@
 #ifndef CONNECTORS_SPANMETRICS_CONNECTOR_H
 #define CONNECTORS_SPANMETRICS_CONNECTOR_H
 
+#include "connectors/spanmetrics/accepted.h"
 #include "connectors/spanmetrics/dimensions.h"
 #include "connectors/spanmetrics/families.h"
 #include "connectors/spanmetrics/probe.h"
@@ -18,14 +19,14 @@
 #include "connectors/spanmetrics/series.h"
 #include "net/loop.h"
 #include "pipeline/component.h"
+#include "wire/otlp_metrics.h"
 
-enum temporality { TEMPORALITY_DELTA = 1, TEMPORALITY_CUMULATIVE = 2 }; /* OTLP's numbers */
 enum metric_unit { UNIT_MS, UNIT_S };
 
 struct spanmetrics_config {
 	int names;       /* enum metric_names */
 	int unit;        /* enum metric_unit */
-	int temporality; /* enum temporality */
+	int temporality; /* enum metric_temporality */
 	bool histogram_off;
 	bool explicit_on, exponential_on;
 	struct explicit_config {
@@ -52,17 +53,21 @@ struct spanmetrics_config {
 struct spanmetrics_state {
 	bool is_started;
 	_Atomic bool is_draining;
-	/* An exemplar processor stands before it: only spans it tagged compete for slots. */
-	_Atomic bool is_bound;
-	struct component *c;
+	/* Exemplar processors before it: while there is one, only spans it tagged compete. */
+	_Atomic int n_bound;
+	struct accepted accepted;
 	struct families families;
 	struct dimension_plan plan;
+	bool has_own_duration;               /* the histogram's labels are not those of calls */
+	double bounds[HISTOGRAM_MAX_BOUNDS]; /* in the unit */
+	struct arena arena;                  /* of names */
 	struct resource_table resources;
 	struct series_table series;
 	_Atomic uint64_t n_skipped;    /* spans of resources without a service.name */
 	_Atomic uint64_t n_unknown;    /* spans whose sampling probability nobody knows */
 	_Atomic uint64_t n_overflowed; /* spans counted in an overflow row */
 	struct flusher *flusher;
+	struct probe *probe;
 };
 
 extern const struct option spanmetrics_options[];

@@ -43,6 +43,7 @@ struct dimension {
 /* Which dimensions there are, each once, and which rows have them: bit i is all[i]. */
 struct dimension_plan {
 	struct dimension all[DIMENSIONS_MAX];
+	const char *fallbacks[DIMENSIONS_MAX]; /* as typed */
 	uint32_t n;
 	uint64_t spans, duration, events; /* sets: of calls, of the histogram, of events */
 	uint64_t of_events;               /* those in `events` that are not in `spans` */
@@ -67,8 +68,13 @@ void dimensions_find_in_span(const struct dimension_plan *p, const struct span_r
 /* What is still wanted gets its default, if it has one. */
 void dimensions_fall_back(const struct dimension_plan *p, uint64_t wanted,
 			  struct dimension_values *out);
+/* Copy the values of `set`, all of which `from` has. */
+void dimensions_take(struct dimension_values *to, const struct dimension_values *from,
+		     uint64_t set);
 /* Append the values of `set` to a key, and as KeyValue fields 7 to attributes (may be NULL). */
 void dimensions_key(const struct dimension_values *v, uint64_t set, struct buf *key);
+/* One value of a number that no attribute has. */
+void dimensions_key_text(uint8_t number, struct bytes text, struct buf *key);
 void dimensions_attributes(const struct dimension_plan *p, const struct dimension_values *v,
 			   uint64_t set, struct buf *attributes);
 

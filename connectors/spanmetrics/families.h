@@ -31,25 +31,38 @@ enum family {
 };
 
 /* One metric of the output. */
-enum metric {
-	METRIC_CALLS,
-	METRIC_DURATION,
-	METRIC_SIZE,
-	METRIC_EVENTS,
-	METRIC_HOST_CALLS,
-	METRIC_HOST_LATENCY,
-	METRIC_MAX,
+enum span_metric {
+	SPAN_METRIC_CALLS,
+	SPAN_METRIC_DURATION,
+	SPAN_METRIC_SIZE,
+	SPAN_METRIC_EVENTS,
+	SPAN_METRIC_HOST_CALLS,
+	SPAN_METRIC_HOST_LATENCY,
+	SPAN_METRIC_MAX,
 };
 
 /* The labels that every span has. */
 enum label { LABEL_SERVICE, LABEL_NAME, LABEL_KIND, LABEL_STATUS, LABEL_MAX };
 
 struct families {
-	const char *metric_names[METRIC_MAX]; /* NULL: not made */
-	const char *units[METRIC_MAX];
+	struct family_metric {
+		const char *name; /* OTLP's; NULL: not made */
+		const char *unit;
+	} metrics[SPAN_METRIC_MAX];
 	const char *labels[LABEL_MAX]; /* NULL: excluded */
-	double ns_per_unit;            /* of durations */
+	double ns_per_unit;            /* of durations, except those of hosts (seconds) */
 };
+
+struct families_options {
+	enum metric_names names;
+	const char *namespace; /* names: otel */
+	bool is_ms, has_histogram, has_events, has_hosts;
+	const char *const *excluded; /* "span.kind", ... */
+	size_t n_excluded;
+};
+
+/* Names that are put together live in `arena`; the others for ever. */
+void families_init(struct families *f, const struct families_options *o, struct arena *arena);
 
 /* "SPAN_KIND_SERVER", "STATUS_CODE_ERROR"; of numbers nobody defined the unspecified one. */
 const char *families_kind_text(uint8_t kind);

@@ -5,14 +5,14 @@
  *
  * Counts are doubles (adjusted counts). Pure data structures; the caller has the lock.
  * SPEC: opentelemetry metrics data model, Histogram and ExponentialHistogram (base 2^(2^-scale),
- * bucket i is (base^i, base^(i+1)]; scales 20 to -10 as SDKs use them).
+ * bucket i is (base^i, base^(i+1)]; the scale begins at 20, as SDKs have it).
  */
 #ifndef CONNECTORS_SPANMETRICS_HISTOGRAM_H
 #define CONNECTORS_SPANMETRICS_HISTOGRAM_H
 
 #include "base/base.h"
 
-enum { HISTOGRAM_MAX_BOUNDS = 256, EXPONENTIAL_MAX_SCALE = 20, EXPONENTIAL_MIN_SCALE = -10 };
+enum { HISTOGRAM_MAX_BOUNDS = 256, EXPONENTIAL_MAX_SCALE = 20 };
 
 /* The bucket of a value: bucket i holds values up to and with bounds[i], the last one the rest. */
 static inline uint32_t histogram_bucket(const uint64_t *bounds_ns, uint32_t n, uint64_t value_ns)
@@ -50,5 +50,7 @@ void exponential_reset(struct exponential *e);
 /* Whole numbers to send for these counts, such that every running total is the rounded running
  * total: they add up to round(sum), and what le="..." shows never falls. */
 void histogram_round(const double *counts, uint32_t n, uint64_t *out);
+/* The same of one number and then the counts: out has n + 1. */
+void histogram_round_from(double first, const double *counts, uint32_t n, uint64_t *out);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * resources.h - the resources whose spans were counted, one per tenant and set of attributes.
  *
- *   bytes as a sender wrote them --alias--> metric_resource <-- sorted attributes (the identity)
+ *   bytes as a sender wrote them --alias--> span_resource <-- sorted attributes (the identity)
  *
  * Senders write the same bytes again and again, so a batch costs one hash per resource; attributes
  * are read only for bytes never seen. resource_metrics_key_attributes makes fewer attributes the
@@ -25,8 +25,8 @@
 
 struct resource_alias;
 
-struct metric_resource {
-	struct metric_resource *next; /* of the table's list; the lock */
+struct span_resource {
+	struct span_resource *next; /* of the table's list; the lock */
 	char tenant[TENANT_MAX + 1];
 	bool is_root;
 	bool has_service;                              /* false: its spans are not counted */
@@ -43,9 +43,10 @@ struct metric_resource {
 
 struct resource_table {
 	pthread_mutex_t lock;
-	struct map by_bytes;    /* tenant and bytes as sent -> struct metric_resource */
-	struct map by_identity; /* tenant and sorted attributes -> struct metric_resource */
-	struct metric_resource *all;
+	struct map by_bytes;    /* tenant and bytes as sent -> struct span_resource */
+	struct map by_identity; /* tenant and sorted attributes -> struct span_resource */
+	struct span_resource *all;
+	uint32_t n_forced_roots; /* beyond the limits, ever */
 	size_t n;
 	struct budget *budget;
 	const struct strlist *key_attributes; /* empty: all */
@@ -60,10 +61,10 @@ void resource_table_fini(struct resource_table *t);
  * NULL where there is none even for that. *root: the tenant's, likewise with a user more (or NULL).
  */
 void resources_of(struct resource_table *t, const struct batch *b, uint64_t now_ns,
-		  struct metric_resource **out, struct metric_resource **root);
-void resources_done(struct metric_resource **v, uint32_t n, struct metric_resource *root);
+		  struct span_resource **out, struct span_resource **root);
+void resources_done(struct span_resource **v, uint32_t n, struct span_resource *root);
 /* The flush: every resource there is, to be walked without the lock. Free the list. */
-struct metric_resource **resources_list(struct resource_table *t, size_t *n);
+struct span_resource **resources_list(struct resource_table *t, size_t *n);
 /* Forget those without rows and users that were quiet since `before_ns`. */
 void resources_sweep(struct resource_table *t, uint64_t before_ns);
 

@@ -5,7 +5,7 @@
  *   series_table
  *     shard[0] lock  chains[hash] -> series -> series          (the top bits choose the shard)
  *     ...                              |
- *     shard[15]                        +-> metric_resource -> its series of each shard
+ *     shard[15]                        +-> span_resource -> its series of each shard
  *
  * A row is one block of memory: numbers, buckets, key, attributes as OTLP bytes. Numbers are
  * doubles, because a sampled span counts as many (adjusted counts); those that nobody sampled stay
@@ -29,14 +29,15 @@
 #include <stdatomic.h>
 
 enum { SERIES_SHARDS = 16, SERIES_BUDGET_PART = 4 };
+enum { SLOTS_READY = 0 }; /* until slots.c has landed */
 
-struct metric_resource;
+struct span_resource;
 struct slots;
 
 /* What tells a row from all others. */
 struct series_key {
 	uint64_t hash; /* of all the rest */
-	struct metric_resource *resource;
+	struct span_resource *resource;
 	uint32_t facets;   /* series_facets() */
 	struct bytes name; /* of the span; of host families: the service */
 	struct bytes
@@ -46,11 +47,12 @@ struct series_key {
 struct series {
 	struct series *next;             /* of its hash chain */
 	struct series *next_of_resource; /* in this shard */
-	struct metric_resource *resource;
+	struct span_resource *resource;
 	uint64_t hash;
 	uint32_t facets;
 	uint32_t n_name, n_extra, n_attributes;
 	uint32_t n_buckets;              /* of an explicit histogram, bounds + 1; 0: none */
+	bool is_counted;                 /* a span was; else some only competed for its slots */
 	uint32_t n_bytes;                /* charged, without exponential buckets and slots */
 	uint64_t start_ns;               /* of its points; wall clock */
 	uint64_t last_ns;                /* when the last span came; wall clock */

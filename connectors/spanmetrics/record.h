@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * record.h - spans into rows.
+ *
+ *   pass 1, no lock:    per resource   who it is, its dimensions          (once per batch)
+ *                       per span       key, hash, weight, duration   -> observation[]
+ *   pass 2:             per shard      lock once; find or add each row, count
+ *                       what found no room goes to overflow rows the same way
+ *
+ * An adjusted count is 2^56 / (2^56 - th); without th it is 1, and counted as unknown. A span that
+ * a sampler keeps for another reason (is_kept) and that says no th stands for none but itself in
+ * what was counted before: it weighs 0.
+ * LIMITS: memory of a batch's observations, given back at its end.
+ */
+#ifndef CONNECTORS_SPANMETRICS_RECORD_H
+#define CONNECTORS_SPANMETRICS_RECORD_H
+
+#include "connectors/spanmetrics/connector.h"
+
+/* What a batch is looked at for. */
+enum purpose { TO_COUNT, TO_COMPETE, TO_OFFER };
+
+/* One span (or one event of it) and one row. */
+struct observation {
+	struct series_key key;
+	double weight;
+	uint64_t duration_ns;
+	uint32_t span;              /* of the batch */
+	uint32_t attr_off, n_attrs; /* of its dimensions, in recording.attributes */
+	uint32_t next;              /* of its shard, + 1; 0: the last */
+};
+
+struct recording {
+	struct component *c;
+	const struct spanmetrics_config *conf;
+	struct spanmetrics_state *st;
+	const struct batch *b;
+	enum purpose purpose;
+	const uint8_t *is_accepted; /* TO_COUNT: by origin; NULL: all are */
+	const char **takes;         /* TO_OFFER */
+	uint64_t now_ns;            /* wall clock */
+	uint64_t guard;             /* exemplars: the least R that may be shown */
+	struct span_resource **resources, *root;
+	struct resource_facts *facts; /* per resource of the batch */
+	struct scope_facts *scopes;   /* per scope; NULL: none is a label */
+	struct observation *v;
+	size_t n, cap;
+	struct buf extras, attributes; /* of dimensions */
+	struct buf labels;             /* of a row being made */
+	uint32_t first[SERIES_SHARDS]; /* + 1 */
+	uint64_t n_unknown, n_skipped;
+	struct arena arena; /* of the batch */
+};
+
+/* Count the spans of a batch whose requests were accepted (accepted.h: is_accepted[origin], or NULL
+ * for all). Borrows b. Any thread. */
+void record_count(struct component *c, const struct batch *b, const uint8_t *is_accepted);
+/* The spans of a batch compete for the slots of their rows: before it is settled. Any thread. */
+void record_compete(struct component *c, const struct batch *b);
+/* component_type.exemplar_offer: which spans of b take a slot. Any thread. */
+void record_offer(struct component *c, const struct batch *b, const char **takes);
+
+/* The adjusted count of a span; *unknown: nobody said its th. */
+double record_weight(const struct span_ref *sp, bool *unknown);
+
+#endif

@@ -255,7 +255,7 @@ static void flush(struct flusher *f)
 		flush_resource(f, v[i]);
 	ship(f);
 	free(v);
-	/* One without rows that was quiet for an interval: spans without a service, expired ones. */
+	/* Resources without rows that were quiet for an interval: of no service, or expired. */
 	if (r->last_flush_ns > 0)
 		resources_sweep(&r->st->resources, r->last_flush_ns);
 	r->last_flush_ns = r->now_ns;

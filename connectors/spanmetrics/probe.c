@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "connectors/spanmetrics/probe_http.h"
+#include "connectors/spanmetrics/probe_seen.h"
 #include "pipeline/telemetry.h"
 
 #include <pthread.h>
@@ -51,6 +52,7 @@ struct probe {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	struct item_list fresh, again;
+	struct probe_seen seen;
 	uint64_t next_ns;  /* no question before */
 	uint64_t pause_ns; /* after a question without an answer; the thread's */
 	uint32_t n_waiting;
@@ -297,6 +299,7 @@ void probe_free(struct probe *p)
 	while (p->again.first != NULL)
 		free(pop(&p->again));
 	probe_http_free(p->own);
+	probe_seen_fini(&p->seen);
 	pthread_cond_destroy(&p->cond);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -330,6 +333,10 @@ void probe_exposed(struct probe *p, const char *tenant, const uint8_t trace_id[1
 	if (p == NULL)
 		return;
 	pthread_mutex_lock(&p->lock);
+	if (!probe_seen_is_new(&p->seen, trace_id, span_id)) {
+		pthread_mutex_unlock(&p->lock);
+		return;
+	}
 	if (p->n_waiting < PROBE_WAITING && has_thread(p)) {
 		push(&p->fresh, new_item(tenant, trace_id, span_id));
 		p->n_waiting++;

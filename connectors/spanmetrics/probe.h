@@ -51,7 +51,8 @@ struct probe *probe_new(struct component *c, const struct probe_config *conf, st
 struct probe *probe_new_asking(struct span_lookup *lookup, const struct probe_config *conf);
 /* Ends the thread; a question under way is cut short. NULL is fine. */
 void probe_free(struct probe *p);
-/* From now on these ids are shown. Any thread; NULL is fine. */
+/* These ids are shown: call it at each flush for each exemplar that is written; what is known
+ * already is not looked up again (probe_seen.h). Any thread; NULL is fine. */
 void probe_exposed(struct probe *p, const char *tenant, const uint8_t trace_id[16],
 		   const uint8_t span_id[8]);
 /* Append the families exemplar_probe_*. `connector` is the label's value. NULL is fine. */

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "connectors/spanmetrics/probe.h"
 #include "connectors/spanmetrics/probe_http.h"
+#include "connectors/spanmetrics/probe_seen.h"
 #include "tests/unit/scripted_http.h"
 #include "wire/otlp_find_span.h"
 
@@ -72,13 +73,23 @@ static enum span_found scripted_find(struct span_lookup *l, const struct span_wa
 
 	(void)is_gone;
 	assert_string_equal(w->tenant, "acme");
-	assert_memory_equal(w->trace_id, trace_id, 16);
+	assert_memory_equal(w->trace_id, trace_id, 12); /* the rest is a number */
 	assert_memory_equal(w->span_id, span_id, 8);
 	s->asked_ns[i % COUNT_OF(s->asked_ns)] = clock_mono_ns();
 	if (a == SPAN_UNKNOWN)
 		err_set(err, s->kind, "scripted");
 	atomic_fetch_add(&s->n_asked, 1);
 	return a;
+}
+
+/* The i-th of different exemplars. */
+static void expose(struct probe *p, uint32_t i)
+{
+	uint8_t id[16];
+
+	memcpy(id, trace_id, sizeof(id));
+	memcpy(id + 12, &i, sizeof(i));
+	probe_exposed(p, "acme", id, span_id);
 }
 
 /* The value of a sample line that begins so. */
@@ -201,8 +212,10 @@ static void the_rate_is_kept(void **state)
 	uint64_t before = clock_mono_ns();
 
 	(void)state;
-	for (size_t i = 0; i < 5; i++)
-		probe_exposed(p, "acme", trace_id, span_id);
+	for (uint32_t i = 0; i < 5; i++) {
+		expose(p, i);
+		expose(p, i); /* the next flush shows it, too */
+	}
 	wait_settled(p);
 	assert_true(result(p, "ok") == 5);
 	/* no sooner; a busy machine may be later */
@@ -220,14 +233,33 @@ static void what_is_too_much_is_counted(void **state)
 	struct probe *p = probe_new_asking(&s.lookup, &conf);
 
 	(void)state;
-	for (size_t i = 0; i < PROBE_WAITING + 7; i++)
-		probe_exposed(p, "acme", trace_id, span_id);
+	for (uint32_t i = 0; i < PROBE_WAITING + 7; i++)
+		expose(p, i);
 	assert_true(sample(p, "reason=\"full\"} ") == 7);
 	assert_true(sample(p, "exemplar_probe_waiting{connector=\"spanmetrics\"} ") ==
 		    PROBE_WAITING);
 	probe_free(p);
 	probe_free(NULL);
 	probe_exposed(NULL, "acme", trace_id, span_id);
+}
+
+/* Known while it is shown again and again, whatever else is; forgotten when it is no more. */
+static void what_is_shown_is_known(void **state)
+{
+	struct probe_seen s = { .seed = 0 };
+	uint8_t id[16] = { 0 };
+
+	(void)state;
+	for (uint32_t i = 0; i < 5 * PROBE_SEEN / 2; i++) {
+		memcpy(id, &i, sizeof(i));
+		assert_true(probe_seen_is_new(&s, id, span_id));
+		assert_false(probe_seen_is_new(&s, id, span_id));
+		assert_true(probe_seen_is_new(&s, trace_id, span_id) == (i == 0));
+	}
+	assert_true(s.current.cap <= 2 * PROBE_SEEN && s.previous.cap <= 2 * PROBE_SEEN);
+	memset(id, 0, sizeof(id));
+	assert_true(probe_seen_is_new(&s, id, span_id));
+	probe_seen_fini(&s);
 }
 
 /* ---- HTTP ---- */
@@ -324,6 +356,7 @@ int main(void)
 		cmocka_unit_test(verdicts),
 		cmocka_unit_test(the_rate_is_kept),
 		cmocka_unit_test(what_is_too_much_is_counted),
+		cmocka_unit_test(what_is_shown_is_known),
 		cmocka_unit_test(http_answers_are_judged),
 		cmocka_unit_test(endpoints_are_checked),
 	};

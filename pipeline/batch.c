@@ -703,7 +703,7 @@ void batch_append_field(struct batch *b, uint32_t i, struct bytes raw)
 	add_piece(&e, raw, &b->arena);
 	edit_finish(&e, b, sp);
 	/* It may be an attribute, and which one is not worth a look here. */
-	sp->may_have_priority |= raw.n > 0 && raw.p[0] == (SPAN_ATTRIBUTES << 3 | PB_LEN);
+	sp->may_wish |= raw.n > 0 && raw.p[0] == (SPAN_ATTRIBUTES << 3 | PB_LEN);
 }
 
 void batch_set_span(struct batch *b, uint32_t i, const struct bytes *fields, size_t n)
@@ -725,7 +725,7 @@ void batch_set_span(struct batch *b, uint32_t i, const struct bytes *fields, siz
 		e.n = 1;
 	}
 	edit_finish(&e, b, sp);
-	sp->may_have_priority = true;
+	sp->may_wish = true;
 }
 
 /* Room for one more head; the old array stays where it is, for batches that copied nothing. */

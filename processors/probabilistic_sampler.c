@@ -22,6 +22,7 @@
 #include "pipeline/telemetry.h"
 #include "wire/hash_sampling.h"
 #include "wire/pb.h"
+#include "wire/span_wish.h"
 #include "wire/tracestate.h"
 
 enum mode { MODE_UNSET, MODE_PROPORTIONAL, MODE_EQUALIZING, MODE_HASH_SEED };
@@ -109,34 +110,8 @@ static int sampler_start(struct component *c, struct err *err)
 	return 0;
 }
 
-/* sampling.priority as a number: int, double or numeric text. False when the span has none. */
-static bool priority_of(const struct span_ref *sp, double *out)
-{
-	const struct bytes whole = { sp->p, sp->len };
-	const struct bytes *v = sp->pieces != NULL ? sp->pieces : &whole;
-	unsigned n = sp->pieces != NULL ? sp->n_pieces : 1, i = 0;
-	struct bytes value;
-	struct pb_field f;
-
-	if (!sp->may_have_priority)
-		return false;
-	/* The pieces of an edited span end between fields. */
-	while (i < n && !otlp_attribute(v[i], 9, BYTES_LIT(SPAN_PRIORITY_KEY), &value))
-		i++;
-	if (i == n || pb_next(&value, &f) <= 0)
-		return false;
-	if (f.number == 3) {
-		*out = (double)(int64_t)f.value;
-		return true;
-	}
-	if (f.number == 4) {
-		memcpy(out, &f.value, sizeof(*out));
-		return true;
-	}
-	return f.number == 1 && str_to_double(f.data, out) == 0;
-}
-
-enum decision { DROP, KEEP, KEEP_WITH_TH };
+/* AGAINST: a keep record (span_wish.h) of a span that its R would have dropped. */
+enum decision { DROP, KEEP, KEEP_WITH_TH, KEEP_AGAINST };
 
 /* An rv or th of its own. */
 static bool has_sampling(const struct span_ref *sp)
@@ -164,15 +139,10 @@ static enum decision decide_by_hash(const struct sampler_config *conf, struct sa
 		       : DROP;
 }
 
-/* The decision for one span; *th gets the threshold it passed (TH_UNKNOWN: erase it). */
-static enum decision decide(const struct sampler_config *conf, struct sampler_state *st,
-			    const struct span_ref *sp, uint64_t *th)
+/* By the trace's randomness; *th gets the threshold it passed (TH_UNKNOWN: erase it). */
+static enum decision decide_by_r(const struct sampler_config *conf, struct sampler_state *st,
+				 const struct span_ref *sp, uint64_t *th)
 {
-	double priority;
-
-	/* Kept for a reason of its own: the probability is not ours to change. */
-	if (priority_of(sp, &priority) && priority >= 0)
-		return priority > 0 ? KEEP : DROP;
 	if (st->is_hashed)
 		return decide_by_hash(conf, st, sp, th);
 	if (sp->th != TH_UNKNOWN && sp->r < sp->th) {
@@ -192,6 +162,19 @@ static enum decision decide(const struct sampler_config *conf, struct sampler_st
 	if (*th >= TRACESTATE_W56 || sp->r < *th)
 		return DROP;
 	return *th == sp->th ? KEEP : KEEP_WITH_TH;
+}
+
+static enum decision decide(const struct sampler_config *conf, struct sampler_state *st,
+			    const struct span_ref *sp, uint64_t *th)
+{
+	enum span_wish wish = span_wish(sp);
+	enum decision d;
+
+	/* Kept for a reason of its own: the probability is not ours to change. */
+	if (wish == WISH_KEEP || wish == WISH_DROP)
+		return wish == WISH_KEEP ? KEEP : DROP;
+	d = decide_by_r(conf, st, sp, th);
+	return d == DROP && wish == WISH_RECORD ? KEEP_AGAINST : d;
 }
 
 static void write_th(struct batch *b, uint32_t i, uint64_t th, const struct sampler_state *st,
@@ -225,8 +208,27 @@ static void write_th_rv(struct batch *b, uint32_t i, uint64_t th, uint32_t seed,
 		batch_set_trace_state(b, i, buf_bytes(state));
 }
 
-/* In ths: leave it as it is. */
+/* In ths: leave it as it is; it was kept against its R. */
 #define TH_SAME (TH_UNKNOWN - 1)
+#define TH_AGAINST (TH_UNKNOWN - 2)
+
+/* No th is true of it, and it stands for nobody. */
+static void write_against(struct batch *b, uint32_t i, struct buf *state)
+{
+	/* KeyValue{key, AnyValue{int_value: 0}} as a field of Span. */
+	static const uint8_t zero[] = "\x4a\x1d\x0a\x17" SPAN_COUNT_KEY "\x12\x02\x18";
+	struct span_ref *sp = &b->tables.spans[i];
+
+	_Static_assert(sizeof(zero) == 2 + 0x1d && sizeof(SPAN_COUNT_KEY) == 0x17 + 1,
+		       "lengths, and the 0 that ends the text is the value");
+	buf_reset(state);
+	if (sp->th != TH_UNKNOWN &&
+	    tracestate_write_th(span_trace_state(sp), TH_UNKNOWN, state) == 0)
+		batch_set_trace_state(b, i, buf_bytes(state));
+	if (!sp->is_uncounted)
+		batch_append_field(b, i, (struct bytes){ zero, sizeof(zero) });
+	sp->is_uncounted = true;
+}
 
 /* Decisions into keep, and for those kept what to write into ths. Returns how many get a new th. */
 static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *keep, uint64_t *ths)
@@ -240,8 +242,10 @@ static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *
 
 		keep[i] = (uint8_t)decide(conf, st, &b->tables.spans[i], &th);
 		if (keep[i] != DROP)
-			ths[n_kept++] = keep[i] == KEEP_WITH_TH ? th : TH_SAME;
-		n_new += keep[i] == KEEP_WITH_TH;
+			ths[n_kept++] = keep[i] == KEEP_WITH_TH   ? th
+					: keep[i] == KEEP_AGAINST ? TH_AGAINST
+								  : TH_SAME;
+		n_new += keep[i] > KEEP;
 	}
 	atomic_fetch_add_explicit(&st->kept, n_kept, memory_order_relaxed);
 	atomic_fetch_add_explicit(&st->dropped, b->tables.n_spans - n_kept, memory_order_relaxed);
@@ -258,7 +262,9 @@ static struct batch *rewrite(struct component *c, struct batch *b, const uint64_
 	b = batch_editable(b);
 	field = arena_dup(&b->arena, st->field, st->field_len);
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)
-		if (ths[i] != TH_SAME && st->is_hashed)
+		if (ths[i] == TH_AGAINST)
+			write_against(b, i, &state);
+		else if (ths[i] != TH_SAME && st->is_hashed)
 			write_th_rv(b, i, ths[i], (uint32_t)conf->hash_seed, &state);
 		else if (ths[i] != TH_SAME)
 			write_th(b, i, ths[i], st, field, &state);

@@ -43,6 +43,14 @@ enum span_status { STATUS_UNSET, STATUS_OK, STATUS_ERROR };
 
 /* The attribute by which a span asks samplers to keep it (a number above 0) or to drop it (0). */
 #define SPAN_PRIORITY_KEY "sampling.priority"
+/* Why it was kept whatever its R says: SPAN_REASON_EXEMPLAR, when an exemplar names its trace. */
+#define SPAN_REASON_KEY "sampling.reason"
+#define SPAN_REASON_EXEMPLAR "exemplar"
+/* 0 on a span that a sampler kept against its R: others, kept by theirs, stand for it. */
+#define SPAN_COUNT_KEY "sampling.adjusted_count"
+/* True on a span that an exemplar names; SDKs write one or the other. */
+#define SPAN_EXEMPLAR_KEY "exemplar"
+#define SPAN_EXEMPLAR_SDK_KEY "otel.exemplar"
 
 /* `th` of a span whose sampling probability is unknown. */
 #define TH_UNKNOWN UINT64_MAX
@@ -73,11 +81,12 @@ struct span_ref {
 	uint8_t status;   /* enum span_status, likewise */
 	uint8_t head_len; /* of tag and length before p, when canonical; else 0 */
 	uint8_t n_pieces;
-	bool may_have_priority; /* false: no attribute SPAN_PRIORITY_KEY, so do not look for it */
+	bool may_wish; /* false: none of the attributes of span_wish.h, so do not look for them */
 	/* Said by processors of this process, of edited and derived batches alike; what is read
 	 * back from a log or a broker does not know it. */
-	bool takes_slot; /* the exemplar processor tagged it: it took a slot of a connector */
-	bool is_kept;    /* samplers keep it whatever R says, and erase its th */
+	bool takes_slot;   /* the exemplar processor tagged it: it took a slot of a connector */
+	bool is_kept;      /* samplers keep it whatever R says */
+	bool is_uncounted; /* a sampler kept it against its R: others stand for it (span_weight) */
 };
 
 _Static_assert(sizeof(struct span_ref) <= 128, "span_ref fits two cache lines");

@@ -127,6 +127,7 @@ struct fx_span {
 	/* sampling.priority: 'i' integer, 'd' double, 's' string; 0: none */
 	char priority_kind;
 	double priority;
+	const char *key, *value; /* one more attribute, of text; NULL: none */
 };
 
 static inline void fx_put_span(struct buf *out, const struct fx_span *sp, uint32_t number)
@@ -141,6 +142,14 @@ static inline void fx_put_span(struct buf *out, const struct fx_span *sp, uint32
 	if (sp->state != NULL)
 		pb_put_str(out, 3, sp->state);
 	pb_put_str(out, 5, "a name");
+	if (sp->key != NULL) {
+		kv = pb_begin(out, 9);
+		pb_put_str(out, 1, sp->key);
+		value = pb_begin(out, 2);
+		pb_put_str(out, 1, sp->value);
+		pb_end(out, value);
+		pb_end(out, kv);
+	}
 	if (sp->priority_kind == 0)
 		return;
 	kv = pb_begin(out, 9);

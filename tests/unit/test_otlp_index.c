@@ -911,6 +911,12 @@ static void priority_is_noted(void **state)
 		  true, true },
 		{ "as long", BYTES_LIT("\x0a\x11sampling.prioritx\x12\x02\x18\x01"), false, true },
 		{ "shorter", BYTES_LIT("\x0a\x10sampling.priorit\x12\x02\x18\x01"), false, true },
+		{ "reason", BYTES_LIT("\x0a\x0fsampling.reason\x12\x03\x0a\x01x"), true, true },
+		{ "count", BYTES_LIT("\x0a\x17sampling.adjusted_count\x12\x02\x18\x00"), true,
+		  true },
+		{ "hint", BYTES_LIT("\x0a\x08" "exemplar\x12\x02\x10\x01"), true, true },
+		{ "hint of the draft", BYTES_LIT("\x0a\x0dotel.exemplar\x12\x02\x10\x01"), true,
+		  true },
 		{ "value first", BYTES_LIT("\x12\x02\x18\x01\x0a\x11sampling.priority"), true,
 		  false },
 		{ "padded length", BYTES_LIT("\x0a\x91\x00sampling.priority\x12\x02\x18\x01"), true,
@@ -936,10 +942,10 @@ static void priority_is_noted(void **state)
 		     k++) /* room for the windows of the fast way */
 			pb_put_fixed64(&b, 99, 0);
 		expect_ok(&x, buf_bytes(&b), 1, cases[i / 2].name);
-		if (cases[i / 2].want && !x.t.spans[0].may_have_priority)
+		if (cases[i / 2].want && !x.t.spans[0].may_wish)
 			fail_msg("%s: overlooked", cases[i / 2].name);
 		if (i % 2 == 0 && cases[i / 2].usual)
-			assert_int_equal(x.t.spans[0].may_have_priority, cases[i / 2].want);
+			assert_int_equal(x.t.spans[0].may_wish, cases[i / 2].want);
 		indexed_fini(&x);
 		buf_fini(&b);
 		buf_fini(&span);

@@ -5,6 +5,7 @@
  */
 #include "base/str.h"
 #include "tests/unit/processor_fixture.h"
+#include "wire/span_wish.h"
 #include "wire/tracestate.h"
 
 #include <math.h>
@@ -191,6 +192,63 @@ static void priority_goes_first(void **state)
 	}
 }
 
+/* A span that an exemplar names: kept by its R as any other, else against it, and then it weighs
+ * nothing, in this process and the next. */
+static void keep_records(void **state)
+{
+	static const struct {
+		const char *yaml, *in, *reason;
+		bool is_kept, high;
+		const char *out; /* NULL: dropped */
+		double weight;
+	} cases[] = {
+		{ "{sampling_percentage: 50}", NULL, "exemplar", false, true, "ot=th:8", 2 },
+		{ "{sampling_percentage: 50}", NULL, "exemplar", false, false, "", 0 },
+		{ "{sampling_percentage: 50}", NULL, NULL, true, false, "", 0 },
+		{ "{sampling_percentage: 50}", NULL, NULL, false, false, NULL, 0 },
+		{ "{sampling_percentage: 50}", NULL, "slow", false, false, NULL, 0 },
+		{ "{sampling_percentage: 50}", "a=1,ot=th:0;x:y", "exemplar", false, false,
+		  "ot=x:y,a=1", 0 },
+		{ "{sampling_percentage: 0}", NULL, "exemplar", false, true, "", 0 },
+		{ "{sampling_percentage: 100}", NULL, "exemplar", false, false, "", 1 },
+		{ "{sampling_percentage: 1, mode: equalizing}", "ot=th:8", "exemplar", true, false,
+		  "", 0 },
+		{ "{sampling_percentage: 0.001, hash_seed: 7}", NULL, "exemplar", false, true, "",
+		  0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct fx_span sp = span_of(cases[i].high ? MAX_R : 0, cases[i].in);
+		struct batch *b, *again;
+		struct bytes text;
+		bool unknown;
+		double weight;
+
+		if (cases[i].reason != NULL) {
+			sp.key = "sampling.reason";
+			sp.value = cases[i].reason;
+		}
+		fx_start("probabilistic_sampler", cases[i].yaml);
+		b = fx_batch(&sp, 1, "t");
+		b->tables.spans[0].is_kept = cases[i].is_kept;
+		fx_give(b);
+		if ((fx.n_kept == 1) != (cases[i].out != NULL))
+			fail_msg("case %zu: %u kept", i, fx.n_kept);
+		for (unsigned k = 0; k < 2 * fx.n_kept; k++) {
+			again = k ? fx_again(fx.kept[0]) : batch_ref(fx.kept[0]);
+			text = span_trace_state(&again->tables.spans[0]);
+			weight = span_weight(&again->tables.spans[0], &unknown);
+			if (!bytes_eq_str(text, cases[i].out) || weight != cases[i].weight)
+				fail_msg("case %zu: \"%.*s\" weighs %g", i, (int)text.n,
+					 (const char *)text.p, weight);
+			assert_int_equal(unknown, weight == 1);
+			batch_unref(again);
+		}
+		fx_stop();
+	}
+}
+
 /* What an earlier stage wrote into the span does not hide its attributes. */
 static void priority_of_an_edited_span(void **state)
 {
@@ -331,6 +389,7 @@ int main(void)
 		cmocka_unit_test(th_in_and_out),
 		cmocka_unit_test(no_room_for_th),
 		cmocka_unit_test(priority_goes_first),
+		cmocka_unit_test(keep_records),
 		cmocka_unit_test(priority_of_an_edited_span),
 		cmocka_unit_test(hash_of_the_collector),
 		cmocka_unit_test(shares_of_a_million),

@@ -10,8 +10,7 @@
 #include "connectors/spanmetrics/slots.h"
 #include "wire/otlp_attr.h"
 #include "wire/otlp_index.h"
-#include "wire/tracestate.h"
-uint64_t component_exemplar_guard(struct component *c);
+#include "wire/span_wish.h"
 
 /* What the spans of one resource of the batch have in common, and what its machine gets of them. */
 struct resource_facts {
@@ -26,12 +25,6 @@ struct resource_facts {
 struct scope_facts {
 	struct bytes extra, attributes;
 };
-
-double record_weight(const struct span_ref *sp, bool *unknown)
-{
-	*unknown = sp->th >= TRACESTATE_W56 || sp->r < sp->th;
-	return *unknown ? 1.0 : 0x1p56 / (double)(TRACESTATE_W56 - sp->th);
-}
 
 static uint64_t mix(uint64_t h)
 {
@@ -181,7 +174,7 @@ static void add_extra(struct recording *r, struct observation *o, const struct s
 		bool unknown;
 		struct bytes method;
 
-		record_weight(sp, &unknown);
+		span_weight(sp, &unknown);
 		method = bytes_str(unknown ? "counted" : "extrapolated");
 		dimensions_key_text(DIMENSION_METHOD, method, &r->extras);
 		otlp_attr_bytes(&r->attributes, 7, BYTES_LIT("sampling.method"), OTLP_STRING,
@@ -301,14 +294,14 @@ static bool is_wanted(struct recording *r, const struct span_ref *sp)
 	/* With a processor before it, only what it tagged. */
 	if (r->purpose == TO_COMPETE && atomic_load(&r->st->n_bound) > 0 && !sp->takes_slot)
 		return false;
-	return SLOTS_READY && slots_may_compete(sp, r->guard);
+	return slots_may_compete(sp, r->guard);
 }
 
 static void observe_one(struct recording *r, const struct span_ref *sp, struct resource_facts *f,
 			bool is_wide)
 {
 	bool unknown;
-	double weight = record_weight(sp, &unknown);
+	double weight = span_weight(sp, &unknown);
 
 	if (is_wide)
 		observe_wide(r, sp, f, weight);
@@ -445,8 +438,6 @@ static void compete(struct recording *r, struct series *s, const struct observat
 	struct slot_bid bid = bid_of(r, s, o);
 	size_t grown = 0;
 
-	if (!SLOTS_READY)
-		return;
 	if (r->purpose == TO_COMPETE)
 		slots_compete(&s->slots, &bid, r->b, o->span, &grown);
 	else if (slots_offer(&s->slots, &bid, r->b->tables.spans[o->span].r, &grown))
@@ -659,7 +650,7 @@ static bool anyone(struct component *c, const struct batch *b, enum purpose purp
 static void look_for_slots(struct component *c, const struct batch *b, enum purpose purpose,
 			   const char **takes)
 {
-	uint64_t guard = SLOTS_READY ? component_exemplar_guard(c) : 0;
+	uint64_t guard = 0; /* component_exemplar_guard(c), when it is there */
 	struct recording r;
 
 	if (!anyone(c, b, purpose, guard))

@@ -7,9 +7,8 @@
  *   pass 2:             per shard      lock once; find or add each row, count
  *                       what found no room goes to overflow rows the same way
  *
- * An adjusted count is 2^56 / (2^56 - th); without th it is 1, and counted as unknown. A span that
- * a sampler keeps for another reason (is_kept) and that says no th stands for none but itself in
- * what was counted before: it weighs 0.
+ * Each counts as many as span_weight says (wire/span_wish.h): its adjusted count, 1 without th, 0
+ * when it was kept for an exemplar alone.
  * LIMITS: memory of a batch's observations, given back at its end.
  */
 #ifndef CONNECTORS_SPANMETRICS_RECORD_H
@@ -59,8 +58,5 @@ void record_count(struct component *c, const struct batch *b, const uint8_t *is_
 void record_compete(struct component *c, const struct batch *b);
 /* component_type.exemplar_offer: which spans of b take a slot. Any thread. */
 void record_offer(struct component *c, const struct batch *b, const char **takes);
-
-/* The adjusted count of a span; *unknown: nobody said its th. */
-double record_weight(const struct span_ref *sp, bool *unknown);
 
 #endif

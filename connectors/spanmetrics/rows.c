@@ -143,7 +143,7 @@ static void copy_exemplars(struct rows *r, struct series *s, struct row_copy *to
 	struct exemplar x;
 
 	to->exemplars = (uint32_t)r->n_exemplars;
-	if (!SLOTS_READY || s->slots == NULL)
+	if (s->slots == NULL)
 		return;
 	to->has_best = slots_best(s->slots, r->now_ns, &to->best);
 	if (s->exponential != NULL)

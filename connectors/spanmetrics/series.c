@@ -27,8 +27,7 @@ void series_table_init(struct series_table *t, struct budget *budget, uint64_t m
 static void row_free(struct series *s)
 {
 	exponential_free(s->exponential);
-	if (SLOTS_READY)
-		slots_free(s->slots);
+	slots_free(s->slots);
 	free(s);
 }
 
@@ -182,7 +181,7 @@ void series_remove(struct series_table *t, struct series **at)
 		t,
 		-(int64_t)s->n_bytes -
 			(int64_t)(s->exponential != NULL ? exponential_bytes(s->exponential) : 0) -
-			(int64_t)(SLOTS_READY ? slots_bytes(s->slots) : 0));
+			(int64_t)slots_bytes(s->slots));
 	row_free(s);
 }
 

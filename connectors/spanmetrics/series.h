@@ -29,7 +29,6 @@
 #include <stdatomic.h>
 
 enum { SERIES_SHARDS = 16, SERIES_BUDGET_PART = 4 };
-enum { SLOTS_READY = 0 }; /* until slots.c has landed */
 
 struct span_resource;
 struct slots;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * processor_fixture.h - one processor from its YAML, before a sink that keeps what it gets, and
- * batches of spans made to order.
+ * processor_fixture.h - one processor or connector from its YAML, before a sink that keeps what it
+ * gets, and batches of spans made to order.
  */
 #ifndef TESTS_UNIT_PROCESSOR_FIXTURE_H
 #define TESTS_UNIT_PROCESSOR_FIXTURE_H
@@ -58,7 +58,9 @@ static const struct component_type fx_sink_type = { .name = "sink",
 
 static inline void fx_start(const char *type, const char *yaml)
 {
-	const struct component_type *t = registry_find(KIND_PROCESSOR, bytes_str(type));
+	const struct component_type *p = registry_find(KIND_PROCESSOR, bytes_str(type));
+	const struct component_type *t =
+		p != NULL ? p : registry_find(KIND_CONNECTOR, bytes_str(type));
 	struct conf_errors errors = CONF_ERRORS_INIT;
 	struct conf_build b = { .arena = &fx.arena, .errors = &errors };
 	struct conf_node *root = NULL;
@@ -86,7 +88,7 @@ static inline void fx_start(const char *type, const char *yaml)
 					   .state = xcalloc(1, t->state_size),
 					   .count = &fx.counts[0],
 					   .service = &fx.service,
-					   .out = { &fx.fanout } };
+					   .out = { &fx.fanout, &fx.fanout } };
 	assert_int_equal(t->start(&fx.processor, NULL), 0);
 }
 

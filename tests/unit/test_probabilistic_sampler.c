@@ -309,79 +309,6 @@ static void hash_of_the_collector(void **state)
 	}
 }
 
-/* ---- a million ids ---- */
-
-enum { IDS = 1000000, PER_BATCH = 10000, BINS = 64 };
-
-static void fill_ids(struct fx_span *v, uint32_t n, struct rng *rng, int style)
-{
-	for (uint32_t i = 0; i < n; i++) {
-		store_be64(v[i].trace_id, rng_next(rng));
-		store_be64(v[i].trace_id + 8, rng_next(rng));
-		if (style == 1) /* seconds first, as X-Ray ids have it */
-			store_be32(v[i].trace_id, 1700000000);
-		if (style == 2) /* 64-bit ids of Zipkin, padded */
-			memset(v[i].trace_id, 0, 8);
-	}
-}
-
-/* Kept ids by R: uniform over [T, 2^56), none below; the share is the ratio. */
-static void count_kept(uint64_t bins[BINS], uint64_t th, uint64_t *n)
-{
-	for (unsigned k = 0; k < fx.n_kept; k++)
-		for (uint32_t i = 0; i < fx.kept[k]->tables.n_spans; i++) {
-			uint64_t r = tracestate_randomness(fx.kept[k]->tables.spans[i].trace_id);
-			double u = (double)(r - th) / (double)(TRACESTATE_W56 - th);
-
-			assert_true(r >= th);
-			bins[(unsigned)(u * BINS)]++;
-			++*n;
-		}
-}
-
-static void million_ids(double ratio, int style)
-{
-	struct fx_span *v = xcalloc(PER_BATCH, sizeof(*v));
-	uint64_t th = tracestate_threshold(ratio, 4), bins[BINS] = { 0 }, n = 0;
-	double p = tracestate_probability(th), chi = 0, sigma = sqrt(IDS * p * (1 - p));
-	struct rng rng;
-	char yaml[64];
-
-	rng_seed(&rng, 42 + (uint64_t)style);
-	snprintf(yaml, sizeof(yaml), "{sampling_percentage: %.17g}", ratio * 100);
-	fx_start("probabilistic_sampler", yaml);
-	for (int i = 0; i < IDS / PER_BATCH; i++) {
-		fill_ids(v, PER_BATCH, &rng, style);
-		fx_give(fx_batch(v, PER_BATCH, "t"));
-		count_kept(bins, th, &n);
-		fx_drop_kept();
-	}
-	fx_stop();
-	free(v);
-	if (fabs((double)n - IDS * p) > 4 * sigma)
-		fail_msg("%g: kept %llu of %d", ratio, (unsigned long long)n, IDS);
-	for (int i = 0; i < BINS; i++) {
-		double want = (double)n / BINS, d = (double)bins[i] - want;
-
-		chi += d * d / want;
-	}
-	printf("ratio %g, ids of style %d: kept %llu, %.2f sigma; chi-square %.1f of 63\n", ratio,
-	       style, (unsigned long long)n, ((double)n - IDS * p) / sigma, chi);
-	/* 63 degrees of freedom: above 112 once in ten thousand. The seed is fixed. */
-	if (chi > 112)
-		fail_msg("%g: chi-square %.1f", ratio, chi);
-}
-
-static void shares_of_a_million(void **state)
-{
-	static const double ratios[] = { 0.9, 0.5, 0.1, 0.01 };
-
-	(void)state;
-	for (size_t i = 0; i < COUNT_OF(ratios); i++)
-		for (int style = 0; style < 3; style++)
-			million_ids(ratios[i], style);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -392,7 +319,6 @@ int main(void)
 		cmocka_unit_test(keep_records),
 		cmocka_unit_test(priority_of_an_edited_span),
 		cmocka_unit_test(hash_of_the_collector),
-		cmocka_unit_test(shares_of_a_million),
 	};
 
 	all_components_register();

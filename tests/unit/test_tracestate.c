@@ -9,6 +9,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -55,6 +56,98 @@ static void thresholds_of_probabilities(void **state)
 			if (precision >= 3)
 				assert_true(fabs(tracestate_probability(th) / p - 1) < 0.01);
 		}
+}
+
+/* The specification's table of 1-in-N sampling: thresholds to 3, 4 and 5 digits, and the
+ * probability that each stands for, to the last bit. */
+static void table_of_the_specification(void **state)
+{
+	static const struct {
+		double p;
+		const char *th[3];
+		double actual[3];
+	} rows[] = {
+		{ 1, { "0", "0", "0" }, { 1, 1, 1 } },
+		{ 0.5, { "8", "8", "8" }, { 0.5, 0.5, 0.5 } },
+		{ 0.3333333333333333,
+		  { "aab", "aaab", "aaaab" },
+		  { 0.333251953125, 0.3333282470703125, 0.33333301544189453 } },
+		{ 0.25, { "c", "c", "c" }, { 0.25, 0.25, 0.25 } },
+		{ 0.2,
+		  { "ccd", "cccd", "ccccd" },
+		  { 0.199951171875, 0.1999969482421875, 0.19999980926513672 } },
+		{ 0.125, { "e", "e", "e" }, { 0.125, 0.125, 0.125 } },
+		{ 0.1,
+		  { "e66", "e666", "e6666" },
+		  { 0.10009765625, 0.100006103515625, 0.10000038146972656 } },
+		{ 0.0625, { "f", "f", "f" }, { 0.0625, 0.0625, 0.0625 } },
+		{ 0.01,
+		  { "fd71", "fd70a", "fd70a4" },
+		  { 0.0099945068359375, 0.010000228881835938, 0.009999990463256836 } },
+		{ 0.001,
+		  { "ffbe7", "ffbe77", "ffbe76d" },
+		  { 0.0010004043579101562, 0.0009999871253967285, 0.000999998301267624 } },
+		{ 0.0001,
+		  { "fff972", "fff9724", "fff97247" },
+		  { 0.00010001659393310547, 0.00010000169277191162, 0.00010000006295740604 } },
+		{ 0.00001,
+		  { "ffff584", "ffff583a", "ffff583a5" },
+		  { 9.998679161071777e-06, 1.00000761449337e-05, 1.0000003385357559e-05 } },
+		{ 0.000001,
+		  { "ffffef4", "ffffef39", "ffffef391" },
+		  { 9.98377799987793e-07, 1.00000761449337e-06, 9.999930625781417e-07 } },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(rows); i++)
+		for (int k = 0; k < 3; k++) {
+			uint64_t th = tracestate_threshold(rows[i].p, 3 + k);
+			struct tracestate_ot ot;
+			char text[15], ts[24];
+
+			tracestate_format_th(th, text);
+			snprintf(ts, sizeof(ts), "ot=th:%s", rows[i].th[k]);
+			tracestate_read(bytes_str(ts), &ot);
+			if (strcmp(text, rows[i].th[k]) != 0 || ot.th != th ||
+			    tracestate_probability(ot.th) != rows[i].actual[k])
+				fail_msg("%g to %d digits: %s (%.17g), want %s (%.17g)", rows[i].p,
+					 3 + k, text, tracestate_probability(ot.th), rows[i].th[k],
+					 rows[i].actual[k]);
+		}
+}
+
+/* Texts of the specification: "keep iff R >= T" is the order of the digits, of ids and of rv. */
+static void decisions_of_the_specification(void **state)
+{
+	static const struct {
+		const char *rv;
+		double p;
+		bool kept;
+	} cases[] = {
+		/* 0x6e6d1a75832a2f is kept at every probability from 56.9 % on. */
+		{ "6e6d1a75832a2f", 0.568, false },   { "6e6d1a75832a2f", 0.57, true },
+		{ "6e6d1a75832a2f", 1, true },        { "00000000000000", 1, true },
+		{ "00000000000000", 0.9999, false },  { "ffffffffffffff", 0x1p-56, true },
+		{ "fffffffffffffe", 0x1p-56, false }, { "80000000000000", 0.5, true },
+		{ "7fffffffffffff", 0.5, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		uint64_t th = tracestate_threshold(cases[i].p, 14);
+		struct tracestate_ot ot;
+		char ts[40], th_text[15] = "";
+
+		tracestate_format_th(th, th_text);
+		snprintf(ts, sizeof(ts), "ot=th:%s;rv:%s", th_text, cases[i].rv);
+		tracestate_read(bytes_str(ts), &ot);
+		assert_true(ot.has_rv && ot.th == th);
+		if ((ot.rv >= ot.th) != cases[i].kept)
+			fail_msg("%s: kept %d", ts, ot.rv >= ot.th);
+		/* Without a number: texts padded to 14 digits. */
+		memset(th_text + strlen(th_text), '0', 14 - strlen(th_text));
+		assert_true((strcmp(cases[i].rv, th_text) >= 0) == cases[i].kept);
+	}
 }
 
 static void reads_the_ot_member(void **state)
@@ -180,6 +273,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(thresholds_of_probabilities),
+		cmocka_unit_test(table_of_the_specification),
+		cmocka_unit_test(decisions_of_the_specification),
 		cmocka_unit_test(reads_the_ot_member),
 		cmocka_unit_test(rewriting_keeps_everything_else),
 		cmocka_unit_test(limits_of_the_list),

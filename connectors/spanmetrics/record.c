@@ -466,6 +466,13 @@ static void enqueue(struct recording *r, size_t i)
 	*first = (uint32_t)i + 1;
 }
 
+static void prefetch_all(struct recording *r, uint32_t first)
+{
+	for (int row = 0; row <= 1; row++)
+		for (uint32_t at = first; at != 0; at = r->v[at - 1].next)
+			series_prefetch(&r->st->series, r->v[at - 1].key.hash, row > 0);
+}
+
 /* The observations of one shard. What has no room goes to *over (a list of the same kind). */
 static void apply_shard(struct recording *r, unsigned shard, bool forced, uint32_t *over)
 {
@@ -476,6 +483,7 @@ static void apply_shard(struct recording *r, unsigned shard, bool forced, uint32
 		return;
 	r->first[shard] = 0;
 	pthread_mutex_lock(&t->shards[shard].lock);
+	prefetch_all(r, next);
 	while (next != 0) {
 		struct observation *o = &r->v[next - 1];
 		struct series *s = series_find(t, &o->key);

@@ -64,6 +64,18 @@ static bool is_it(const struct series *s, const struct series_key *k)
 	       bytes_eq(series_name(s), k->name) && bytes_eq(series_extra(s), k->extra);
 }
 
+void series_prefetch(struct series_table *t, uint64_t hash, bool is_row)
+{
+	struct series **chain = chain_of(shard_of(t, hash), hash);
+
+	if (!is_row) {
+		PREFETCH(chain);
+	} else if (*chain != NULL) {
+		PREFETCH(*chain);
+		PREFETCH((const uint8_t *)*chain + 64);
+	}
+}
+
 struct series *series_find(struct series_table *t, const struct series_key *k)
 {
 	struct series *s = *chain_of(shard_of(t, k->hash), k->hash);

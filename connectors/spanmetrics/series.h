@@ -119,6 +119,9 @@ static inline unsigned series_shard_of(uint64_t hash)
 	return (unsigned)(hash >> 60);
 }
 
+/* Lock of the key's shard held: what a look-up will read is on its way from memory. In two steps,
+ * for several keys at a time: first where its chain is, then the chain's first row. */
+void series_prefetch(struct series_table *t, uint64_t hash, bool is_row);
 /* Lock of the key's shard held. The row, or NULL. */
 struct series *series_find(struct series_table *t, const struct series_key *k);
 /* Is there room for one more row of this family? Any thread; what it grants is not reserved. */

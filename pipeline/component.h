@@ -65,6 +65,15 @@ struct service;
 struct service_component;
 struct source;
 
+/* What share of traces a processor keeps. */
+struct sampling {
+	double rate;          /* 0 to 1 */
+	bool is_proportional; /* of what comes in; else of all traffic, less what is dropped before
+				 it */
+	bool is_by_r;         /* by R >= T (wire/tracestate.h), as all who agree about a trace */
+	const char *rate_key, *mode_key; /* of its options: who is to blame */
+};
+
 /* Missing callbacks mean "nothing to do". */
 struct component_type {
 	const char *name;  /* the YAML key */
@@ -133,6 +142,10 @@ struct component_type {
 	 * before start until after shutdown. */
 	const struct authenticator *(*authenticator)(struct component *c);
 	/* ---- exemplars (docs/exemplars.md) ---- */
+	/* Of processors that drop by chance: what share they keep. */
+	void (*sampling)(const void *config, struct sampling *out);
+	/* Do exemplars come from it, or go by it, with this configuration? Missing: no. */
+	bool (*uses_exemplars)(const void *config);
 	/* Connectors that show exemplars: which spans of b take a slot now? takes[i] = the metric's
 	 * name (lives as long as the instance) for those; the others stay as they are. Any thread;
 	 * before the same spans come to consume. */
@@ -219,6 +232,10 @@ struct component *component_extension_of_type(struct component *c, const char *t
  * reload that replaces it, takes it away or brings it begins c anew. In start (connectors have
  * started) or later. OPT_CONNECTORS makes a wrong id a configuration error. */
 struct component *component_connector(struct component *c, const char *id);
+/* T_guard: no sampler may ask more of a trace's R, and only what has it (or a keep record) is shown
+ * as an exemplar. TH_UNKNOWN where nothing of the process has to do with exemplars. A reload may
+ * change it: ask once per batch. */
+uint64_t component_exemplar_guard(const struct component *c);
 /* What the first running extension of this type lends (its type's `lend`), or NULL. */
 void *component_borrow(struct component *c, const char *type_name);
 /* True when every component started and is ready; else a reason. */

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "pipeline/conf_known.h"
+#include "pipeline/conf_exemplar.h"
 #include "pipeline/conf_pipelines.h"
 #include "pipeline/registry.h"
 
@@ -350,6 +351,7 @@ static void check_service(struct conf_check *k, const struct conf_node *root)
 {
 	const struct conf_node *node = conf_tree_find(root, "service");
 	struct service_section *s = arena_zalloc(k->arena, sizeof(*s));
+	unsigned before = k->errors->n_errors;
 
 	option_parse(service_table, node, s, k->arena, k->errors, "service");
 	k->config->service = s;
@@ -358,6 +360,11 @@ static void check_service(struct conf_check *k, const struct conf_node *root)
 	k->config->exemplar_guard = s->exemplar_guard;
 	if (node != NULL && (node->kind == CONF_SCALAR || node->kind == CONF_LIST))
 		return; /* said already */
+	if (k->errors->n_errors == before && s->has_guard && s->exemplar_guard == 0)
+		conf_error_at(k->errors, node, "service", "exemplar_guard",
+			      "set the lowest rate at which traces are kept anywhere, for example "
+			      "0.01",
+			      "0 keeps no trace, so that no exemplar resolves");
 	conf_telemetry_check(&s->telemetry, node, &k->config->telemetry, k->arena, k->errors);
 	conf_pipelines_check(k, root, s->extensions, s->pipelines);
 }
@@ -376,6 +383,8 @@ struct service_config *conf_check_load(const struct conf_request *r, struct conf
 		check_sections(&k, root);
 		if (config->components != NULL)
 			check_service(&k, root);
+		if (errors->n_errors == before && config->components != NULL)
+			conf_exemplar_check(&k);
 	}
 	if (errors->n_errors > before) {
 		arena_fini(&arena);

@@ -61,6 +61,7 @@ struct service_config {
 	int64_t drain_timeout_ns;
 	bool has_exemplar_guard; /* false: the lowest keep rate of the process decides */
 	double exemplar_guard;
+	uint64_t exemplar_th; /* what comes of it: component_exemplar_guard() */
 	const struct conf_node *root; /* merged and expanded */
 	const void *service;          /* the section as parsed, for conf_check_print */
 };

@@ -42,6 +42,7 @@ struct service *service_new(const struct service_config *conf, struct err *err)
 	struct service *s = xcalloc(1, sizeof(*s));
 
 	s->conf = conf;
+	atomic_init(&s->exemplar_th, conf->exemplar_th);
 	pthread_rwlock_init(&s->list_lock, NULL);
 	atomic_store(&s->budget.limit, default_budget());
 	s->graph = graph_new(conf);

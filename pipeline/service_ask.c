@@ -133,6 +133,11 @@ struct component *component_connector(struct component *c, const char *id)
 			      .kind = KIND_CONNECTOR, .signal = c->signal, .id = id });
 }
 
+uint64_t component_exemplar_guard(const struct component *c)
+{
+	return atomic_load_explicit(&c->service->exemplar_th, memory_order_relaxed);
+}
+
 void *component_borrow(struct component *c, const char *type_name)
 {
 	struct component *ext = component_extension_of_type(c, type_name);

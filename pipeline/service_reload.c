@@ -320,6 +320,7 @@ static void install_conf(void *arg)
 	struct reload *l = arg;
 
 	l->s->conf = l->next->conf;
+	atomic_store(&l->s->exemplar_th, l->s->conf->exemplar_th);
 }
 
 /* ---- there ---- */

@@ -12,6 +12,8 @@
  * th erased. With hash_seed one that brings an rv or th of its own is such a contradiction (as in
  * the Collector), but what is kept stays as it is. `sampling.priority` (0 drops, above keeps, below
  * says nothing) goes before everything.
+ * None asks more of R than T_guard (component_exemplar_guard), below which an exemplar would not be
+ * sure to resolve. What an exemplar names already (wire/span_wish.h) is kept against its R.
  * THREADS: stateless. SPEC: OpenTelemetry consistent probability sampling; the Collector's option
  * names.
  */
@@ -86,6 +88,17 @@ static void sampler_validate(void *config, const struct conf_node *node, struct 
 		c->mode = MODE_HASH_SEED;
 }
 
+static void sampler_sampling(const void *config, struct sampling *out)
+{
+	const struct sampler_config *c = config;
+
+	out->rate = MIN(c->percentage / 100.0, 1.0);
+	out->is_proportional = c->mode != MODE_EQUALIZING;
+	out->is_by_r = c->mode != MODE_HASH_SEED;
+	out->rate_key = "sampling_percentage";
+	out->mode_key = c->has_hash_seed ? "hash_seed" : "mode";
+}
+
 static int sampler_start(struct component *c, struct err *err)
 {
 	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
@@ -141,7 +154,7 @@ static enum decision decide_by_hash(const struct sampler_config *conf, struct sa
 
 /* By the trace's randomness; *th gets the threshold it passed (TH_UNKNOWN: erase it). */
 static enum decision decide_by_r(const struct sampler_config *conf, struct sampler_state *st,
-				 const struct span_ref *sp, uint64_t *th)
+				 const struct span_ref *sp, uint64_t guard, uint64_t *th)
 {
 	if (st->is_hashed)
 		return decide_by_hash(conf, st, sp, th);
@@ -156,7 +169,9 @@ static enum decision decide_by_r(const struct sampler_config *conf, struct sampl
 	if (sp->th != TH_UNKNOWN && conf->mode != MODE_EQUALIZING)
 		*th = tracestate_threshold(st->ratio * tracestate_probability(sp->th),
 					   (int)conf->precision);
-	/* Rounding to `precision` must not raise a probability either. */
+	/* Traces that an exemplar may name are kept by all, however often they were sampled. */
+	*th = MIN(*th, guard);
+	/* Neither that nor rounding to `precision` may raise a probability. */
 	if (sp->th != TH_UNKNOWN)
 		*th = MAX(*th, sp->th);
 	if (*th >= TRACESTATE_W56 || sp->r < *th)
@@ -165,7 +180,7 @@ static enum decision decide_by_r(const struct sampler_config *conf, struct sampl
 }
 
 static enum decision decide(const struct sampler_config *conf, struct sampler_state *st,
-			    const struct span_ref *sp, uint64_t *th)
+			    const struct span_ref *sp, uint64_t guard, uint64_t *th)
 {
 	enum span_wish wish = span_wish(sp);
 	enum decision d;
@@ -173,7 +188,7 @@ static enum decision decide(const struct sampler_config *conf, struct sampler_st
 	/* Kept for a reason of its own: the probability is not ours to change. */
 	if (wish == WISH_KEEP || wish == WISH_DROP)
 		return wish == WISH_KEEP ? KEEP : DROP;
-	d = decide_by_r(conf, st, sp, th);
+	d = decide_by_r(conf, st, sp, guard, th);
 	return d == DROP && wish == WISH_RECORD ? KEEP_AGAINST : d;
 }
 
@@ -235,12 +250,13 @@ static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *
 {
 	const struct sampler_config *conf = COMPONENT_CONFIG(c, struct sampler_config);
 	struct sampler_state *st = COMPONENT_STATE(c, struct sampler_state);
+	uint64_t guard = component_exemplar_guard(c);
 	uint32_t n_kept = 0, n_new = 0;
 
 	for (uint32_t i = 0; i < b->tables.n_spans; i++) {
 		uint64_t th = 0;
 
-		keep[i] = (uint8_t)decide(conf, st, &b->tables.spans[i], &th);
+		keep[i] = (uint8_t)decide(conf, st, &b->tables.spans[i], guard, &th);
 		if (keep[i] != DROP)
 			ths[n_kept++] = keep[i] == KEEP_WITH_TH   ? th
 					: keep[i] == KEEP_AGAINST ? TH_AGAINST
@@ -308,6 +324,7 @@ const struct component_type processor_probabilistic_sampler = {
 	.state_size = sizeof(struct sampler_state),
 	.options = sampler_options,
 	.validate = sampler_validate,
+	.sampling = sampler_sampling,
 	.start = sampler_start,
 	.may_overlap = component_overlaps,
 	.consume = sampler_consume,

@@ -77,7 +77,7 @@ static bool is_zero_count(const struct span_ref *sp)
 double span_weight(const struct span_ref *sp, bool *is_unknown)
 {
 	*is_unknown = false;
-	if (sp->th < TRACESTATE_W56)
+	if (sp->th < TRACESTATE_W56 && sp->r >= sp->th)
 		return 0x1p56 / (double)(TRACESTATE_W56 - sp->th);
 	if (sp->is_uncounted || (sp->may_wish && is_zero_count(sp)))
 		return 0;

@@ -24,7 +24,7 @@ enum span_wish { WISH_NONE, WISH_DROP, WISH_KEEP, WISH_RECORD };
 enum span_wish span_wish(const struct span_ref *sp);
 
 /* How many spans of the unsampled traffic it stands for: 2^56 / (2^56 - th), 0 when it was kept
- * against its R, and 1 when nobody knows (*is_unknown). */
+ * against its R, and 1 when nobody knows (*is_unknown), also because its th says what cannot be. */
 double span_weight(const struct span_ref *sp, bool *is_unknown);
 
 /* Does an SDK say that an exemplar names this span: `exemplar` (client_java) or `otel.exemplar` is

@@ -132,6 +132,11 @@ static void spanmetrics_bound(struct component *c, bool on)
 	atomic_fetch_add(&COMPONENT_STATE(c, struct spanmetrics_state)->n_bound, on ? 1 : -1);
 }
 
+static bool spanmetrics_uses_exemplars(const void *config)
+{
+	return ((const struct spanmetrics_config *)config)->exemplars_on;
+}
+
 static void counter(const struct component *c, struct buf *out, const char *name, uint64_t v,
 		    const char *help)
 {
@@ -188,6 +193,7 @@ const struct component_type connector_spanmetrics = {
 	.is_drained = spanmetrics_is_drained,
 	.shutdown = spanmetrics_shutdown,
 	.metrics = spanmetrics_metrics,
+	.uses_exemplars = spanmetrics_uses_exemplars,
 	.exemplar_offer = spanmetrics_offer,
 	.exemplar_bound = spanmetrics_bound,
 };

@@ -658,7 +658,7 @@ static bool anyone(struct component *c, const struct batch *b, enum purpose purp
 static void look_for_slots(struct component *c, const struct batch *b, enum purpose purpose,
 			   const char **takes)
 {
-	uint64_t guard = 0; /* component_exemplar_guard(c), when it is there */
+	uint64_t guard = component_exemplar_guard(c);
 	struct recording r;
 
 	if (!anyone(c, b, purpose, guard))

@@ -77,6 +77,7 @@ static inline void fx_start(const char *type, const char *yaml)
 	fx.service.loops = &fx.loop;
 	fx.service.n_loops = 1;
 	atomic_store(&fx.service.budget.limit, (int64_t)GIB);
+	atomic_store(&fx.service.exemplar_th, TH_UNKNOWN);
 	fx.sink = (struct component){
 		.type = &fx_sink_type, .id = "sink", .count = &fx.counts[1], .service = &fx.service
 	};

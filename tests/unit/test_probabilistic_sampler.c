@@ -192,6 +192,43 @@ static void priority_goes_first(void **state)
 	}
 }
 
+/* T_guard: what R reaches it is kept, however often it was sampled, and th says so. */
+static void none_asks_more_than_the_guard(void **state)
+{
+	static const struct {
+		const char *yaml, *in;
+		uint64_t guard, r; /* in 1/16 */
+		const char *out;
+	} cases[] = {
+		{ "{sampling_percentage: 25}", "ot=th:8", 12, 12, "ot=th:c" },
+		{ "{sampling_percentage: 25}", "ot=th:8", 12, 11, NULL },
+		{ "{sampling_percentage: 25}", NULL, 8, 8, "ot=th:8" },
+		{ "{sampling_percentage: 25}", NULL, 8, 7, NULL },
+		{ "{sampling_percentage: 25, mode: equalizing}", NULL, 8, 9, "ot=th:8" },
+		{ "{sampling_percentage: 0}", NULL, 8, 9, "ot=th:8" },
+		/* Sampled below it elsewhere: what has come this far goes on. */
+		{ "{sampling_percentage: 25}", "ot=th:c", 8, 12, "ot=th:c" },
+		{ "{sampling_percentage: 25}", "ot=th:8", 16, 13, NULL },
+		{ "{sampling_percentage: 25}", "ot=th:8", 16, 14, "ot=th:e" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct fx_span sp = span_of(cases[i].r << 52, cases[i].in);
+		struct bytes text;
+
+		fx_start("probabilistic_sampler", cases[i].yaml);
+		atomic_store(&fx.service.exemplar_th, cases[i].guard << 52);
+		fx_give(fx_batch(&sp, 1, "t"));
+		if ((fx.n_kept == 1) != (cases[i].out != NULL))
+			fail_msg("case %zu: %u kept", i, fx.n_kept);
+		text = fx.n_kept ? span_trace_state(&fx.kept[0]->tables.spans[0]) : BYTES_EMPTY;
+		if (fx.n_kept && !bytes_eq_str(text, cases[i].out))
+			fail_msg("case %zu: \"%.*s\"", i, (int)text.n, (const char *)text.p);
+		fx_stop();
+	}
+}
+
 /* A span that an exemplar names: kept by its R as any other, else against it, and then it weighs
  * nothing, in this process and the next. */
 static void keep_records(void **state)
@@ -316,6 +353,7 @@ int main(void)
 		cmocka_unit_test(th_in_and_out),
 		cmocka_unit_test(no_room_for_th),
 		cmocka_unit_test(priority_goes_first),
+		cmocka_unit_test(none_asks_more_than_the_guard),
 		cmocka_unit_test(keep_records),
 		cmocka_unit_test(priority_of_an_edited_span),
 		cmocka_unit_test(hash_of_the_collector),

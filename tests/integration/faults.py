@@ -276,7 +276,7 @@ class Oracle:
         if tenant:
             headers["X-Scope-OrgID"] = tenant
         url = self.mill.url("query", f"/api/traces/{trace_id.hex()}")
-        answer = session.get(url, headers=headers, timeout=20)
+        answer = session.get(url, headers=headers, timeout=30)
         if answer.status_code == 404:
             return []
         assert answer.status_code in (200, 206), f"{answer.status_code} {answer.text[:300]}"

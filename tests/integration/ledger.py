@@ -8,6 +8,7 @@ import requests
 
 import otlp
 import tempo
+from mill import PATIENCE
 
 
 class Client(threading.Thread):
@@ -15,7 +16,7 @@ class Client(threading.Thread):
     again, the same bytes, as an SDK does, also to the process after a restart; so a span may be
     sent often and must come back once."""
 
-    def __init__(self, mill, by_http=False, pause=0.0, n_spans=4, deadline=5.0, tenant=None):
+    def __init__(self, mill, by_http=False, pause=0.0, n_spans=4, deadline=15.0, tenant=None):
         super().__init__(daemon=True)
         self.mill, self.by_http, self.pause, self.n_spans = mill, by_http, pause, n_spans
         self.deadline, self.tenant = deadline, tenant
@@ -98,8 +99,9 @@ class Client(threading.Thread):
             return None
         return True
 
-    def finish(self, timeout=15):
+    def finish(self, timeout=PATIENCE):
         """Let the request under way get its success, then stop."""
+        timeout = max(timeout, PATIENCE)
         deadline = time.monotonic() + timeout
         self.n_before = len(self.acked)
         while self.is_alive() and len(self.acked) == self.n_before and time.monotonic() < deadline:
@@ -112,7 +114,7 @@ class Client(threading.Thread):
     def halt(self):
         self.stopping.set()
         self.running.set()
-        self.join(20)
+        self.join(PATIENCE)
 
 
 def check(mill, acked, tenant=None, look_up=tempo.get):

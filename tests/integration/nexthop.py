@@ -37,7 +37,8 @@ class NextHop:
         self.calls = []  # (monotonic time, request)
         self.taken = []  # requests answered OK
         self.others = {"metrics": [], "logs": []}  # the same of other signals
-        self.metadata = []
+        self.metadata = []  # of every call, in the order of calls
+        self.tenants = {}  # tenant -> {signal: requests answered OK}
         self.paths = []  # of HTTP
         self.server = None
 
@@ -84,9 +85,10 @@ class NextHop:
             self.server = None
 
     def export(self, request, context, signal="traces"):
+        metadata = dict(context.invocation_metadata())
         with self.lock:
             self.calls.append((time.monotonic(), request))
-            self.metadata.append(dict(context.invocation_metadata()))
+            self.metadata.append(metadata)
         response = (
             self.behave(request, context, self)
             if self.behave
@@ -94,6 +96,8 @@ class NextHop:
         )
         with self.lock:
             self.taken_of(signal).append(request)
+            by_signal = self.tenants.setdefault(metadata.get("x-scope-orgid"), {})
+            by_signal.setdefault(signal, []).append(request)
         return response
 
     def taken_of(self, signal):

@@ -254,7 +254,7 @@ class Grpc:
         ]
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
 
-    def call(self, body, timeout=5.0, tenant=None, compression=None, path=EXPORT, metadata=()):
+    def call(self, body, timeout=30.0, tenant=None, compression=None, path=EXPORT, metadata=()):
         """body is a message or its bytes; returns the response or raises grpc.RpcError."""
         stub = self.channel.unary_unary(
             path,
@@ -317,7 +317,7 @@ def send_http(
     compress=False,
     chunked=False,
     path="/v1/traces",
-    timeout=10,
+    timeout=30,
     headers=None,
 ):
     """POST a message (or bytes or text as they are); returns the requests.Response."""

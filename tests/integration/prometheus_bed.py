@@ -128,7 +128,7 @@ class Prometheus:
     def is_ready(self):
         assert self.process.poll() is None, f"Prometheus ended:\n{self.log()[-3000:]}"
         try:
-            return requests.get(self.url("/-/ready"), timeout=5).status_code == 200
+            return requests.get(self.url("/-/ready"), timeout=30).status_code == 200
         except requests.RequestException:
             return False
 

@@ -7,6 +7,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.trace.v1 import trace_pb2 as trace
 
 import otlp
+from mill import PATIENCE
 
 
 def ask(mill, path, tenant=None, accept=None, **params):
@@ -106,9 +107,6 @@ def get(mill, trace_id, form="v1 protobuf", tenant=None):
     answer = ask_form(mill, trace_id, form, tenant)
     assert is_complete(form, answer), words(form, trace_id, answer)
     return None if answer.status_code == 404 else parse(form, answer)
-
-
-PATIENCE = 60.0  # seconds; what a builder on a busy machine may take to start and to read all again
 
 
 def settled(mill, trace_id, form="v1 protobuf", tenant=None, timeout=PATIENCE):

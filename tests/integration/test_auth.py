@@ -41,14 +41,14 @@ def post(mill, headers=None, port="http", body=None):
         mill.url(port, "/v1/traces"),
         data=(body or otlp.request()).SerializeToString(),
         headers={"Content-Type": otlp.PROTOBUF, **(headers or {})},
-        timeout=20,
+        timeout=30,
     )
 
 
 def export(mill, *metadata):
     with grpc.insecure_channel(f"127.0.0.1:{mill.ports['grpc']}") as channel:
         call = channel.unary_unary(otlp.EXPORT)
-        return call(otlp.request().SerializeToString(), metadata=metadata, timeout=20)
+        return call(otlp.request().SerializeToString(), metadata=metadata, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +200,14 @@ def test_guessing_passwords_does_not_hold_up_others(guarded):
     guarded.users.write_text(f"slow:{bcrypt('swordfish')}\n")
     wait_for("the slow user", lambda: post(guarded, basic("slow", "swordfish")).ok)
     stop = threading.Event()
-    statuses = set()
+    statuses, guesses = set(), []
 
     def guess(n):
         with requests.Session() as s:
             i = 0
             while not stop.is_set():
                 i += 1
+                begin = time.monotonic()
                 statuses.add(
                     s.post(
                         guarded.url("http", "/v1/traces"),
@@ -215,12 +216,13 @@ def test_guessing_passwords_does_not_hold_up_others(guarded):
                         timeout=30,
                     ).status_code
                 )
+                guesses.append(time.monotonic() - begin)
 
     threads = [threading.Thread(target=guess, args=(n,)) for n in range(8)]
     for t in threads:
         t.start()
     try:
-        time.sleep(0.3)
+        wait_for("guesses", lambda: len(guesses) > 8)
         took = []
         for _ in range(20):
             begin = time.monotonic()
@@ -230,8 +232,8 @@ def test_guessing_passwords_does_not_hold_up_others(guarded):
         stop.set()
         for t in threads:
             t.join()
-    # Behind eight guesses it would be half a second each.
-    assert sorted(took)[10] < 0.2, took
+    # A guess waits behind seven others; who is known must not.
+    assert sorted(took)[10] < sorted(guesses)[len(guesses) // 2] / 2, (took, guesses)
     assert statuses <= {401, 503} and 401 in statuses
 
 
@@ -243,7 +245,7 @@ def preflight(mill, origin, headers="content-type, x-team", method="POST"):
             "Access-Control-Request-Method": method,
             "Access-Control-Request-Headers": headers,
         },
-        timeout=10,
+        timeout=30,
     )
 
 
@@ -333,9 +335,9 @@ def test_every_grpc_listener_asks(all_guarded, port, method):
     with grpc.insecure_channel(f"127.0.0.1:{all_guarded.ports[port]}") as channel:
         call = channel.unary_unary(method)
         with pytest.raises(grpc.RpcError) as e:
-            call(b"", timeout=10)
+            call(b"", timeout=30)
         assert e.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        call(b"", metadata=(("authorization", "Bearer correct-horse"),), timeout=10)
+        call(b"", metadata=(("authorization", "Bearer correct-horse"),), timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_every_http_listener_asks(all_guarded, port, path):
     def status(**headers):
         url = f"http://127.0.0.1:{all_guarded.ports[port]}{path}"
         headers["Content-Type"] = "application/json"
-        return requests.post(url, data=b"[]", headers=headers, timeout=10).status_code
+        return requests.post(url, data=b"[]", headers=headers, timeout=30).status_code
 
     assert status() == 401
     assert status(Authorization="Bearer correct-horse") != 401
@@ -541,5 +543,5 @@ def test_another_authenticator_by_sighup(make_mill):
         for t in threads:
             t.join()
     assert {s for t, s in seen if t == "third"} == {401}
-    assert requests.get(mill.url("health", "/"), timeout=5).status_code == 401
-    assert requests.get(mill.url("health", "/"), headers=bearer("second"), timeout=5).ok
+    assert requests.get(mill.url("health", "/"), timeout=30).status_code == 401
+    assert requests.get(mill.url("health", "/"), headers=bearer("second"), timeout=30).ok

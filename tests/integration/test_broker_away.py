@@ -53,7 +53,7 @@ class Sampler(threading.Thread):
             try:
                 self.look()
                 request, start = otlp.request(), time.monotonic()
-                channel.call(request, timeout=5)
+                channel.call(request, timeout=30)
                 self.latencies.append((start, time.monotonic() - start))
             except Exception as e:  # judged by the test
                 self.failed.append(repr(e))

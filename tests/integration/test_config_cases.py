@@ -99,7 +99,7 @@ def run(tmp_path, case, command, *args):
     done = subprocess.run(
         [BINARY, command, "--config", "case.yaml", *args],
         capture_output=True,
-        timeout=20,
+        timeout=30,
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], **case["env"]},
     )

@@ -44,7 +44,7 @@ def test_yaml(tmp_path, text):
 @pytest.mark.parametrize("text", blocks("json"))
 def test_payload(shared_mill, text):
     spans = json.loads(text)
-    answer = requests.post(shared_mill.url("zipkin", "/api/v2/spans"), data=text, timeout=10)
+    answer = requests.post(shared_mill.url("zipkin", "/api/v2/spans"), data=text, timeout=30)
     assert answer.status_code == 202, answer.text
     for sp in spans:
         got = tempo.get(shared_mill, sp["traceId"].rjust(32, "0"))

@@ -140,7 +140,7 @@ def test_zipkin_v2_files(shared_mill):
         answer = requests.post(
             shared_mill.url("zipkin", "/api/v2/spans"),
             data=json.dumps(tree),
-            timeout=10,
+            timeout=30,
             headers={"Content-Type": "application/json", "X-Scope-OrgID": f"zipkin-{taken}"},
         )
         assert answer.status_code == 202, f"{path}: {answer.text}"

@@ -47,6 +47,7 @@ def h2spec():
 
 
 def failures(report):
+    """({(section, case)} of what failed, how many cases there were)"""
     failed, n = set(), 0
     with open(report, encoding="utf-8", errors="replace") as f:
         text = f.read()  # it quotes bytes of frames as they are
@@ -56,8 +57,7 @@ def failures(report):
             n += 1
             if case.find("failure") is not None or case.find("error") is not None:
                 failed.add((case.get("package"), re.sub(r"^\d+: ", "", case.get("classname"))))
-    assert n > 130
-    return failed
+    return failed, n
 
 
 def test_conformance(make_mill, next_hop, h2spec, tmp_path):
@@ -76,14 +76,23 @@ def test_conformance(make_mill, next_hop, h2spec, tmp_path):
     )
     runs = []
     for at, args in ((mill.ports["grpc"], []), (port, ["-t", "-k"])):
+        command = [h2spec, "-h", "127.0.0.1", "-p", str(at), "-P", otlp.EXPORT, *args]
         report = str(tmp_path / f"{at}.xml")
-        command = [h2spec, "-h", "127.0.0.1", "-p", str(at), "-P", otlp.EXPORT, "--timeout", "1"]
-        runs.append(
-            (report, subprocess.Popen([*command, "-j", report, *args], stdout=subprocess.DEVNULL))
-        )
-    for report, process in runs:
-        process.wait(120)
-        failed = failures(report) - SOMETIMES
-        assert failed <= EXPLAINED, failed - EXPLAINED
-        # The list is true, too.
-        assert len(failed) >= len(EXPLAINED) - 2, EXPLAINED - failed
+        first = [*command, "--timeout", "1", "-j", report]
+        runs.append((command, report, subprocess.Popen(first, stdout=subprocess.DEVNULL)))
+    explained = set()
+    for command, report, process in runs:
+        process.wait(240)
+        failed, n = failures(report)
+        assert n > 130
+        explained |= failed & EXPLAINED
+        failed -= SOMETIMES | EXPLAINED
+        # An answer that took longer than a second is no mistake: these sections again, with patience.
+        again = sorted({section for section, _ in failed})
+        if again:
+            command = [*command, *again, "--timeout", "10", "-j", report]
+            subprocess.run(command, stdout=subprocess.DEVNULL, timeout=240, check=False)
+            failed &= failures(report)[0]
+        assert not failed, failed
+    # The list is true, too.
+    assert len(explained) >= len(EXPLAINED) - 2, EXPLAINED - explained

@@ -54,7 +54,7 @@ def under_watch(target):
         c.finish(30)
     for c in clients:
         assert not c.wrong, c.wrong[:5]
-        assert c.late == 0, f"{c.late} requests of a healthy client got no answer in 5 s"
+        assert c.late == 0, f"{c.late} requests of a healthy client got no answer"
         check(target, dict(list(c.acked.items())[-50:]))
     peak = target.proc_status("VmHWM")
     assert SANITIZED or peak <= LIMIT_MIB * 2**20 * 1.1, (
@@ -71,7 +71,7 @@ def used(mill):
 
 def grpc_code(mill, body, **keys):
     try:
-        otlp.send_grpc(mill, body, timeout=10, **keys)
+        otlp.send_grpc(mill, body, timeout=30, **keys)
         return grpc.StatusCode.OK
     except grpc.RpcError as e:
         assert e.code() != grpc.StatusCode.DEADLINE_EXCEEDED
@@ -129,7 +129,7 @@ def test_bit_flips(under_watch):
         answer = session.post(
             under_watch.url("http", "/v1/traces"),
             data=bytes(body),
-            timeout=10,
+            timeout=30,
             headers={"Content-Type": otlp.PROTOBUF},
         )
         assert answer.status_code in (200, 400, 503), answer.status_code
@@ -140,7 +140,7 @@ def test_bit_flips(under_watch):
         answer = session.post(
             under_watch.url("http", "/v1/traces"),
             data=bytes(body),
-            timeout=10,
+            timeout=30,
             headers={"Content-Type": "application/json"},
         )
         assert answer.status_code in (200, 400, 503), answer.status_code
@@ -198,7 +198,7 @@ def test_gzip_bomb(under_watch, kind):
     zipkin = requests.post(
         under_watch.url("zipkin", "/api/v2/spans"),
         data=bomb,
-        timeout=10,
+        timeout=30,
         headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
     )
     assert zipkin.status_code == 413
@@ -228,7 +228,7 @@ def test_a_body_that_inflates_out_of_proportion(make_mill):
 def wait_taken(send):
     """Repeat what is answered 503 (the budget is spent for the moment) until it gets another
     answer."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         answer = send()
         if answer.status_code != 503 or time.monotonic() > deadline:
@@ -298,15 +298,15 @@ def test_bad_utf8_rejects_what_it_touches(under_watch):
 def test_wrong_types_methods_paths(under_watch):
     body = otlp.request().SerializeToString()
     url = under_watch.url("http", "/v1/traces")
-    post = lambda **h: requests.post(url, data=body, headers=h, timeout=5)
+    post = lambda **h: requests.post(url, data=body, headers=h, timeout=30)
     assert post(**{"Content-Type": "text/plain"}).status_code == 415
-    assert requests.post(url, data=body, headers={"Content-Type": ""}, timeout=5).status_code == 415
+    assert requests.post(url, data=body, headers={"Content-Type": ""}, timeout=30).status_code == 415
     assert post(**{"Content-Type": otlp.PROTOBUF, "Content-Encoding": "br"}).status_code == 415
     assert post(**{"Content-Type": "Application/X-Protobuf; charset=x"}).status_code == 200
     for method in ("GET", "PUT", "DELETE"):
-        assert requests.request(method, url, timeout=5).status_code == 405
+        assert requests.request(method, url, timeout=30).status_code == 405
     assert (
-        requests.post(under_watch.url("http", "/v2/nothing"), data=body, timeout=5).status_code
+        requests.post(under_watch.url("http", "/v2/nothing"), data=body, timeout=30).status_code
         == 404
     )
     # the answers say it in the request's own type
@@ -340,7 +340,7 @@ def test_oversize(under_watch):
     """20 MiB is the default limit, counted inflated; told at once where Content-Length tells."""
     big = bytes(21 * 2**20)
     assert grpc_code(under_watch, big) == EXHAUSTED
-    with socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=5) as s:
+    with socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=30) as s:
         s.sendall(
             b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
             b"Content-Length: 22020096\r\n\r\n"
@@ -351,7 +351,7 @@ def test_oversize(under_watch):
             under_watch.url("http", "/v1/traces"),
             headers={"Content-Type": otlp.PROTOBUF},
             data=(big[: 2**16] for _ in range(400)),
-            timeout=20,
+            timeout=30,
         )
         assert answer.status_code == 413
     except requests.ConnectionError:
@@ -386,7 +386,8 @@ def test_rubbish_on_every_port(under_watch):
             b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n",
             b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000,
         ):
-            with socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=1) as s:
+            with socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=30) as s:
+                s.settimeout(1)  # some wait for more
                 try:
                     s.sendall(body)
                     s.shutdown(socket.SHUT_WR)
@@ -420,7 +421,7 @@ def test_http2_floods(under_watch):
         frame(1, 0, 1, headers) + frame(9, 0, 1, b"\x40\x01a\x01b" * 100) * 5000,
     ]
     for flood in floods:
-        with socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=10) as s:
+        with socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=30) as s:
             try:
                 s.sendall(preface + frame(4, 0, 0) + flood)
             except OSError:
@@ -433,12 +434,12 @@ def test_slow_clients_and_1000_idle_connections(under_watch):
         pytest.skip("not enough file descriptors here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
     idle = [
-        socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=5)
+        socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=30)
         for name in ("grpc", "http")
         for _ in range(500)
     ]
     slow = [
-        socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=5)
+        socket.create_connection(("127.0.0.1", under_watch.ports["http"]), timeout=30)
         for _ in range(50)
     ]
     for s in slow:
@@ -446,7 +447,7 @@ def test_slow_clients_and_1000_idle_connections(under_watch):
             b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100000\r\n\r\n"
         )
     half = [
-        socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=5)
+        socket.create_connection(("127.0.0.1", under_watch.ports["grpc"]), timeout=30)
         for _ in range(50)
     ]
     for s in half:
@@ -494,7 +495,7 @@ def test_many_at_once_never_pass_the_budget(under_watch):
 
     def send():
         answers.append(
-            wait_taken(lambda: otlp.send_http(under_watch, body, timeout=30)).status_code
+            wait_taken(lambda: otlp.send_http(under_watch, body, timeout=120)).status_code
         )
 
     threads = [threading.Thread(target=send) for _ in range(40)]

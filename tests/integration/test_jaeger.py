@@ -96,7 +96,7 @@ def post(mill, body, content_type="application/x-thrift", query="?format=jaeger.
         f"http://127.0.0.1:{mill.jaeger['http']}/api/traces{query}",
         data=body,
         headers={"Content-Type": content_type, **headers},
-        timeout=10,
+        timeout=30,
     )
 
 
@@ -107,7 +107,7 @@ def post_spans(mill, message, metadata=()):
             request_serializer=lambda b: b,
             response_deserializer=lambda b: b,
         )
-        return call(message, timeout=10, metadata=metadata)
+        return call(message, timeout=30, metadata=metadata)
 
 
 # -- messages by hand ----------------------------------------------------------------------------
@@ -263,8 +263,8 @@ def test_http_answers(shared):
     answer = post(shared, body, **{"X-Scope-OrgID": "no/name"})
     assert answer.status_code == 400 and "X-Scope-OrgID" in answer.text
     url = f"http://127.0.0.1:{shared.jaeger['http']}/api/"
-    assert requests.get(url + "traces", timeout=10).status_code == 405
-    assert requests.post(url + "other", timeout=10).status_code == 404
+    assert requests.get(url + "traces", timeout=30).status_code == 405
+    assert requests.post(url + "other", timeout=30).status_code == 404
 
 
 def test_a_bad_span_rejects_itself_and_is_named(make_jaeger):

@@ -31,14 +31,14 @@ def test_writing_is_forbidden(closed_kafka, make_mill, tmp_path, on_disk):
             otlp.send_grpc(mill, request)
             continue
         with pytest.raises(grpc.RpcError) as e:
-            otlp.send_grpc(mill, request, timeout=1)
+            otlp.send_grpc(mill, request, timeout=3)
         assert e.value.code() == grpc.StatusCode.UNAVAILABLE
     text = wait_for("the reason", lambda: "AUTHORIZATION_FAILED" in mill.stderr() and mill.stderr())
     assert any(topic in line and "AUTHORIZATION_FAILED" in line for line in text.splitlines())
     kafka.allow(topic)
     if not on_disk:
         for request in sent:
-            otlp.send_grpc(mill, request, timeout=15)
+            otlp.send_grpc(mill, request, timeout=30)
     wait_for("all to arrive", lambda: is_drained(mill), 20)
     found = counts(kafka, topic)
     assert set(ids_of(sent)) == set(found)

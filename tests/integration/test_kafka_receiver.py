@@ -376,11 +376,10 @@ def test_topic_grows(kafka, make_mill):
     wait_for("some sections", lambda: mill.metric("spanmill_blocks_sections") > 4, 30)
     kafka.grow_topic(topic, 6)
     wait_for("the new partitions", lambda: mill.metric("spanmill_blocks_sources") == 6, 60)
-    time.sleep(0.5)  # some load on all of them
+    wait_for("some load on all of them", lambda: all(kafka.end_offsets(topic).values()), step=0.2)
     ledger = feed.finish()
     wait_committed(kafka, group, topic)
     check_once(visible(mill.data), ledger)
-    assert all(kafka.end_offsets(topic).values()), "a partition without a record"
     for trace_id in random.sample(ids, min(len(ids), 200)):
         assert len(list(otlp.spans_of(tempo.settled(mill, trace_id)))) == 4, trace_id.hex()
 
@@ -631,7 +630,7 @@ def test_starts_before_the_broker(make_kafka, make_mill):
 
     def reason():
         try:
-            answer = requests.get(mill.url("query", "/ready"), timeout=5)
+            answer = requests.get(mill.url("query", "/ready"), timeout=30)
         except requests.ConnectionError:
             return None
         return answer.text if answer.status_code == 503 and "kafka" in answer.text else None
@@ -656,7 +655,7 @@ def test_stops_with_the_broker_away(make_kafka, make_mill):
     wait_for("trouble", lambda: "trouble with the brokers" in mill.stderr(), 20)
     start = time.monotonic()
     mill.stop()
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 14, "that was the drain_timeout"
     kafka.start()
     kafka.create_topic("early", partitions=2)
     batch, ledger = records(20)
@@ -672,8 +671,8 @@ def test_stops_with_the_broker_away(make_kafka, make_mill):
     wait_for("records", lambda: mill.metric("otelcol_kafka_receiver_records_total") == 20, 20)
     kafka.kill()
     start = time.monotonic()
-    mill.stop(timeout=25)
-    assert time.monotonic() - start < 20
+    mill.stop()
+    assert time.monotonic() - start < 45, "more than the drain_timeout of 15 s"
     kafka.start()
     mill.config["exporters"]["blocks"]["max_block_age"] = "300ms"
     mill.write_config()
@@ -717,14 +716,14 @@ def test_next_hop_that_refuses(kafka, make_mill, next_hop):
     mill = make_mill(make)
     # the hop is away: nothing may be committed meanwhile, and all of it is late
     wait_for("the lag", lambda: mill.metric("spanmill_kafka_lag_seconds") > 4, 20)
-    assert mill.metric("spanmill_kafka_lag_records") == 60
-    assert mill.metric("otelcol_kafka_receiver_offset_lag", topic=topic) == 60
+    wait_for("all of it", lambda: mill.metric("spanmill_kafka_lag_records") == 60)
+    wait_for("the same", lambda: mill.metric("otelcol_kafka_receiver_offset_lag", topic=topic) == 60)
     assert kafka.committed(group, topic) == {}
     hop.start()
     wait_committed(kafka, group, topic)
     wait_for("no lag", lambda: mill.metric("spanmill_kafka_lag_records") == 0)
-    assert mill.metric("spanmill_kafka_lag_seconds") == 0
-    assert mill.metric("otelcol_kafka_receiver_current_offset", topic=topic) == 60
+    wait_for("none in seconds", lambda: mill.metric("spanmill_kafka_lag_seconds") == 0)
+    wait_for("the end", lambda: mill.metric("otelcol_kafka_receiver_current_offset", topic=topic) == 60)
     got = {s.span_id for r in hop.taken for s in otlp.spans_of(r)}
     assert {s for _, s in ledger} == got
 
@@ -761,7 +760,7 @@ def test_partitions_wait_for_memory(kafka, make_mill, next_hop):
 
     wait_for("it to stand still", stands_still, 30, step=1)
     assert seen[-1] < 50, "more was read than there is memory for"
-    assert mill.metric("spanmill_kafka_lag_records") == 60
+    wait_for("all of it to lag", lambda: mill.metric("spanmill_kafka_lag_records") == 60)
     time.sleep(3)  # longer than session_timeout
     if not SANITIZED:
         assert mill.proc_status("VmHWM") < 110 << 20
@@ -813,7 +812,7 @@ def test_stop_without_flush(kafka, make_mill):
     wait_for("all", lambda: mill.metric("otelcol_kafka_receiver_records_total") == 40, 20)
     start = time.monotonic()
     balance = mill.stop()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 14, "that was the drain_timeout"
     committed = sum(kafka.committed(group, topic).values())
     assert sum(visible(mill.data).values()) == 4 * committed
     assert balance["delivered"] == 4 * committed

@@ -3,13 +3,14 @@ exporter that carries them."""
 
 import copy
 import json
+import time
 
 import grpc
 import pytest
 
 import otlp
 import signals_data as data
-from mill import forwarder, run, wait_for
+from mill import PATIENCE, forwarder, run, wait_for
 from test_reload import hup
 
 SIGNALS = ["metrics", "logs"]
@@ -47,7 +48,7 @@ def send(mill, signal, body, how, **keys):
                 response_deserializer=response.FromString,
             )
             tenant = keys.get("tenant")
-            return stub(body, timeout=5, metadata=[("x-scope-orgid", tenant)] if tenant else [])
+            return stub(body, timeout=30, metadata=[("x-scope-orgid", tenant)] if tenant else [])
     kind = otlp.PROTOBUF if how == "http" else "application/json"
     answer = otlp.send_http(mill, body, kind=kind, path=f"/v1/{signal}", **keys)
     assert answer.status_code == 200, answer.text
@@ -59,6 +60,11 @@ def same(got, want):
     if got.SerializeToString(deterministic=True) != want.SerializeToString(deterministic=True):
         assert str(got) == str(want)
         raise AssertionError("the same text and other bytes")
+
+
+def parts_of(m, signal):
+    """What a message holds, in whatever order it came."""
+    return sorted(r.SerializeToString(deterministic=True) for r in getattr(m, f"resource_{signal}"))
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
@@ -140,12 +146,7 @@ def test_disk_queue_survives_kill(forward, next_hop, signal, http):
         lambda: len(hop.joined(signal).SerializeToString()) >= want.ByteSize(),
         20,
     )
-    field = f"resource_{signal}"
-
-    def parts(m):
-        return sorted(r.SerializeToString(deterministic=True) for r in getattr(m, field))
-
-    assert parts(hop.joined(signal)) == parts(want)
+    assert parts_of(hop.joined(signal), signal) == parts_of(want, signal)
     balance = mill.stop()
     assert balance["accepted"] == 0
 
@@ -235,30 +236,42 @@ def test_processors_pass_them(forward, next_hop, signal):
         "receivers": {"otlp": {"ack": "early"}},
     }
     mill = forward(hop.target, overlay=pipelines)
-    sent = {"a": [MAKE[signal]() for _ in range(5)], "b": [MAKE[signal]() for _ in range(5)]}
-    for x, y in zip(sent["a"], sent["b"]):
-        send(mill, signal, x, "grpc", tenant="a")
-        send(mill, signal, y, "grpc", tenant="b")
-    message = otlp.messages_of(signal)[0]
-    want, got = {}, {}
-    for tenant, requests in sent.items():
-        want[tenant] = message()
-        for req in requests:
-            want[tenant].MergeFrom(req)
+    message, response = otlp.messages_of(signal)
+    want, n_sent = {"a": message(), "b": message()}, 0
 
     def arrived():
+        with hop.lock:  # calls run beside each other: only with its own metadata is a request its tenant's
+            taken = {t: list(v.get(signal, ())) for t, v in hop.tenants.items()}
         got.clear()
-        for req, seen in zip(hop.taken_of(signal), hop.metadata):
-            got.setdefault(seen["x-scope-orgid"], message()).MergeFrom(req)
-        return {t: m.ByteSize() for t, m in got.items()} == {
-            t: m.ByteSize() for t, m in want.items()
-        }
+        for tenant, some in taken.items():
+            got[tenant] = message()
+            for req in some:
+                got[tenant].MergeFrom(req)
+        return {t: m.ByteSize() for t, m in got.items()} == {t: m.ByteSize() for t, m in want.items()}
 
-    wait_for("everything at the hop", arrived)
-    assert len(hop.taken_of(signal)) < 10, "nothing was joined"
+    got = {}
+    deadline = time.monotonic() + PATIENCE
+    with grpc.insecure_channel(f"127.0.0.1:{mill.ports['grpc']}") as channel:
+        stub = channel.unary_unary(
+            otlp.export_path(signal),
+            request_serializer=message.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        # What comes within a few milliseconds is joined: five at once, until some did.
+        while len(hop.taken_of(signal)) == n_sent:
+            assert time.monotonic() < deadline, "nothing was joined"
+            calls = []
+            for tenant, _ in [(t, i) for t in want for i in range(5)]:
+                req = MAKE[signal]()
+                want[tenant].MergeFrom(req)
+                calls.append(stub.future(req, timeout=30, metadata=[("x-scope-orgid", tenant)]))
+                n_sent += 1
+            for call in calls:
+                call.result()
+            wait_for("everything at the hop", arrived)
+    n = sum(COUNT[signal](m) for m in want.values())
     for tenant in want:
-        same(got[tenant], want[tenant])
-    n = sum(COUNT[signal](r) for v in sent.values() for r in v)
+        assert parts_of(got[tenant], signal) == parts_of(want[tenant], signal)
     assert mill.metric(
         "otelcol_processor_outgoing_items", processor="batch", otel_signal=signal
     ) == n

@@ -17,7 +17,7 @@ def test_names_and_counts(make_mill):
     requests.post(
         mill.url("zipkin", "/api/v2/spans"),
         data=json.dumps([span()]),
-        timeout=5,
+        timeout=30,
         headers={"Content-Type": "application/json"},
     )
     accepted = "otelcol_receiver_accepted_spans"
@@ -45,7 +45,7 @@ def test_exposition_is_well_formed(shared_mill):
 
 
 def check_exposition(mill):
-    answer = requests.get(mill.url("metrics", "/metrics"), timeout=5)
+    answer = requests.get(mill.url("metrics", "/metrics"), timeout=30)
     assert answer.headers["Content-Type"].startswith("text/plain")
     typed = set()
     for line in answer.text.splitlines():

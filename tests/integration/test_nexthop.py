@@ -2,6 +2,7 @@
 SPANMILL_DEAD_SECONDS=60 is the full outage; the default is shorter."""
 
 import os
+import threading
 import time
 
 import grpc
@@ -10,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
 import otlp
 from ledger import Client
-from mill import free_port, forwarder, wait_for
+from mill import PATIENCE, free_port, forwarder, wait_for
 from nexthop import refuse
 
 DEAD = float(os.environ.get("SPANMILL_DEAD_SECONDS", 8))
@@ -57,19 +58,18 @@ def test_dead_hop(forward, next_hop, storage, http):
     hop = next_hop(start=False, http=http)
     mill = forward(hop.target, storage=storage)
     clients = [
-        Client(mill, deadline=2.0),
-        Client(mill, by_http=True, deadline=8.0),
-        Client(mill, deadline=1.0, n_spans=20),
+        Client(mill, deadline=4.0),
+        Client(mill, by_http=True),
+        Client(mill, deadline=3.0, n_spans=20),
     ]
     for c in clients:
         c.start()
     time.sleep(min(DEAD, 4) if http else DEAD)
+    wait_for("every client's answer", lambda: all(c.acked if storage else c.refused for c in clients))
     during = acked_of(clients)
     for c in clients:
         assert c.late == 0, f"{c.late} requests had no answer within their deadline"
         assert c.latencies and max(c.latencies) < c.deadline
-        if not storage:
-            assert c.refused, "a client was neither acknowledged nor told to come again"
     assert bool(during) == storage
     hop.start()
     for c in clients:
@@ -93,7 +93,7 @@ def test_hop_that_comes_and_goes(forward, next_hop, storage, http):
         http=http,
     )
     mill = forward(hop.target, storage=storage)
-    clients = [Client(mill, deadline=3.0), Client(mill, by_http=True, deadline=8.0)]
+    clients = [Client(mill), Client(mill, by_http=True)]
     for c in clients:
         c.start()
     for _ in range(5):
@@ -116,10 +116,10 @@ def test_slow_hop(forward, next_hop, storage):
 
     hop = next_hop(slow)
     mill = forward(hop.target, storage=storage)
-    clients = [Client(mill, deadline=3.0) for _ in range(4)]
+    clients = [Client(mill) for _ in range(4)]
     for c in clients:
         c.start()
-    time.sleep(3)
+    wait_for("several answers", lambda: all(len(c.acked) > 3 for c in clients))
     for c in clients:
         c.finish()
         assert c.late == 0 and not c.wrong
@@ -128,19 +128,21 @@ def test_slow_hop(forward, next_hop, storage):
 
 @BOTH
 def test_hop_slower_than_the_clients_deadline(forward, next_hop, http):
-    """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before a deadline of one
-    second."""
+    """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before a deadline of
+    three seconds."""
+    over = threading.Event()
 
     def stuck(request, context, hop):
-        time.sleep(3)
+        over.wait(PATIENCE)
         return service.ExportTraceServiceResponse()
 
     mill = forward(next_hop(stuck, http=http).target)
     start = time.monotonic()
     with pytest.raises(grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=1.0)
+        otlp.send_grpc(mill, otlp.request(), timeout=3.0)
+    over.set()
     assert e.value.code() == UNAVAILABLE, e.value
-    assert time.monotonic() - start < 0.99
+    assert time.monotonic() - start < 2.99
     assert any(k == "grpc-status-details-bin" for k, _ in e.value.trailing_metadata()), (
         "no RetryInfo"
     )
@@ -156,7 +158,7 @@ def test_ack_timeout_without_a_deadline(forward, next_hop):
     answer = otlp.send_http(mill, otlp.request())
     assert answer.status_code == 503, answer.text
     assert int(answer.headers["Retry-After"]) >= 1
-    assert 0.3 < time.monotonic() - start < 1.5
+    assert 0.3 < time.monotonic() - start < 4.5, "that was the ack_timeout of 5 s"
 
 
 @BOTH
@@ -170,7 +172,7 @@ def test_withdrawn_requests_are_not_sent(forward, next_hop, http):
             otlp.send_grpc(mill, otlp.request(), timeout=0.5)
     hop.start()
     sent = otlp.request()
-    otlp.send_grpc(mill, sent, timeout=5)
+    otlp.send_grpc(mill, sent, timeout=30)
     assert set(hop.span_counts()) == set(otlp.span_ids(sent))
 
 
@@ -184,7 +186,7 @@ def test_retry_info_is_honoured(forward, next_hop):
 
     hop = next_hop(first_refused)
     mill = forward(hop.target)
-    otlp.send_grpc(mill, otlp.request(), timeout=5)
+    otlp.send_grpc(mill, otlp.request(), timeout=30)
     assert len(hop.calls) == 2
     assert hop.calls[1][0] - hop.calls[0][0] >= 1.15
 
@@ -201,7 +203,7 @@ def test_retryable_codes(forward, next_hop, code):
 
     hop = next_hop(first_refused)
     mill = forward(hop.target)
-    response = otlp.send_grpc(mill, otlp.request(), timeout=5)
+    response = otlp.send_grpc(mill, otlp.request(), timeout=30)
     assert response.partial_success.rejected_spans == 0
     assert len(hop.calls) == 2
 
@@ -228,7 +230,7 @@ def test_permanent_codes(forward, next_hop, code, retry_after, calls):
 
     hop = next_hop(refused)
     mill = forward(hop.target)
-    response = otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=5)
+    response = otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=30)
     assert len(hop.calls) == calls
     assert response.partial_success.rejected_spans == (3 if calls == 1 else 0)
     if calls == 1:
@@ -249,7 +251,7 @@ def test_partial_success_of_the_hop(forward, next_hop, http):
 
     hop = next_hop(half, http=http)
     mill = forward(hop.target)
-    otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=5)
+    otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=30)
     mill.stop()
     assert len(hop.calls) == 1
     assert "one is too long" in mill.stderr()
@@ -298,7 +300,7 @@ def test_disk_queue_holds_at_stop(forward, next_hop, http):
 def test_queue_full(forward, next_hop):
     """A full memory queue refuses at once, retryable, and counts it."""
     mill = forward(next_hop(start=False).target, exporter={"sending_queue": {"queue_size": 2}})
-    clients = [Client(mill, deadline=3.0) for _ in range(6)]
+    clients = [Client(mill) for _ in range(6)]
     for c in clients:
         c.start()
     wait_for("refused clients", lambda: sum(c.refused for c in clients) > 10, 15)
@@ -322,7 +324,7 @@ def test_codings_between_two_of_us(forward, make_mill, next_hop, coding):
 def test_unreachable_target_does_not_stop_the_start(forward):
     mill = forward(f"127.0.0.1:{free_port()}")
     with pytest.raises(grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=0.5)
+        otlp.send_grpc(mill, otlp.request(), timeout=3)
     assert e.value.code() == UNAVAILABLE
 
 

@@ -20,7 +20,7 @@ def trace_id_of(sent):
 
 
 def flush(mill):
-    answer = requests.post(mill.url("query", "/flush"), timeout=20)
+    answer = requests.post(mill.url("query", "/flush"), timeout=30)
     assert (answer.status_code, answer.text) == (200, "flushed\n")
 
 
@@ -157,7 +157,7 @@ def test_reads_while_blocks_are_cut(make_mill):
         client = otlp.Grpc(mill.ports["grpc"])
         while not stop.is_set():
             req = otlp.request(n_spans=5)
-            client.call(req, timeout=10)
+            client.call(req, timeout=30)
             acked.append((trace_id_of(req).hex(), 5))
         client.close()
 
@@ -170,7 +170,7 @@ def test_reads_while_blocks_are_cut(make_mill):
             answer = session.get(
                 mill.url("query", "/api/traces/" + tid),
                 headers={"Accept": "application/protobuf"},
-                timeout=20,
+                timeout=30,
             )
             ids = (
                 otlp.span_ids(tempo.trace.TracesData.FromString(answer.content))
@@ -257,7 +257,7 @@ def test_slow_readers_hold_what_the_budget_allows(make_mill):
             readers.append(ask_and_leave(mill, tid.hex()))
         wait_for(
             "a refusal for want of memory",
-            lambda: requests.get(mill.url("query", "/api/traces/" + tid.hex()), timeout=20)
+            lambda: requests.get(mill.url("query", "/api/traces/" + tid.hex()), timeout=30)
             .status_code == 503,
             timeout=30,
         )
@@ -269,7 +269,7 @@ def test_slow_readers_hold_what_the_budget_allows(make_mill):
             s.close()
     wait_for(
         "memory to come back",
-        lambda: requests.get(mill.url("query", "/api/traces/" + tid.hex()), timeout=20).status_code
+        lambda: requests.get(mill.url("query", "/api/traces/" + tid.hex()), timeout=30).status_code
         == 200,
         timeout=30,
     )
@@ -287,7 +287,7 @@ def test_a_large_answer_is_whole(make_mill):
             sp.trace_id = tid
             want.add(sp.span_id)
         for _ in range(1 + i % 2):
-            client.call(req, timeout=20)
+            client.call(req, timeout=30)
     client.close()
     got = otlp.span_ids(tempo.get(mill, tid, "v2 protobuf"))
     assert len(got) == 100_000 and set(got) == want

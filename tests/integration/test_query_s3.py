@@ -38,7 +38,7 @@ def make_query(make_mill, server, bucket, poll="1s", endpoint=None, **query):
 
 
 def flush(mill):
-    requests.post(mill.url("query", "/flush"), timeout=20).raise_for_status()
+    requests.post(mill.url("query", "/flush"), timeout=30).raise_for_status()
 
 
 def requests_of(mill, op):
@@ -51,19 +51,19 @@ def test_live_and_stored_spans_through_a_bucket(make_mill, seaweed):
     bucket = seaweed.create_bucket()
     builder = make_builder(make_mill, seaweed, bucket)
     at = f"127.0.0.1:{builder.ports['query']}"
-    query = make_query(make_mill, seaweed, bucket, "60s", builders=[at], builder_timeout="1s")
+    query = make_query(make_mill, seaweed, bucket, "60s", builders=[at], builder_timeout="10s")
     sent = otlp.request(n_spans=3)
     otlp.send_grpc(builder, sent)
-    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+    otlp.assert_same(tempo.settled(query, trace_id_of(sent)), sent)
     flush(builder)
-    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
-    assert tempo.get(query, MISSING) is None
+    otlp.assert_same(tempo.settled(query, trace_id_of(sent)), sent)
+    assert tempo.settled(query, MISSING) is None
     builder.stop()
     got, complete, message = tempo.get_partial(query, trace_id_of(sent), "v2 protobuf")
     assert not complete and at in message
     assert tempo.ask_form(query, MISSING, "v1 json").status_code == 503
     # once it has polled, the block is found without the builder; the answer still misses one
-    fresh = make_query(make_mill, seaweed, bucket, builders=[at], builder_timeout="1s")
+    fresh = make_query(make_mill, seaweed, bucket, builders=[at], builder_timeout="10s")
     got, complete, _ = tempo.get_partial(fresh, trace_id_of(sent))
     otlp.assert_same(got, sent)
     assert not complete
@@ -161,7 +161,7 @@ def test_a_store_that_is_away_makes_the_answer_incomplete(make_mill, seaweed, ba
     got, complete, message = tempo.get_partial(query, trace_id_of(sent), "v2 json")
     assert got is None and not complete and "1 of 1 places" in message
     bad_network.behave = None
-    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+    otlp.assert_same(tempo.settled(query, trace_id_of(sent)), sent)
 
 
 def test_a_block_deleted_behind_our_back_is_looked_for_elsewhere(make_mill, seaweed):
@@ -178,7 +178,7 @@ def test_a_block_deleted_behind_our_back_is_looked_for_elsewhere(make_mill, seaw
     builder.stop()
     for key in old:
         seaweed.client.delete_object(Bucket=bucket, Key=key)
-    otlp.assert_same(tempo.get(query, trace_id_of(sent)), sent)
+    otlp.assert_same(tempo.settled(query, trace_id_of(sent)), sent)
     assert query.metric("spanmill_blocks_listed") == 1
 
 

@@ -74,7 +74,7 @@ def test_a_trace_to_the_agent_comes_back_from_the_query_node(tmp_path):
         query = At(it.ports["query"])
         otlp.send_grpc(At(it.ports["agent"]), sent)
         zipkin = [{"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "id": "00f067aa0ba902b7", "name": "x"}]
-        answer = requests.post(At(it.ports["gateway"]).url("zipkin", "/api/v2/spans"), json=zipkin, timeout=10)
+        answer = requests.post(At(it.ports["gateway"]).url("zipkin", "/api/v2/spans"), json=zipkin, timeout=30)
         assert answer.status_code == 202, answer.text
         got = tempo.whole(query, trace_id, n_spans=5)
         otlp.assert_same(got, sent)

@@ -200,7 +200,7 @@ def test_from_blocks_after_restart(make_mill):
     sent = otlp.kitchen_sink()
     trace_id = next(otlp.spans_of(sent)).trace_id
     otlp.send_grpc(mill, sent)
-    answer = otlp.requests.post(mill.url("query", "/flush"), timeout=10)
+    answer = otlp.requests.post(mill.url("query", "/flush"), timeout=30)
     assert answer.status_code in (200, 204), answer.text
     tenant = os.path.join(mill.data, "single-tenant")
     blocks = [b for b in os.listdir(tenant) if os.path.exists(os.path.join(tenant, b, "meta.json"))]

@@ -48,7 +48,7 @@ def everything(ports, hop):
 
 
 def page(mill):
-    answer = requests.get(mill.url("metrics", "/metrics"), timeout=5)
+    answer = requests.get(mill.url("metrics", "/metrics"), timeout=30)
     assert answer.status_code == 200
     return answer.text
 
@@ -195,8 +195,8 @@ def test_resource_is_in_target_info(make_mill):
 def test_the_page_can_be_closed(make_mill, metrics):
     mill = make_mill(overlay={"service": {"telemetry": {"metrics": {"address": None, **metrics}}}})
     with pytest.raises(requests.ConnectionError):
-        requests.get("http://127.0.0.1:8888/metrics", timeout=5)
-        requests.get(mill.url("metrics", "/metrics"), timeout=5)
+        requests.get("http://127.0.0.1:8888/metrics", timeout=30)
+        requests.get(mill.url("metrics", "/metrics"), timeout=30)
 
 
 # ---- logs
@@ -293,7 +293,7 @@ def test_hostile_text_forges_no_line(make_mill):
             [{"traceId": "1", "id": "2"}, {"traceId": "x\nfake error line\x1b[31m", "id": "1"}]
         ),
         headers={"Content-Type": "application/json"},
-        timeout=5,
+        timeout=30,
     )
     assert answer.status_code == 202
     wait_for("the line", lambda: "spans refused" in mill.stderr())

@@ -292,7 +292,7 @@ def test_fsck_beside_a_running_process(make_mill):
     """Its log is not touched, which is said; its blocks are looked at."""
     mill = make_mill(overlay={"exporters": {"blocks": {"max_block_age": "1h"}}})
     otlp.send_grpc(mill, otlp.request())
-    requests.post(mill.url("query", "/flush"), timeout=20)
+    requests.post(mill.url("query", "/flush"), timeout=30)
     status, out, _ = run("fsck", mill.data)
     assert status == 3
     assert f"in use by process {mill.process.pid}" in out

@@ -48,7 +48,7 @@ def curl(folder, url, *args):
         + [*args, url],
         input=otlp.request(n_spans=2).SerializeToString(),
         capture_output=True,
-        timeout=20,
+        timeout=30,
     )
     return done.stdout.decode() or done.stderr.decode()
 
@@ -59,7 +59,7 @@ def test_http_and_grpc(make_mill, next_hop, folder):
     assert curl(folder, "http://localhost/v1/traces") == "200"
     with grpc.insecure_channel(f"unix:{folder}/grpc.sock") as channel:
         sent = otlp.request(n_spans=3).SerializeToString()
-        assert channel.unary_unary(otlp.EXPORT)(sent, timeout=10) == b""
+        assert channel.unary_unary(otlp.EXPORT)(sent, timeout=30) == b""
     assert len(hop.span_counts()) == 5
     for name in ("http.sock", "grpc.sock"):
         mode = os.stat(f"{folder}/{name}").st_mode

@@ -244,7 +244,7 @@ def test_retries_gzip_headers_and_balance(make_mill, server):
             ports, server.url, {"compression": "gzip", "headers": {"X-Api-Key": "k"}}
         )
     )
-    otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=9)
+    otlp.send_grpc(mill, otlp.request(n_spans=3), timeout=30)
     assert len(server.posts) == 1
     path, headers, body = server.posts[0]
     assert path == "/api/v2/spans" and headers["Content-Type"] == "application/json"
@@ -258,6 +258,6 @@ def test_default_service_name(make_mill, server):
     mill = make_mill(lambda ports: bridge(ports, server.url, {"default_service_name": "nobody"}))
     span = {"traceId": "1", "id": "2"}
     for sp in (span, {**span, "localEndpoint": {"serviceName": "s"}}):
-        requests.post(mill.url("zipkin", "/api/v2/spans"), json=[sp], timeout=10)
+        requests.post(mill.url("zipkin", "/api/v2/spans"), json=[sp], timeout=30)
     wait_for("two posts", lambda: len(server.posts) == 2)
     assert [sp["localEndpoint"]["serviceName"] for sp in server.spans()] == ["nobody", "s"]

@@ -502,7 +502,7 @@ def test_broker_killed_frozen_and_away_under_load(make_kafka, make_mill, tmp_pat
     wait_for("answers while the brokers are away", lambda: len(clients[0].acked) > before + 10)
     grown = mill.proc_status("VmRSS") - rss
     kafka.start()
-    wait_for("it to be drained while the load goes on", lambda: mill.metric("spanmill_held_spans") < 500, timeout=60)
+    wait_for("it to be drained while the load goes on", lambda: mill.metric("spanmill_held_spans") < 500, timeout=150)
     for c in clients:
         c.finish()
     wait_for("the queue to drain", lambda: is_drained(mill), timeout=60)

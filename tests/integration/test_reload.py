@@ -445,9 +445,8 @@ def test_kafka_there_and_back(make_mill, kafka):
     n = sum(len(list(otlp.spans_of(r))) for r in client.acked.values())
     hup(back, merged(back.config, {"exporters": {"blocks": {"max_block_age": "100ms"}}}))
     wait_for("all in blocks", lambda: back.metric("spanmill_delivered_spans") >= n, 30)
-    for trace_id, request in client.acked.items():  # what was not acknowledged counts there, too
-        tempo.whole(back, trace_id, n_spans=len(otlp.span_ids(request)))
-    check(back, client.acked, look_up=tempo.settled)
+    # what was not acknowledged counts there, too, so one or another may still be on its way
+    check(back, client.acked, look_up=lambda *at, **keys: tempo.whole(*at, **keys, n_spans=4))
 
 
 def test_datagrams_wait_in_the_kernel(make_mill, next_hop):

@@ -167,8 +167,9 @@ def test_a_bad_certificate_keeps_the_old_one_and_is_said_once(pki, next_hop, tmp
         bad = tmp_path / "bad.pem"
         bad.write_text("not a certificate\n")
         replace(cert, str(bad))  # at once: half of it would be another mistake to tell
-        wait_for("the warning", warnings)
-        for _ in range(20):  # with each it looks again, at the latest after 5 ms
+        # It looks again with a new connection, when 5 ms have passed.
+        wait_for("the warning", lambda: shown(mill, pki, "http") == old and warnings())
+        for _ in range(20):
             time.sleep(0.006)
             assert shown(mill, pki, "http") == old
         assert len(warnings()) == 1, warnings()

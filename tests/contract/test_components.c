@@ -151,6 +151,7 @@ static const struct {
 	{ KIND_EXPORTER, "zipkin", "{endpoint: \"http://127.0.0.1:1/api/v2/spans\"}", "" },
 	{ KIND_EXPORTER, "kafka", "{brokers: [\"127.0.0.1:1\"]}", "" },
 	{ KIND_EXPORTER, "file", "{path: DIR/out}", "" },
+	{ KIND_EXPORTER, "prometheus", "{endpoint: \"127.0.0.1:0\"}", "" },
 	{ KIND_EXPORTER, "blocks", "", "trace_store: {local: {path: DIR}}" },
 	{ KIND_EXTENSION, "trace_store", "{local: {path: DIR}}", "" },
 	{ KIND_EXTENSION, "query", "{endpoint: \"127.0.0.1:0\"}",
@@ -182,6 +183,12 @@ static const char *signal_given(const struct component_type *t)
 	return gives & SIGNAL_TRACES ? "traces" : gives & SIGNAL_METRICS ? "metrics" : "logs";
 }
 
+/* An exporter that does not take traces stands in a pipeline of its own. */
+static bool is_of_metrics(const struct component_type *t)
+{
+	return t->kind == KIND_EXPORTER && !(t->signals & SIGNAL_TRACES);
+}
+
 /* A pipeline from a receiver that listens nowhere fixed to nop, with or without the type. */
 static struct service_config *configuration(const struct component_type *t, size_t row, bool with)
 {
@@ -203,6 +210,9 @@ static struct service_config *configuration(const struct component_type *t, size
 		buf_printf(&yaml, "%s:\n", registry_section_name((enum component_kind)k));
 		if (k == KIND_RECEIVER)
 			buf_add_str(&yaml, "  zipkin/0: {endpoint: \"127.0.0.1:0\"}\n");
+		if (k == KIND_RECEIVER && with && is_of_metrics(t))
+			buf_add_str(&yaml, "  otlp/0: {protocols: {http: {endpoint: "
+					   "\"127.0.0.1:0\"}}}\n");
 		if (k == KIND_EXPORTER)
 			buf_add_str(&yaml, "  nop/0:\n");
 		if (k == KIND_EXTENSION && with && beside[0] != '\0') {
@@ -214,6 +224,13 @@ static struct service_config *configuration(const struct component_type *t, size
 			buf_printf(&yaml, "  %s: ", t->name);
 			add_text(&yaml, own);
 			buf_add_char(&yaml, '\n');
+			if (is_of_metrics(t)) {
+				fed = arena_printf(&arena,
+						   ", metrics: {receivers: [otlp/0], exporters: "
+						   "[%s]}",
+						   t->name);
+				continue;
+			}
 			parts[k] = k == KIND_RECEIVER
 					   ? arena_printf(&arena, "zipkin/0, %s", t->name)
 				   : k == KIND_EXPORTER ? arena_printf(&arena, "nop/0, %s", t->name)

@@ -173,7 +173,7 @@ static inline void send_range(struct fixture *f, const char *tenant, uint64_t fi
 
 static inline void wait_acknowledged(uint64_t n)
 {
-	for (int i = 0; i < 20000 && atomic_load(&n_acknowledged) < n; i++)
+	for (int i = 0; i < 60000 && atomic_load(&n_acknowledged) < n; i++)
 		usleep(1000);
 	assert_int_equal(atomic_load(&n_acknowledged), n);
 }
@@ -235,7 +235,7 @@ static inline struct section_log_stats stats_of(struct fixture *f)
 /* Published sections give their index back at once; the builder's memory follows. */
 static inline void wait_retired(struct fixture *f)
 {
-	for (int i = 0; i < 5000 && f->budget.used > 0; i++) {
+	for (int i = 0; i < 30000 && f->budget.used > 0; i++) {
 		usleep(2000);
 		section_log_cut(f->log); /* wakes nobody: nothing is open */
 	}

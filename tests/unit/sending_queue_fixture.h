@@ -408,10 +408,10 @@ static inline void bed_free(struct bed *bed)
 	free(bed);
 }
 
-/* Poll for up to 10 s. */
+/* Poll for up to a minute. */
 #define WAIT_FOR(what)                                                                             \
 	do {                                                                                       \
-		uint64_t until_ = clock_mono_ns() + 10 * NS_PER_S;                                 \
+		uint64_t until_ = clock_mono_ns() + 60 * NS_PER_S;                                 \
 		while (!(what)) {                                                                  \
 			if (clock_mono_ns() > until_)                                              \
 				fail_msg("waited in vain for " #what);                             \

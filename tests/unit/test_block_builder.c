@@ -180,7 +180,7 @@ static void test_one_id_for_all(void **state)
 	add_request(&t, spans, N);
 	t0 = clock_mono_ns();
 	assert_int_equal(build(&t, NULL), 0);
-	assert_true(clock_mono_ns() - t0 < 5 * NS_PER_S);
+	assert_true(clock_mono_ns() - t0 < 30 * NS_PER_S);
 	assert_int_equal(t.b.n_duplicates, N / 2);
 	assert_int_equal(t.b.n_conflicting, N / 2 - 1);
 	free(spans);

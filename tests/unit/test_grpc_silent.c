@@ -121,7 +121,7 @@ static void silence_ends_the_connection(void **state)
 	assert_int_equal(call_within("/test.T/Echo", 5000, message), GRPC_OK);
 	freeze();
 	assert_int_equal(call_within("/test.T/Hold", 100, message), GRPC_DEADLINE_EXCEEDED);
-	for (int i = 0; i < 5000 && connections() > 0; i++)
+	for (int i = 0; i < 60000 && connections() > 0; i++)
 		usleep(1000);
 	assert_int_equal(connections(), 0);
 	/* Now every address has failed: no waiting any more. */
@@ -130,7 +130,7 @@ static void silence_ends_the_connection(void **state)
 			break;
 	assert_non_null(strstr(message, "connect timed out"));
 	thaw();
-	for (int i = 0; i < 500; i++, usleep(10000))
+	for (int i = 0; i < 1000; i++, usleep(10000))
 		if (call_within("/test.T/Echo", 200, message) == GRPC_OK)
 			return;
 	fail_msg("not found again: %s", message);
@@ -148,7 +148,7 @@ static void wait_for_ready_waits(void **state)
 	close(f.fd);
 	f.client_settings.wait_for_ready = true;
 	loop_call(f.client_loop, start_client, NULL);
-	assert_int_equal(call_within("/test.T/Echo", 200, message), GRPC_DEADLINE_EXCEEDED);
+	assert_int_equal(call_within("/test.T/Echo", 500, message), GRPC_DEADLINE_EXCEEDED);
 	assert_non_null(strstr(message, "refused"));
 	begin(&c, "/test.T/Echo", &piece, 1);
 	usleep(100000);
@@ -176,6 +176,8 @@ static void idle_connections_are_pinged_on_request(void **state)
 		assert_int_equal(call_within("/test.T/Echo", 5000, message), GRPC_OK);
 		freeze();
 		usleep(600000);
+		for (int i = 0; idle && i < 60000 && connections() > 0; i++)
+			usleep(1000);
 		assert_int_equal(connections(), !idle);
 		thaw();
 		if (idle == 0)

@@ -491,7 +491,7 @@ static void lane_call_done(struct http_lane_call *c)
 
 static void wait_done(int n)
 {
-	for (int i = 0; i < 5000 && atomic_load(&n_done) < n; i++)
+	for (int i = 0; i < 60000 && atomic_load(&n_done) < n; i++)
 		usleep(1000);
 	assert_int_equal(atomic_load(&n_done), n);
 }

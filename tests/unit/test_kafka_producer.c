@@ -152,7 +152,7 @@ static void send_record(struct bed *bed, size_t number)
 
 static void wait_for_reports(struct bed *bed, unsigned n)
 {
-	uint64_t until = clock_mono_ns() + 20 * NS_PER_S;
+	uint64_t until = clock_mono_ns() + 100 * NS_PER_S;
 
 	while (bed->n_delivered + bed->n_failed < n) {
 		loop_turn(bed->loop);

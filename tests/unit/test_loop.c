@@ -140,9 +140,14 @@ static void set_timers(void *arg)
 		loop_timer_start(ring.loop, &ring.timers[i], 100 + i);
 }
 
+static void ask_rung(void *n)
+{
+	*(int *)n = ring.n;
+}
+
 static void timers_ring_once_in_order(void **state)
 {
-	int want = 0, i;
+	int want = 0, n = 0, i;
 
 	(void)state;
 	for (i = 0; i < 64; i++)
@@ -150,7 +155,11 @@ static void timers_ring_once_in_order(void **state)
 	ring.loop = loop_new(2, NULL);
 	loop_start(ring.loop, NULL);
 	loop_call(ring.loop, set_timers, NULL);
-	usleep(300000);
+	for (i = 0; i < 6000 && n < want; i++) {
+		usleep(10000);
+		loop_call(ring.loop, ask_rung, &n);
+	}
+	usleep(50000); /* and none rings twice */
 	loop_stop(ring.loop);
 	assert_int_equal(ring.n, want);
 	for (i = 1; i < ring.n; i++)

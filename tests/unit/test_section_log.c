@@ -66,7 +66,7 @@ static void test_cut_by_each_limit(void **state)
 		reset_counts();
 		send_range(f, "t", 1 + i * 1000, 500, 10);
 		wait_acknowledged(500);
-		for (int k = 0; k < 5000 && stats_of(f).sections == 0; k++)
+		for (int k = 0; k < 60000 && stats_of(f).sections == 0; k++)
 			usleep(1000);
 		assert_true(stats_of(f).sections >= 1);
 		check_range(f, "t", 1 + i * 1000, 500, false);
@@ -184,7 +184,7 @@ static void test_failing_store(void **state)
 		wait_acknowledged((i + 1) * 48);
 		assert_false(flush(f));
 		check_range(f, "t", first, 40, false);
-		for (int k = 0; k < 5000 && !section_log_is_idle(f->log); k++)
+		for (int k = 0; k < 60000 && !section_log_is_idle(f->log); k++)
 			usleep(1000);
 		assert_true(section_log_is_idle(f->log));
 		assert_int_equal(faulty_hits(f->be), rules[i].times);
@@ -225,7 +225,7 @@ static void test_backlog(void **state)
 	check_books(1000, 1000);
 	t0 = clock_mono_ns();
 	close_all(f);
-	assert_true(clock_mono_ns() - t0 < 2 * NS_PER_S);
+	assert_true(clock_mono_ns() - t0 < 30 * NS_PER_S);
 	/* A budget that could not hold the whole backlog's index and the builder at once. */
 	f->budget.limit = 64 << 10;
 	open_store(f);

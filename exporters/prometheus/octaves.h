@@ -17,7 +17,7 @@
 #include "base/base.h"
 #include "wire/otlp_metrics.h"
 
-enum { OCTAVES_MAX = 64, OCTAVE_LOWEST = -1075, OCTAVE_HIGHEST = 1023 };
+enum { OCTAVES_MAX = 64, OCTAVE_LOWEST = -1074, OCTAVE_HIGHEST = 1023 };
 
 struct octaves {
 	int32_t lo; /* counts[0] is octave lo; they lie in OCTAVE_LOWEST..OCTAVE_HIGHEST */

@@ -236,6 +236,9 @@ struct component *component_connector(struct component *c, const char *id);
  * as an exemplar. TH_UNKNOWN where nothing of the process has to do with exemplars. A reload may
  * change it: ask once per batch. */
 uint64_t component_exemplar_guard(const struct component *c);
+/* The least share of all traces that samplers of this process keep on some path
+ * (conf_exemplar.h); 1 without samplers, and where nothing has to do with exemplars. */
+double component_sampled_ratio(const struct component *c);
 /* What the first running extension of this type lends (its type's `lend`), or NULL. */
 void *component_borrow(struct component *c, const char *type_name);
 /* True when every component started and is ready; else a reason. */

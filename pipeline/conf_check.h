@@ -62,6 +62,7 @@ struct service_config {
 	bool has_exemplar_guard; /* false: the lowest keep rate of the process decides */
 	double exemplar_guard;
 	uint64_t exemplar_th; /* what comes of it: component_exemplar_guard() */
+	double sampled_ratio; /* component_sampled_ratio() */
 	const struct conf_node *root; /* merged and expanded */
 	const void *service;          /* the section as parsed, for conf_check_print */
 };

@@ -160,9 +160,11 @@ void conf_exemplar_check(struct conf_check *k)
 	double guard;
 
 	conf->exemplar_th = TH_UNKNOWN;
+	conf->sampled_ratio = 1;
 	if (!is_in_use(conf))
 		return;
 	find_rates(&r);
+	conf->sampled_ratio = r.lowest;
 	guard = conf->has_exemplar_guard ? conf->exemplar_guard : MAX(r.lowest, FLOOR);
 	check_samplers(&r, guard);
 	conf->exemplar_th = tracestate_threshold(guard, PRECISION);

@@ -17,7 +17,7 @@
 
 #include "pipeline/conf_pipelines.h"
 
-/* Sets config->exemplar_th. For a configuration without errors so far. */
+/* Sets config->exemplar_th and ->sampled_ratio. For a configuration without errors so far. */
 void conf_exemplar_check(struct conf_check *k);
 
 #endif

@@ -43,6 +43,7 @@ struct service *service_new(const struct service_config *conf, struct err *err)
 
 	s->conf = conf;
 	atomic_init(&s->exemplar_th, conf->exemplar_th);
+	atomic_init(&s->sampled_ratio, conf->sampled_ratio);
 	pthread_rwlock_init(&s->list_lock, NULL);
 	atomic_store(&s->budget.limit, default_budget());
 	s->graph = graph_new(conf);

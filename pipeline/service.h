@@ -59,6 +59,7 @@ struct service {
 	const struct service_config *conf;                /* in force: main thread, and loop 0 */
 	struct conf_generation *generation, *generations; /* conf's; all of them */
 	_Atomic uint64_t exemplar_th; /* conf's */
+	_Atomic double sampled_ratio; /* conf's */
 	struct budget budget;
 	struct memory_keeper memory;
 	struct loop **loops;

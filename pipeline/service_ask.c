@@ -138,6 +138,11 @@ uint64_t component_exemplar_guard(const struct component *c)
 	return atomic_load_explicit(&c->service->exemplar_th, memory_order_relaxed);
 }
 
+double component_sampled_ratio(const struct component *c)
+{
+	return atomic_load_explicit(&c->service->sampled_ratio, memory_order_relaxed);
+}
+
 void *component_borrow(struct component *c, const char *type_name)
 {
 	struct component *ext = component_extension_of_type(c, type_name);

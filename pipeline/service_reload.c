@@ -321,6 +321,7 @@ static void install_conf(void *arg)
 
 	l->s->conf = l->next->conf;
 	atomic_store(&l->s->exemplar_th, l->s->conf->exemplar_th);
+	atomic_store(&l->s->sampled_ratio, l->s->conf->sampled_ratio);
 }
 
 /* ---- there ---- */

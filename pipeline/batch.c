@@ -253,9 +253,11 @@ uint32_t batch_store(struct batch *b)
 void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err *err)
 {
 	uint32_t n_spans = b->tables.n_spans, n_good = n_spans - MIN(n_rejected, n_spans);
+	/* Which spans were refused is not said: the last ones stand for them in the books, and none is
+	 * sure to be found. */
+	enum verdict good = n_rejected > 0 ? VERDICT_ASIDE : VERDICT_DELIVERED;
 	struct tally *v = tallies_new(b, true);
 
-	/* Which spans were refused is not said: the last ones stand for them. */
 	for (uint32_t i = 0; v != NULL && i < n_spans; i++) {
 		const struct span_ref *sp = &b->tables.spans[i];
 		bool is_bad = i >= n_good;
@@ -263,7 +265,7 @@ void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err
 		v[sp->origin].n_bad += is_bad;
 		if (v[sp->origin].has_marks)
 			origin_mark(b->origins[sp->origin].origin, sp->ordinal,
-				    is_bad ? VERDICT_PERMANENT : VERDICT_DELIVERED, DROP_REJECTED);
+				    is_bad ? VERDICT_PERMANENT : good, DROP_REJECTED);
 	}
 	/* An origin may be gone after the call that pays its last debt, but a call for no spans
 	 * does not look at it. */

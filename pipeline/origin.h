@@ -54,7 +54,9 @@ enum drop_reason {
 
 enum verdict {
 	VERDICT_DELIVERED,
-	VERDICT_ASIDE, /* in a dead letter: counts as delivered, but no query finds it */
+	/* Counts as delivered, but perhaps no query finds it: a dead letter, or one of several of
+	 * which the next hop refused some and did not say which. */
+	VERDICT_ASIDE,
 	VERDICT_HELD, /* in a log of ours, synced: acknowledged, and counted again when it leaves */
 	VERDICT_STORED,    /* the same, in a log that queries read: found from now on */
 	VERDICT_DROPPED,   /* on purpose: success, counted by reason */

@@ -210,6 +210,24 @@ static void without_marks(void **state)
 	batch_unref(b);
 }
 
+/* The next hop refused some of a request and did not say which. */
+static void some_were_refused(void **state)
+{
+	(void)state;
+	for (uint32_t n_bad = 0; n_bad <= 3; n_bad++) {
+		struct request rq;
+		struct batch *b = make_request(&rq, 3);
+
+		fan_out(b, 2);
+		watch(&rq, 0);
+		look(b);
+		batch_settle_partial(b, n_bad, NULL);
+		assert_int_equal(rq.spans[0].n_told, 1);
+		assert_int_equal(rq.spans[0].is_good, n_bad == 0);
+		batch_unref(b);
+	}
+}
+
 static void withdrawn_and_promised(void **state)
 {
 	struct request rq;
@@ -421,7 +439,7 @@ static void give_verdict(struct hop *h, struct batch *b)
 		batch_settle(b, v[k], DROP_PERMANENT, NULL);
 	} else if (k < 8) {
 		n_bad = (uint32_t)rng_below(&h->rng, b->tables.n_spans + 1);
-		note_found(b, b->tables.n_spans - n_bad);
+		note_found(b, n_bad == 0 ? b->tables.n_spans : 0);
 		batch_settle_partial(b, n_bad, NULL);
 	} else {
 		if (h->n_held == HELD_MAX)
@@ -548,6 +566,7 @@ int main(void)
 		cmocka_unit_test(dropped_in_every_branch),
 		cmocka_unit_test(lookers_do_not_hide_reasons),
 		cmocka_unit_test(without_marks),
+		cmocka_unit_test(some_were_refused),
 		cmocka_unit_test(withdrawn_and_promised),
 		cmocka_unit_test(told_when_it_leaves_the_log),
 		cmocka_unit_test(two_logs),

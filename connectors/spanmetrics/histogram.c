@@ -39,8 +39,7 @@ int32_t exponential_index(double value, int32_t scale)
 
 	/* A power of two is the upper bound of its bucket, exactly. */
 	if (fraction == 0.5)
-		return scale >= 0 ? (int32_t)(((int64_t)(exponent - 1) << scale) - 1)
-				  : (exponent - 2) >> -scale;
+		return scale >= 0 ? (exponent - 1) * (1 << scale) - 1 : (exponent - 2) >> -scale;
 	if (scale <= 0)
 		return (exponent - 1) >> -scale;
 	steps = ldexp(1.0, scale);

@@ -47,7 +47,7 @@ struct resource_table {
 	struct map by_identity; /* tenant and sorted attributes -> struct span_resource */
 	struct span_resource *all;
 	uint32_t n_forced_roots; /* beyond the limits, ever */
-	size_t n;
+	_Atomic size_t n; /* of all; written under the lock */
 	struct budget *budget;
 	const struct strlist *key_attributes; /* empty: all */
 	struct series_table *series;          /* whose limits hold here, too */

@@ -18,6 +18,7 @@
 #include "net/content_coding.h"
 #include "pipeline/auth.h"
 #include "pipeline/conf_error.h"
+#include "pipeline/telemetry.h"
 
 #include <stdio.h>
 #include <strings.h>
@@ -33,6 +34,7 @@ struct http_sender {
 	struct sending_queue *queue;
 	const struct authenticator *auth; /* whose credentials are sent, or NULL */
 	bool has_tenant, has_agent;       /* `headers` names one */
+	bool is_cancelling;               /* no further body is begun; the loop's */
 };
 
 /* One attempt; in send_request.exporter_data. */
@@ -47,6 +49,8 @@ struct call {
 	struct http_header *headers;
 	struct buf credentials;
 };
+
+static void send_body(struct http_sender *s, struct send_request *r);
 
 /* ---- answers ---- */
 
@@ -68,8 +72,10 @@ uint32_t http_sender_retry_after_ms(const char *value, uint64_t now_wall_ns)
 	return (uint32_t)MIN(seconds, (uint64_t)RETRY_AFTER_MAX_S) * 1000;
 }
 
-static enum send_result result_of(int status)
+static enum send_result result_of(const struct http_sender *s, int status)
 {
+	if (s->o.retries_5xx && status >= 500)
+		return SEND_RETRYABLE;
 	switch (status) {
 	case 429:
 	case 502:
@@ -101,18 +107,98 @@ static void reason_of(const struct http_sender *s, const struct http_reply *repl
 	buf_fini(&text);
 }
 
-static void taken(struct http_sender *s, struct send_request *r, const struct http_reply *reply)
+/* The next body of the batch from r->progress on, in a call of its own. */
+static void go_on(struct http_sender *s, struct send_request *r)
 {
-	const char *id = s->o.component->id;
+	struct err err = ERR_INIT;
+
+	if (!s->is_cancelling) {
+		send_body(s, r);
+		return;
+	}
+	err_set(&err, ERR_UNAVAILABLE, "cancelled");
+	sending_queue_done(r, SEND_RETRYABLE, 0, &err);
+}
+
+/* Keep the first reason why items were refused. */
+static void note_refusal(struct send_request *r, const struct err *err)
+{
+	if (r->refusal == NULL && err->kind != ERR_NONE)
+		r->refusal = arena_strdup(&r->arena, err->msg);
+}
+
+/* Go on with the rest of the batch, if there is any: in a call of its own. */
+static void settled(struct call *call, struct send_request *r)
+{
+	struct http_sender *s = call->sender;
+	const struct http_payload *p = &call->payload;
+	struct err err = ERR_INIT;
+
+	if (s->o.settled != NULL)
+		s->o.settled(s->o.component, p);
+	r->n_refused += p->n_failed;
+	r->n_failed += p->n_failed;
+	atomic_fetch_add(&s->o.component->count->send_failed, p->n_failed);
+	if (p->has_more) {
+		r->progress = p->next;
+		go_on(s, r);
+		return;
+	}
+	if (r->refusal != NULL)
+		err_set(&err, ERR_INVALID, "%s", r->refusal);
+	sending_queue_done(r, SEND_OK, r->n_refused, r->refusal != NULL ? &err : NULL);
+}
+
+static void taken(struct call *call, struct send_request *r)
+{
+	struct http_sender *s = call->sender;
 	struct err err = ERR_INIT;
 	uint32_t n_rejected = 0;
 
 	if (s->o.accepted != NULL)
-		n_rejected = s->o.accepted(s->o.component, reply, &err);
+		n_rejected = s->o.accepted(s->o.component, &call->lane.reply, &err);
 	if (err.kind != ERR_NONE)
-		log_warn("Partial success response", "exporter", id, "message", err.msg,
-			 "dropped_spans", LOG_NUM(n_rejected));
-	sending_queue_done(r, SEND_OK, n_rejected, err.kind != ERR_NONE ? &err : NULL);
+		log_warn("Partial success response", "exporter", s->o.component->id, "message",
+			 err.msg, "dropped_spans", LOG_NUM(n_rejected));
+	r->n_refused += n_rejected;
+	note_refusal(r, &err);
+	settled(call, r);
+}
+
+/* A body was refused for good, and is not all of its batch: the others are sent. */
+static void lost_body(struct call *call, struct send_request *r, const struct err *err)
+{
+	struct component *c = call->sender->o.component;
+
+	log_error("Exporting failed. Dropping data.", "exporter", c->id, "error", err->msg,
+		  "dropped_items", LOG_NUM(call->payload.n_items));
+	r->n_refused += call->payload.n_items;
+	r->n_failed += call->payload.n_items;
+	atomic_fetch_add(&c->count->send_failed, call->payload.n_items);
+	note_refusal(r, err);
+	settled(call, r);
+}
+
+/* How it ends for this body; a batch of one body ends with it. */
+static void refused_for(struct call *call, struct send_request *r, enum send_result result,
+			const struct err *err)
+{
+	const struct http_sender *s = call->sender;
+
+	if (result != SEND_RETRYABLE && s->o.shrink != NULL &&
+	    s->o.shrink(s->o.component, &call->payload, result, err)) {
+		go_on(call->sender, r);
+		return;
+	}
+	if (result == SEND_PERMANENT && s->o.lost != NULL)
+		s->o.lost(s->o.component, &call->payload, err);
+	if (result == SEND_PERMANENT && (call->payload.has_more || r->progress > 0)) {
+		lost_body(call, r, err);
+		return;
+	}
+	if (result == SEND_PERMANENT && s->o.settled != NULL)
+		s->o.settled(s->o.component, &call->payload);
+	sending_queue_done(r, result, 0, err);
 }
 
 static void refused(struct call *call, struct send_request *r, enum send_result result)
@@ -131,7 +217,7 @@ static void refused(struct call *call, struct send_request *r, enum send_result 
 	if (again)
 		err.retry_after_ms = http_sender_retry_after_ms(
 			http_reply_header(reply, "Retry-After"), clock_wall_ns());
-	sending_queue_done(r, result, 0, &err);
+	refused_for(call, r, result, &err);
 }
 
 static void answered(struct call *call)
@@ -148,9 +234,9 @@ static void answered(struct call *call)
 		sending_queue_done(r, SEND_RETRYABLE, 0, &call->lane.err);
 		return;
 	}
-	result = result_of(reply->status);
+	result = result_of(call->sender, reply->status);
 	if (result == SEND_OK)
-		taken(call->sender, r, reply);
+		taken(call, r);
 	else
 		refused(call, r, result);
 }
@@ -240,7 +326,8 @@ static size_t add_headers(struct call *call, const struct coding *coding)
 	const struct http_sender *s = call->sender;
 	const struct strmap *map = &s->o.client->headers;
 	const char *tenant = call->request->batch->tenant;
-	struct http_header *h = xcalloc(map->n + HEADERS_EXTRA, sizeof(*h));
+	const struct http_payload *p = &call->payload;
+	struct http_header *h = xcalloc(map->n + p->n_headers + HEADERS_EXTRA, sizeof(*h));
 	size_t n = 0;
 
 	call->headers = h;
@@ -255,6 +342,8 @@ static size_t add_headers(struct call *call, const struct coding *coding)
 	if (s->auth != NULL)
 		h[n++] = (struct http_header){ s->auth->client_header,
 					       buf_cstr(&call->credentials) };
+	for (size_t i = 0; i < p->n_headers; i++)
+		h[n++] = p->headers[i];
 	for (size_t i = 0; i < map->n; i++)
 		if (!is_of_auth(s, map->items[i].name))
 			h[n++] = (struct http_header){ map->items[i].name, map->items[i].value };
@@ -271,8 +360,11 @@ static int prepare(struct call *call, struct err *err)
 	size_t n_headers;
 
 	if ((s->auth != NULL && s->auth->credentials(s->auth->arg, &call->credentials, err) < 0) ||
-	    s->o.encode(s->o.component, call->request, &call->payload, err) < 0 ||
-	    compress(call, coding, level, err) < 0)
+	    s->o.encode(s->o.component, call->request, &call->payload, err) < 0)
+		return -1;
+	if (call->payload.is_empty)
+		return 0;
+	if (compress(call, coding, level, err) < 0)
 		return -1;
 	n_headers = add_headers(call, coding);
 	call->lane = (struct http_lane_call){
@@ -294,23 +386,35 @@ static int prepare(struct call *call, struct err *err)
 	return 0;
 }
 
-static void sender_send(struct component *c, struct send_request *r)
+static void send_body(struct http_sender *s, struct send_request *r)
 {
-	struct http_sender *s = r->owner;
 	struct call *call = xcalloc(1, sizeof(*call));
 	struct err err = ERR_INIT;
 
-	(void)c;
 	call->sender = s;
 	call->request = r;
 	r->exporter_data = call;
-	if (prepare(call, &err) == 0) {
+	if (r->progress > 0 && s->o.client->timeout_ns > 0)
+		r->deadline_ns = clock_mono_ns() + (uint64_t)s->o.client->timeout_ns;
+	if (prepare(call, &err) < 0) {
+		call_free(call);
+		sending_queue_done(r, err.kind == ERR_UNAVAILABLE ? SEND_RETRYABLE : SEND_PERMANENT,
+				   0, &err);
+		return;
+	}
+	note_refusal(r, &err);
+	if (!call->payload.is_empty) {
 		http_lane_start(s->lane, &call->lane);
 		return;
 	}
+	settled(call, r);
 	call_free(call);
-	sending_queue_done(r, err.kind == ERR_UNAVAILABLE ? SEND_RETRYABLE : SEND_PERMANENT, 0,
-			   &err);
+}
+
+static void sender_send(struct component *c, struct send_request *r)
+{
+	(void)c;
+	send_body(r->owner, r);
 }
 
 static void sender_cancel(struct component *c, struct send_request *r)
@@ -320,7 +424,9 @@ static void sender_cancel(struct component *c, struct send_request *r)
 
 	(void)c;
 	if (!http_lane_cancel(call->sender->lane, &call->lane)) {
+		call->sender->is_cancelling = true;
 		answered(call); /* its task frees it */
+		call->sender->is_cancelling = false;
 		return;
 	}
 	call_free(call);
@@ -449,6 +555,7 @@ struct http_sender *http_sender_new(const struct http_sender_settings *settings,
 							  .timeout_ns = s->o.client->timeout_ns,
 							  .max_request_bytes =
 								  s->o.max_request_bytes,
+							  .in_order = s->o.in_order,
 							  .send = sender_send,
 							  .cancel = sender_cancel },
 			err);

@@ -14,10 +14,14 @@
  * |---|---|
  * | 2xx | taken; `accepted` may say that some items were not |
  * | 429, 502, 503, 504, none | retryable, not before Retry-After (seconds, or a date) |
- * | 413 | the halves are tried |
+ * | other 5xx | retryable with retries_5xx |
+ * | 413 | smaller bodies if the exporter can (`shrink`), else the halves of the batch are tried |
  * | others | permanent |
  *
- * THREADS: `encode`, `accepted` and `explain` run on the sender's loop, so they may not block.
+ * A batch may be several bodies, sent one after the other: `encode` is asked for the next one when
+ * one was settled. A retry goes on where the last attempt stopped.
+ *
+ * THREADS: `encode`, `accepted` and the others run on the sender's loop, so they may not block.
  * OWNERSHIP: the settings are copied; what they point to outlives the sender.
  * LIMITS: the sending queue's; an answer has 1 MiB.
  * SPEC: OTLP/HTTP responses; RFC 9110 10.2.3 (Retry-After); the Collector's confighttp.
@@ -41,6 +45,14 @@ struct http_payload {
 	const struct bytes *pieces;
 	size_t n_pieces;
 	struct buf own;
+	const struct http_header *headers; /* beside the usual ones; borrowed like url */
+	size_t n_headers;
+	/* Of a batch in several bodies. The first is asked for with r->progress 0. */
+	bool has_more;     /* the batch goes on at `next` */
+	uint64_t next;     /* r->progress, when `encode` is asked again */
+	uint32_t n_items;  /* in this body; read when it is not the whole batch */
+	uint32_t n_failed; /* items that can be in no body: settled as permanent */
+	bool is_empty;     /* nothing to send: there are only such */
 };
 
 struct http_sender_settings {
@@ -49,13 +61,24 @@ struct http_sender_settings {
 	const struct retry_options *retry;
 	const struct queue_options *queue;
 	uint64_t max_request_bytes; /* uncompressed OTLP; larger batches are split. 0: never */
+	bool in_order;              /* one request at a time */
+	bool retries_5xx;           /* every 5xx */
 	/* Make the body of r->batch, whose OTLP is r->encoding. -1 and *err: it cannot be encoded,
-	 * and is dropped as permanent. */
+	 * and is dropped as permanent. 0 and *err: why n_failed items are not in it. */
 	int (*encode)(struct component *c, const struct send_request *r, struct http_payload *out,
 		      struct err *err);
 	/* A 2xx: the number of items that were refused; *err may say why, which is logged also when
 	 * the number is 0. May be NULL. */
 	uint32_t (*accepted)(struct component *c, const struct http_reply *reply, struct err *err);
+	/* A body was refused, as SEND_TOO_LARGE or SEND_PERMANENT: true when `encode` will make a
+	 * smaller one from the same place, which may fare better. May be NULL. */
+	bool (*shrink)(struct component *c, const struct http_payload *refused,
+		       enum send_result why, const struct err *err);
+	/* A body is settled, and that n_failed items were in none. May be NULL. */
+	void (*settled)(struct component *c, const struct http_payload *p);
+	/* A body was refused for good; `err` says why. May be NULL. */
+	void (*lost)(struct component *c, const struct http_payload *refused,
+		     const struct err *err);
 	/* The reason that the body of a failure gives, in words. The body's text when NULL. */
 	void (*explain)(struct component *c, const struct http_reply *reply, struct buf *out);
 };

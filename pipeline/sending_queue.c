@@ -226,14 +226,24 @@ static void give_back(struct send_request *r, enum drop_reason reason, const str
 	close_request(r);
 }
 
+/* Of metrics a hop counts data points; ours are settled metric by metric, so that many of them. */
+static uint32_t refused_spans(const struct batch *b, uint32_t n_rejected, uint64_t n_items)
+{
+	uint32_t n_spans = b->tables.n_spans;
+	uint64_t n = (uint64_t)n_rejected * n_spans;
+
+	if (n_rejected == 0 || n_rejected >= n_items)
+		return n_rejected > 0 ? n_spans : 0;
+	return (uint32_t)MAX(n / n_items, UINT64_C(1));
+}
+
 static void deliver(struct send_request *r, uint32_t n_rejected, const struct err *err)
 {
 	struct component_counters *count = r->queue->o.component->count;
+	uint64_t n_items = batch_n_items(r->batch);
 
-	atomic_fetch_add(&count->sent, batch_n_items(r->batch));
-	/* Of metrics a hop counts data points; ours are settled metric by metric. */
-	if (n_rejected >= batch_n_items(r->batch))
-		n_rejected = r->batch->tables.n_spans;
+	atomic_fetch_add(&count->sent, n_items - MIN((uint64_t)r->n_failed, n_items));
+	n_rejected = refused_spans(r->batch, n_rejected, n_items);
 	if (n_rejected > 0)
 		batch_settle_partial(r->batch, n_rejected, err);
 	else
@@ -277,6 +287,9 @@ static bool shed_withdrawn(struct send_request *r)
 		keep[i] = !origin_is_withdrawn(b->origins[b->tables.spans[i].origin].origin);
 	r->batch = batch_filter(b, keep, DROP_SHUTDOWN);
 	free(keep);
+	r->progress = 0; /* places in it are others now */
+	r->n_refused = 0;
+	r->refusal = NULL;
 	if (r->batch != NULL && !r->queue->o.takes_spans) {
 		arena_reset(&r->arena);
 		batch_encode(r->batch, &r->arena, &r->encoding);
@@ -625,7 +638,9 @@ struct sending_queue *sending_queue_new(const struct sending_queue_settings *s, 
 	q->task = (struct loop_task){ .fn = pump_task, .arg = q };
 	q->sweeper = (struct loop_timer){ .fn = sweep, .arg = q };
 	/* Without a queue everything is sent as it comes; the receivers' budget bounds it. */
-	q->n_consumers = s->takes_spans ? 1 : o->enabled ? o->num_consumers : UINT64_MAX;
+	q->n_consumers = s->takes_spans || s->in_order ? 1
+			 : o->enabled                  ? o->num_consumers
+						       : UINT64_MAX;
 	pthread_mutex_init(&q->lock, NULL);
 	rng_seed(&q->rng, clock_mono_ns() ^ (uint64_t)(uintptr_t)q);
 	atomic_store(&s->component->count->queue_capacity, o->enabled ? (int64_t)o->queue_size : 0);

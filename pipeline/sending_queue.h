@@ -53,6 +53,12 @@ struct send_request {
 	uint64_t deadline_ns;           /* of this attempt, monotonic; 0: none */
 	void *exporter_data;            /* the exporter's */
 	void *owner;                    /* sending_queue_settings.owner */
+	/* Of a batch that is more than one message: the exporter's place behind what was taken,
+	 * kept from one attempt to the next (0 at first); and the items of it that were refused,
+	 * and those among them that are in count->send_failed already. */
+	uint64_t progress;
+	uint32_t n_refused, n_failed;
+	const char *refusal; /* why the first of them was, in `arena`; NULL: not said */
 	/* ---- the queue's ---- */
 	struct sending_queue *queue;
 	struct arena arena;
@@ -77,6 +83,7 @@ struct sending_queue_settings {
 	 * without its encoding, and keeps it until it has room; SEND_TAKEN then closes it without a
 	 * verdict, since the duty to settle its spans has gone to the exporter. */
 	bool takes_spans;
+	bool in_order; /* one request at a time, whatever num_consumers says */
 	/* Start sending; sending_queue_done follows exactly once, now or later. */
 	void (*send)(struct component *c, struct send_request *r);
 	/* Give up the attempt: sending_queue_done follows before this returns. */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * fuzz_otlp_metrics.c - any bytes as an ExportMetricsServiceRequest: the walk of the request and
- * the walk of its items say the same, and what is sound survives the writer, twice to the byte.
+ * the walk of its items say the same, and what is sound survives the writer, twice to the byte. As
+ * remote write every point is in a request or counted, and requests are what a receiver takes. The
+ * last byte chooses how names are made.
  */
 #include "tests/unit/metrics_fixture.h"
 #include "tests/unit/otlp_fixture.h"
+#include "tests/unit/remote_write_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,6 +29,24 @@ static int text_of(struct bytes request, bool with_faulty, struct buf *out)
 	return dump_metrics(&r, with_faulty, out);
 }
 
+static void check_written(const struct span_tables *t, uint8_t form)
+{
+	const struct remote_write_external external = { BYTES_LIT("le"), BYTES_LIT("x") };
+	const struct remote_write_options o = {
+		.naming = prometheus_naming(form & 4 ? "a.b" : "",
+					    (enum prometheus_strategy)(form & 3)),
+		.external = &external,
+		.n_external = form >> 7,
+		.target_info = true,
+		.metadata = true,
+		.resource_labels = form & 8,
+		.scope_labels = form & 16,
+		.max_bytes = 256,
+	};
+
+	check_remote_write(t, &o);
+}
+
 /* Only what the index takes: it merges resources in pieces, and leaves out what holds no items. */
 static void check_items(struct bytes request)
 {
@@ -39,6 +60,7 @@ static void check_items(struct bytes request)
 		metrics_reader_items(&r, &x.t);
 		assert(dump_metrics(&r, true, &items) == 0);
 		assert(bytes_eq(buf_bytes(&walked), buf_bytes(&items)));
+		check_written(&x.t, request.p[request.n - 1]);
 	}
 	indexed_fini(&x);
 	buf_fini(&walked);

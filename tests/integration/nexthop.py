@@ -188,8 +188,7 @@ class HttpHop(NextHop):
         if coding:
             body = bytes(CODINGS[coding](body))
         is_json = headers["Content-Type"] == "application/json"
-        signal = self.signal_of(http_request.path)
-        request, response = (m() for m in otlp.messages_of(signal))
+        request, response = (m() for m in self.message_types(http_request.path))
         if is_json:
             otlp.from_json(body, request)
         else:
@@ -205,7 +204,7 @@ class HttpHop(NextHop):
         # Counted before the answer: when the client knows, the test may look.
         if status == 200:
             with self.lock:
-                self.taken_of(signal).append(request)
+                self.taken_of(self.signal_of(http_request.path)).append(request)
         http_request.send_response(status)
         http_request.send_header("Content-Type", headers["Content-Type"])
         http_request.send_header("Content-Length", str(len(out)))
@@ -213,6 +212,9 @@ class HttpHop(NextHop):
             http_request.send_header(k, v)
         http_request.end_headers()
         http_request.wfile.write(out)
+
+    def message_types(self, path):
+        return otlp.messages_of(self.signal_of(path))
 
     def signal_of(self, path):
         return {"/v1/traces": "traces", "/v1/metrics": "metrics", "/v1/logs": "logs"}[path]

@@ -244,33 +244,46 @@ static void exemplar_consume(struct component *c, struct batch *b)
 
 /* ---- metrics of its own ---- */
 
-static void row(const struct component *c, struct buf *out, const char *name, const char *kind,
-		double v, const char *help)
+static void row(const struct component *c, const char *pipeline, struct buf *out, const char *name,
+		const char *kind, double v, const char *help)
 {
 	telemetry_head(out, name, kind, help);
-	telemetry_sample(out, name, v, "processor", c->id, "pipeline", c->pipeline, NULL);
+	telemetry_sample(out, name, v, "processor", c->id, pipeline ? "pipeline" : NULL, pipeline,
+			 NULL);
+}
+
+/* What the instances of one id share: one of them tells. */
+static void shared_metrics(struct component *c, struct buf *out)
+{
+	struct exemplar_state *st = COMPONENT_STATE(c, struct exemplar_state);
+	struct look_back_stats s;
+
+	if (st->look_back == NULL || !look_back_stats(st->look_back, c, &s))
+		return;
+	row(c, NULL, out, "spanmill_exemplar_sent_again_spans", "counter", (double)s.n_again,
+	    "Spans that had passed, and been dropped, when an exemplar named their trace.");
+	row(c, NULL, out, "spanmill_exemplar_named_traces", "gauge", (double)s.n_named,
+	    "Traces that exemplars of applications name now.");
+	row(c, NULL, out, "spanmill_exemplar_look_back_bytes", "gauge", (double)s.n_bytes,
+	    "Bytes of spans held for exemplars that come after them.");
 }
 
 static void exemplar_metrics(struct component *c, struct buf *out)
 {
 	struct exemplar_state *st = COMPONENT_STATE(c, struct exemplar_state);
 	uint64_t th = component_exemplar_guard(c);
-	struct look_back_stats s;
 
-	look_back_stats(st->look_back, &s);
-	row(c, out, "spanmill_exemplar_tagged_spans", "counter", (double)atomic_load(&st->n_tagged),
-	    "Spans tagged because they took a slot.");
-	row(c, out, "spanmill_exemplar_kept_spans", "counter", (double)atomic_load(&st->n_kept),
-	    "Spans kept because an exemplar of an application names them.");
-	row(c, out, "spanmill_exemplar_sent_again_spans", "counter", (double)s.n_again,
-	    "Spans that had passed, and been dropped, when an exemplar named their trace.");
-	row(c, out, "spanmill_exemplar_named_traces", "gauge", (double)s.n_named,
-	    "Traces that exemplars of applications name now.");
-	row(c, out, "spanmill_exemplar_look_back_bytes", "gauge", (double)s.n_bytes,
-	    "Bytes of spans held for exemplars that come after them.");
-	row(c, out, "spanmill_exemplar_guard", "gauge",
-	    th == TH_UNKNOWN ? 0 : tracestate_probability(th),
-	    "The keep rate that every sampler of the fleet must grant; what is above it is shown.");
+	if (c->signal == OTLP_TRACES) {
+		row(c, c->pipeline, out, "spanmill_exemplar_tagged_spans", "counter",
+		    (double)atomic_load(&st->n_tagged), "Spans tagged because they took a slot.");
+		row(c, c->pipeline, out, "spanmill_exemplar_kept_spans", "counter",
+		    (double)atomic_load(&st->n_kept),
+		    "Spans kept because an exemplar of an application names them.");
+		row(c, c->pipeline, out, "spanmill_exemplar_guard", "gauge",
+		    th == TH_UNKNOWN ? 0 : tracestate_probability(th),
+		    "The keep rate that every sampler of the fleet must grant.");
+	}
+	shared_metrics(c, out);
 }
 
 const struct component_type processor_exemplar = {

@@ -505,9 +505,13 @@ bool look_back_is_fed(const struct look_back *l)
 	return atomic_load_explicit(&l->n_metrics, memory_order_relaxed) > 0;
 }
 
-void look_back_stats(struct look_back *l, struct look_back_stats *out)
+bool look_back_stats(struct look_back *l, const struct component *c, struct look_back_stats *out)
 {
+	bool is_ours;
+
 	pthread_mutex_lock(&l->lock);
+	is_ours = l->instances->c == c;
 	*out = (struct look_back_stats){ l->names.n, l->n_bytes, atomic_load(&l->n_again) };
 	pthread_mutex_unlock(&l->lock);
+	return is_ours;
 }

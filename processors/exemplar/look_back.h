@@ -49,6 +49,7 @@ void look_back_name(struct look_back *l, const struct batch *b);
 struct look_back_stats {
 	uint64_t n_named, n_bytes, n_again;
 };
-void look_back_stats(struct look_back *l, struct look_back_stats *out);
+/* False: another instance than c tells. */
+bool look_back_stats(struct look_back *l, const struct component *c, struct look_back_stats *out);
 
 #endif

@@ -21,6 +21,7 @@
 #include "base/str.h"
 #include "pipeline/component.h"
 #include "pipeline/conf_error.h"
+#include "pipeline/span_uncount.h"
 #include "pipeline/telemetry.h"
 #include "wire/hash_sampling.h"
 #include "wire/pb.h"
@@ -227,24 +228,6 @@ static void write_th_rv(struct batch *b, uint32_t i, uint64_t th, uint32_t seed,
 #define TH_SAME (TH_UNKNOWN - 1)
 #define TH_AGAINST (TH_UNKNOWN - 2)
 
-/* No th is true of it, and it stands for nobody. */
-static void write_against(struct batch *b, uint32_t i, struct buf *state)
-{
-	/* KeyValue{key, AnyValue{int_value: 0}} as a field of Span. */
-	static const uint8_t zero[] = "\x4a\x1d\x0a\x17" SPAN_COUNT_KEY "\x12\x02\x18";
-	struct span_ref *sp = &b->tables.spans[i];
-
-	_Static_assert(sizeof(zero) == 2 + 0x1d && sizeof(SPAN_COUNT_KEY) == 0x17 + 1,
-		       "lengths, and the 0 that ends the text is the value");
-	buf_reset(state);
-	if (sp->th != TH_UNKNOWN &&
-	    tracestate_write_th(span_trace_state(sp), TH_UNKNOWN, state) == 0)
-		batch_set_trace_state(b, i, buf_bytes(state));
-	if (!sp->is_uncounted)
-		batch_append_field(b, i, (struct bytes){ zero, sizeof(zero) });
-	sp->is_uncounted = true;
-}
-
 /* Decisions into keep, and for those kept what to write into ths. Returns how many get a new th. */
 static uint32_t decide_all(struct component *c, const struct batch *b, uint8_t *keep, uint64_t *ths)
 {
@@ -279,7 +262,7 @@ static struct batch *rewrite(struct component *c, struct batch *b, const uint64_
 	field = arena_dup(&b->arena, st->field, st->field_len);
 	for (uint32_t i = 0; i < b->tables.n_spans; i++)
 		if (ths[i] == TH_AGAINST)
-			write_against(b, i, &state);
+			span_uncount(b, i, &state);
 		else if (ths[i] != TH_SAME && st->is_hashed)
 			write_th_rv(b, i, ths[i], (uint32_t)conf->hash_seed, &state);
 		else if (ths[i] != TH_SAME)

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "pipeline/span_uncount.h"
 #include "wire/otlp_attr.h"
 #include "wire/otlp_metrics.h"
 #include "wire/span_wish.h"
@@ -332,7 +333,7 @@ static struct batch *as_request(struct look_back *l, struct batch *b)
 
 static void keep_all(struct batch *b)
 {
-	struct buf field = BUF_INIT;
+	struct buf field = BUF_INIT, state = BUF_INIT;
 	struct bytes value, raw;
 
 	otlp_attr_bytes(&field, SPAN_ATTRIBUTES, BYTES_LIT(SPAN_REASON_KEY), OTLP_STRING,
@@ -343,7 +344,9 @@ static void keep_all(struct batch *b)
 		if (!span_attribute(&b->tables.spans[i], BYTES_LIT(SPAN_REASON_KEY), &value))
 			batch_append_field(b, i, raw);
 		b->tables.spans[i].is_kept = true;
+		span_uncount(b, i, &state); /* it was counted when it passed */
 	}
+	buf_fini(&state);
 }
 
 /* Takes a. Without the lock. */

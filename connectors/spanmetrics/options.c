@@ -11,6 +11,8 @@
 #include "pipeline/conf_scalar.h"
 #include "pipeline/conf_tree.h"
 
+#include <stdio.h>
+
 static const struct option_choice names_choices[] = { { "otel", NAMES_OTEL },
 						      { "tempo", NAMES_TEMPO },
 						      { NULL, 0 } };
@@ -135,11 +137,12 @@ static void check_buckets(const struct check *k)
 {
 	struct spanmetrics_config *c = k->c;
 	const struct strlist *own = &c->explicit_buckets.buckets;
-	const char *const *v = own->n > 0 ? own->items : default_buckets[c->names];
+	bool has_own = c->explicit_on && own->n > 0;
+	const char *const *v = has_own ? own->items : default_buckets[c->names];
 	char why[160];
 	int64_t ns = 0;
 
-	for (c->n_bounds = 0; own->n > 0 ? c->n_bounds < own->n : *v != NULL; v++) {
+	for (c->n_bounds = 0; has_own ? c->n_bounds < own->n : *v != NULL; v++) {
 		if (c->n_bounds == HISTOGRAM_MAX_BOUNDS) {
 			conf_error_at(k->errs, k->node, k->path, "histogram.explicit.buckets",
 				      "use an exponential histogram", "more than %d buckets",
@@ -161,15 +164,23 @@ static void check_buckets(const struct check *k)
 	}
 }
 
-static bool is_reserved(const char *name)
+static bool is_one_of(const char *name, const char *const *v)
 {
-	static const char *const reserved[] = { "service.name", "span.name", "span.kind",
-						"status.code" };
+	while (*v != NULL && strcmp(name, *v) != 0)
+		v++;
+	return *v != NULL;
+}
 
-	for (size_t i = 0; i < COUNT_OF(reserved); i++)
-		if (strcmp(name, reserved[i]) == 0)
-			return true;
-	return false;
+static const char *const reserved[] = { "service.name", "span.name", "span.kind", "status.code",
+					NULL };
+static const char *const reserved_of_tempo[] = { "service", "span_name", "span_kind", "status_code",
+						 NULL };
+
+/* The name of a label that every span has? */
+static bool is_reserved(const struct check *k, const char *name)
+{
+	return is_one_of(name, reserved) ||
+	       (k->c->names == NAMES_TEMPO && is_one_of(name, reserved_of_tempo));
 }
 
 /* `others` (may be NULL) are in the same metrics already. */
@@ -179,7 +190,7 @@ static void check_dimensions(const struct check *k, const char *key, const struc
 	const struct dimension_config *v = list->items, *o = others ? others->items : NULL;
 
 	for (size_t i = 0; i < list->n; i++) {
-		bool again = is_reserved(v[i].name);
+		bool again = is_reserved(k, v[i].name);
 
 		for (size_t j = 0; j < i; j++)
 			again |= strcmp(v[i].name, v[j].name) == 0;
@@ -197,15 +208,19 @@ static void check_dimensions(const struct check *k, const char *key, const struc
 			      "more than %d dimensions", DIMENSIONS_MAX / 4);
 }
 
+/* The Collector passes over other names, so they stop nobody. */
 static void check_excluded(const struct check *k)
 {
 	const struct strlist *v = &k->c->exclude_dimensions;
+	struct conf_pos nowhere = { 0 };
+	char path[256];
 
+	snprintf(path, sizeof(path), "%s.exclude_dimensions", k->path);
 	for (size_t i = 0; i < v->n; i++)
-		if (!is_reserved(v->items[i]))
-			conf_error_at(k->errs, k->node, k->path, "exclude_dimensions",
-				      "one of service.name, span.name, span.kind, status.code",
-				      "\"%.120s\" is not a default dimension", v->items[i]);
+		if (!is_one_of(v->items[i], reserved))
+			conf_error_warn(k->errs, nowhere, path,
+					"one of service.name, span.name, span.kind, status.code",
+					"\"%.120s\" is not a default dimension", v->items[i]);
 }
 
 void spanmetrics_validate(void *config, const struct conf_node *node, struct conf_errors *errs,

@@ -253,8 +253,8 @@ uint32_t batch_store(struct batch *b)
 void batch_settle_partial(struct batch *b, uint32_t n_rejected, const struct err *err)
 {
 	uint32_t n_spans = b->tables.n_spans, n_good = n_spans - MIN(n_rejected, n_spans);
-	/* Which spans were refused is not said: the last ones stand for them in the books, and none is
-	 * sure to be found. */
+	/* Which spans were refused is not said: the last ones stand for them in the books, and none
+	 * is sure to be found. */
 	enum verdict good = n_rejected > 0 ? VERDICT_ASIDE : VERDICT_DELIVERED;
 	struct tally *v = tallies_new(b, true);
 

@@ -34,7 +34,7 @@ SLOTS = (
     ("error", 300, 2, 400.0),
 )
 STATUS = {0: "STATUS_CODE_UNSET", 2: "STATUS_CODE_ERROR"}
-SPANS_PER_TRACE = 4  # one of each class
+INNER = 1  # ms: the second span of each trace, in a series of its own
 
 Slot = collections.namedtuple("Slot", "service operation status le")
 SLOT_CLASS = {(STATUS[status], le): name for name, _, status, le in SLOTS}
@@ -48,7 +48,8 @@ def sample(name):
 
 
 class Load:
-    """Requests of one shape: `operations` x 4 classes, per_slot spans each."""
+    """Requests of one shape: `operations` x 4 classes, per_slot traces each: a span of that class, and one
+    below it that all classes have."""
 
     def __init__(self, n_operations=6, per_slot=160, n_services=3):
         self.per_slot = per_slot
@@ -62,32 +63,33 @@ class Load:
                 yield Slot(svc, op, STATUS[status], le)
 
     def template(self, svc, op):
-        """One request: per_slot traces of SPANS_PER_TRACE spans, and where their ids and times lie."""
+        """One request, and where ids and times lie in it: (trace, [(span, start, end, ms), ...])."""
         req = service.ExportTraceServiceRequest()
         rs = req.resource_spans.add()
         rs.resource.attributes.append(otlp.string("service.name", svc))
         rs.resource.attributes.append(otlp.string("host.name", f"{svc}-host"))
         ss = rs.scope_spans.add()
-        ids = []
+        marks = []
         for _ in range(self.per_slot):
-            trace_id = os.urandom(16)
-            for _, _, status, _ in SLOTS:
-                span_id, start, end = os.urandom(8), os.urandom(8), os.urandom(8)
-                sp = ss.spans.add(trace_id=trace_id, span_id=span_id, name=op, kind=2)
-                sp.start_time_unix_nano = int.from_bytes(start, "little")
-                sp.end_time_unix_nano = int.from_bytes(end, "little")
-                sp.attributes.append(otlp.string("http.route", "/" + op))
-                if status:
-                    sp.status.code = status
-                ids.append((trace_id, span_id, start, end))
+            for _, ms, status, _ in SLOTS:
+                trace_id = os.urandom(16)
+                for name, kind, took in ((op, 2, ms), (f"{op} inner", 1, INNER)):
+                    mark = [trace_id, os.urandom(8), os.urandom(8), os.urandom(8)]
+                    sp = ss.spans.add(trace_id=trace_id, span_id=mark[1], name=name, kind=kind)
+                    sp.start_time_unix_nano = int.from_bytes(mark[2], "little")
+                    sp.end_time_unix_nano = int.from_bytes(mark[3], "little")
+                    sp.attributes.append(otlp.string("http.route", "/" + op))
+                    if status and kind == 2:
+                        sp.status.code = status
+                    marks.append((mark, took))
         body = req.SerializeToString()
         places, at = [], 0
-        for values in ids:
+        for mark, took in marks:
             row = []
-            for value in values:
+            for value in mark:
                 at = body.index(value, at)
                 row.append(at)
-            places.append(tuple(row))
+            places.append((*row, took))
         return bytearray(body), places
 
     def burst(self):
@@ -96,27 +98,25 @@ class Load:
 
 
 class Burst:
-    """All of its spans end at `end`, by which they are known again."""
+    """All of its spans end at `end`; their ids begin with its number, by which they are known."""
 
     def __init__(self, load, number):
         self.load, self.number = load, number
-        self.end = time.time_ns() // MS * MS  # whole milliseconds, which Prometheus keeps
-        self.n_spans = load.per_slot * len(SLOTS) * len(load.operations)
+        self.end = time.time_ns()
+        self.n_spans = 2 * load.per_slot * len(SLOTS) * len(load.operations)
 
     def bodies(self):
         """One request after the other, each with fresh ids."""
         for template, places in self.load.templates:
             body = bytearray(template)
-            n_traces = self.load.per_slot
-            trace_ids, span_ids = os.urandom(16 * n_traces), os.urandom(8 * len(places))
-            ends = struct.pack("<Q", self.end)
-            starts = [struct.pack("<Q", self.end - ms * MS) for _, ms, _, _ in SLOTS]
-            for i, (at_trace, at_span, at_start, at_end) in enumerate(places):
-                t = i // SPANS_PER_TRACE
-                body[at_trace : at_trace + 16] = trace_ids[16 * t : 16 * t + 16]
-                body[at_span : at_span + 8] = span_ids[8 * i : 8 * i + 8]
-                body[at_start : at_start + 8] = starts[i % SPANS_PER_TRACE]
-                body[at_end : at_end + 8] = ends
+            trace_ids, span_ids = os.urandom(8 * len(places)), os.urandom(6 * len(places))
+            number, end = struct.pack(">H", self.number), struct.pack("<Q", self.end)
+            for i, (at_trace, at_span, at_start, at_end, ms) in enumerate(places):
+                t = i // 2 * 16
+                body[at_trace : at_trace + 16] = trace_ids[t : t + 16]
+                body[at_span : at_span + 8] = number + span_ids[6 * i : 6 * i + 6]
+                body[at_start : at_start + 8] = struct.pack("<Q", self.end - ms * MS)
+                body[at_end : at_end + 8] = end
             yield bytes(body)
 
 
@@ -157,7 +157,7 @@ class Watch:
         self.urls = ask if isinstance(ask, (list, tuple)) else [ask]
         self.seen = {}  # (trace id, span id) -> the first exemplar that showed it
         self.shown = set()  # (series, trace id, span id): what "exposed" counts
-        self.by_slot = collections.defaultdict(set)  # Slot -> ends, in ms
+        self.by_slot = collections.defaultdict(set)  # Slot -> numbers of bursts
         self.waiting, self.found, self.late = {}, set(), set()
         self.n_unanswered = 0
         self.since = time.time() - 10
@@ -185,7 +185,7 @@ class Watch:
             self.shown.add((e.series, *key))
             slot = self.slot_of(e.series)
             if slot is not None:
-                self.by_slot[slot].add(round(e.timestamp * 1000))
+                self.by_slot[slot].add(int(e.span_id[:4], 16))
             if key not in self.seen:
                 self.seen[key] = e
                 new.append(key)
@@ -242,13 +242,13 @@ class Watch:
         for slot in slots:
             counts = out[SLOT_CLASS[(slot.status, slot.le)]]
             for burst in bursts:
-                counts[0] += burst.end // MS in self.by_slot[slot]
+                counts[0] += burst.number in self.by_slot[slot]
                 counts[1] += 1
         return {name: tuple(counts) for name, counts in out.items()}
 
     def ledger(self):
         return (
-            f"exposed {len(self.shown)} (spans {len(self.seen)}) found {len(self.found)} "
+            f"exposed {len(self.seen)} spans (in {len(self.shown)} places) found {len(self.found)} "
             f"late {len(self.late)} missing {len(self.waiting)} unanswered {self.n_unanswered}"
         )
 

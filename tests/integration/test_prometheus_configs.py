@@ -1,6 +1,6 @@
 """configs/prometheus and configs/grafana: promtool takes the configuration, the rules do what they are
 for, and the dashboard is one that Grafana finds its way through. That its queries give data is shown
-in test_exemplars.py, beside a running spanmill."""
+in test_exemplar_guarantee.py, beside a running spanmill."""
 
 import os
 

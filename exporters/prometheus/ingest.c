@@ -188,8 +188,8 @@ static void point_labels(struct work *w, const struct prometheus_naming *n,
 		prometheus_labels_put(l, BYTES_LIT("quantile"), BYTES_EMPTY);
 }
 
-/* The finished set as it stands between the braces, in the chunk's arena. *is_legal: no name needs
- * quotes. */
+/* The finished set as it stands between the braces, in the chunk's arena; when that is longer than
+ * LABELS_MAX only its length says so. *is_legal: no name needs quotes. */
 static struct bytes labels_text(struct work *w, bool *is_legal)
 {
 	const struct prometheus_labels *l = &w->labels;
@@ -197,11 +197,22 @@ static struct bytes labels_text(struct work *w, bool *is_legal)
 	*is_legal = true;
 	buf_reset(&w->text);
 	for (uint32_t i = 0; i < l->n; i++) {
+		if (w->text.n + l->v[i].name.n + l->v[i].value.n > LABELS_MAX)
+			return (struct bytes){ NULL, LABELS_MAX + 1 };
 		if (i > 0)
 			buf_add_char(&w->text, ',');
 		*is_legal &= text_put_label(&w->text, l->v[i].name, l->v[i].value);
 	}
 	return (struct bytes){ arena_dup(&w->arena, w->text.p, w->text.n), w->text.n };
+}
+
+/* The hash. False: they are too long. */
+static bool settle_labels(struct work *w, struct series_point *at)
+{
+	if (at->labels.n + at->escaped.n > LABELS_MAX)
+		return false;
+	at->hash = store_hash(w->store, at->family, at->labels);
+	return true;
 }
 
 /* Labels and hash. False: too long. */
@@ -217,8 +228,7 @@ static bool name_point(struct work *w, struct series_point *at)
 		point_labels(w, &legal, &at->p);
 		at->escaped = labels_text(w, &is_legal);
 	}
-	at->hash = store_hash(w->store, at->family, at->labels);
-	return at->labels.n + at->escaped.n <= LABELS_MAX;
+	return settle_labels(w, at);
 }
 
 /* ---- values ---- */
@@ -392,8 +402,7 @@ static void add_target_info(struct work *w)
 	}
 	at->kind = METRIC_GAUGE;
 	at->p.number = (struct metric_number){ .is_int = true, { .i = 1 } };
-	at->hash = store_hash(w->store, at->family, at->labels);
-	w->n += at->labels.n + at->escaped.n <= LABELS_MAX;
+	w->n += settle_labels(w, at);
 }
 
 static void enter_resource(struct work *w)

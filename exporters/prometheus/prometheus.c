@@ -324,6 +324,8 @@ static void prometheus_consume(struct component *c, struct batch *b)
 
 /* ---- life ---- */
 
+/* A successor has the same port, so it starts when this one has ended (no may_overlap). */
+
 static struct prometheus_naming naming_of(const struct prometheus_config *conf)
 {
 	int strategy = conf->add_metric_suffixes ? PROMETHEUS_UNDERSCORE_SUFFIXES
@@ -451,7 +453,6 @@ const struct component_type exporter_prometheus = {
 	.state_size = sizeof(struct prometheus_state),
 	.options = prometheus_options,
 	.validate = prometheus_validate,
-	.may_overlap = component_overlaps,
 	.start = prometheus_start,
 	.consume = prometheus_consume,
 	.drain = prometheus_drain,

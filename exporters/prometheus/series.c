@@ -172,8 +172,12 @@ static void set_distribution(struct series *s, const struct series_point *at)
 		d = s->distribution = xcalloc(1, sizeof(*d));
 	same = at->kind == METRIC_SUMMARY || may_add(d, at);
 	add = same && at->is_delta;
-	if (!same)
+	if (!same) {
 		distribution_reset(d);
+		/* Theirs are other buckets. */
+		if (s->exemplars != NULL)
+			exemplars_fini(s->exemplars);
+	}
 	d->count = at->p.count + (add ? d->count : 0);
 	d->sum = at->p.sum + (add ? d->sum : 0);
 	d->has_sum = at->p.has_sum && (!add || d->has_sum);

@@ -4,6 +4,7 @@ prometheus_client's two parsers, promtool and a real Prometheus."""
 import gzip
 import math
 import random
+import signal
 import struct
 import threading
 import time
@@ -677,6 +678,16 @@ def test_an_exemplar_stays_for_two_scrapes(make_page):
     assert shown() == 6
 
 
+def test_other_bounds_leave_no_exemplar_of_the_old(make_page):
+    mill = make_page()
+    for bounds, value in (([1, 2, 4], 3.5), ([10, 20, 40], 15.0)):
+        b = Batch()
+        exemplar(b.histogram("h", bounds, [1, 1, 1, 1]), value, int(value))
+        send(mill, b.request)
+        get(mill, OPEN)
+    assert {le: x.value for le, x in exemplars_of(mill, "h_bucket").items()} == {"20.0": 15.0}
+
+
 def test_exemplars_lie_in_their_buckets_and_within_128(make_page):
     mill = make_page()
     b = Batch()
@@ -725,6 +736,47 @@ def test_names_that_are_not_translated(make_page):
         key("http_requests_total", http_method="GET"): 3,
         key("plain"): 1,
     }
+
+
+# -- reload, hostile bytes -----------------------------------------------------------------------------
+
+
+def test_a_reload_gives_the_page_another_form(make_page):
+    mill = make_page({"without_scope_info": True})
+    b = Batch()
+    b.gauge("g", 1)
+    send(mill, b.request)
+    mill.config["exporters"]["prometheus"]["namespace"] = "ns"
+    mill.write_config()
+    mill.process.send_signal(signal.SIGHUP)
+
+    def renamed():
+        send(mill, b.request)
+        return text_samples(mill)
+
+    wait_for("the new name", lambda: renamed() == {key("ns_g"): 1}, timeout=60)
+
+
+def test_hostile_requests(make_page):
+    """Damage in a point is that point's; the page stays whole whatever comes."""
+    mill = make_page()
+    rng = random.Random(5)
+    b = Batch(scope="s")
+    for i in range(10):
+        add_random(rng, b, f"m{i}", {})
+    whole = b.request.SerializeToString()
+    for _ in range(300):
+        raw = bytearray(whole)
+        for _ in range(rng.randrange(1, 8)):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
+        answer = requests.post(
+            mill.url("http", "/v1/metrics"),
+            data=bytes(raw),
+            headers={"Content-Type": "application/x-protobuf"},
+            timeout=30,
+        )
+        assert answer.status_code in (200, 400)
+    assert open_samples(mill) and text_samples(mill)
 
 
 # -- with real Prometheus -----------------------------------------------------------------------------

@@ -30,8 +30,8 @@ struct otlp_http_config {
 };
 
 struct otlp_http_state {
-	struct http_sender *sender;
-	char *url; /* of the signal that this instance sends */
+	struct http_sender *sender; /* first: http_sender.h */
+	char *url;                  /* of the signal that this instance sends */
 };
 
 static const struct option_choice encodings[] = {
@@ -195,36 +195,6 @@ static int otlp_http_start(struct component *c, struct err *err)
 	return st->sender != NULL ? 0 : -1;
 }
 
-static struct http_sender *sender_of(struct component *c)
-{
-	return COMPONENT_STATE(c, struct otlp_http_state)->sender;
-}
-
-static void otlp_http_consume(struct component *c, struct batch *b)
-{
-	http_sender_consume(sender_of(c), b);
-}
-
-static void otlp_http_drain(struct component *c)
-{
-	http_sender_drain(sender_of(c));
-}
-
-static int otlp_http_is_drained(struct component *c)
-{
-	return http_sender_is_drained(sender_of(c));
-}
-
-static bool otlp_http_is_ready(struct component *c, char *why, size_t why_size)
-{
-	return http_sender_is_ready(sender_of(c), why, why_size);
-}
-
-static void otlp_http_metrics(struct component *c, struct buf *out)
-{
-	http_sender_metrics(sender_of(c), out);
-}
-
 static void otlp_http_shutdown(struct component *c)
 {
 	struct otlp_http_state *st = COMPONENT_STATE(c, struct otlp_http_state);
@@ -254,10 +224,10 @@ const struct component_type exporter_otlp_http = {
 	.validate = otlp_http_validate,
 	.may_overlap = may_overlap,
 	.start = otlp_http_start,
-	.consume = otlp_http_consume,
-	.drain = otlp_http_drain,
-	.is_drained = otlp_http_is_drained,
+	.consume = http_sender_consume,
+	.drain = http_sender_drain,
+	.is_drained = http_sender_is_drained,
 	.shutdown = otlp_http_shutdown,
-	.is_ready = otlp_http_is_ready,
-	.metrics = otlp_http_metrics,
+	.is_ready = http_sender_is_ready,
+	.metrics = http_sender_metrics,
 };

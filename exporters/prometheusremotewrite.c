@@ -49,7 +49,7 @@ struct remote_write_config {
 };
 
 struct remote_write_state {
-	struct http_sender *sender;
+	struct http_sender *sender;  /* first: http_sender.h */
 	struct remote_write encoder; /* the sender's loop's */
 	struct remote_write_external *external;
 	struct arena arena; /* names of external labels */
@@ -323,37 +323,12 @@ static int remote_write_start(struct component *c, struct err *err)
 	return st->sender != NULL ? 0 : -1;
 }
 
-static struct http_sender *sender_of(struct component *c)
-{
-	return COMPONENT_STATE(c, struct remote_write_state)->sender;
-}
-
-static void remote_write_consume(struct component *c, struct batch *b)
-{
-	http_sender_consume(sender_of(c), b);
-}
-
-static void remote_write_drain(struct component *c)
-{
-	http_sender_drain(sender_of(c));
-}
-
-static int remote_write_is_drained(struct component *c)
-{
-	return http_sender_is_drained(sender_of(c));
-}
-
-static bool remote_write_is_ready(struct component *c, char *why, size_t why_size)
-{
-	return http_sender_is_ready(sender_of(c), why, why_size);
-}
-
 static void remote_write_metrics(struct component *c, struct buf *out)
 {
 	static const char name[] = "spanmill_remote_write_dropped_points";
 	struct remote_write_state *st = COMPONENT_STATE(c, struct remote_write_state);
 
-	http_sender_metrics(st->sender, out);
+	http_sender_metrics(c, out);
 	telemetry_head(out, name, "counter", "Data points that were not written, by reason.");
 	for (int i = 0; i < DROPPED_MAX; i++) {
 		const char *reason = i == DROPPED_OUT_OF_ORDER ? "out_of_order"
@@ -390,10 +365,10 @@ const struct component_type exporter_prometheusremotewrite = {
 	.options = remote_write_options,
 	.validate = remote_write_validate,
 	.start = remote_write_start,
-	.consume = remote_write_consume,
-	.drain = remote_write_drain,
-	.is_drained = remote_write_is_drained,
+	.consume = http_sender_consume,
+	.drain = http_sender_drain,
+	.is_drained = http_sender_is_drained,
 	.shutdown = remote_write_shutdown,
-	.is_ready = remote_write_is_ready,
+	.is_ready = http_sender_is_ready,
 	.metrics = remote_write_metrics,
 };

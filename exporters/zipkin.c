@@ -24,7 +24,7 @@ struct zipkin_config {
 };
 
 struct zipkin_state {
-	struct http_sender *sender;
+	struct http_sender *sender;    /* first: http_sender.h */
 	struct zipkin_encoder encoder; /* the sender's loop's */
 };
 
@@ -96,36 +96,6 @@ static int zipkin_start(struct component *c, struct err *err)
 	return st->sender != NULL ? 0 : -1;
 }
 
-static struct http_sender *sender_of(struct component *c)
-{
-	return COMPONENT_STATE(c, struct zipkin_state)->sender;
-}
-
-static void zipkin_consume(struct component *c, struct batch *b)
-{
-	http_sender_consume(sender_of(c), b);
-}
-
-static void zipkin_drain(struct component *c)
-{
-	http_sender_drain(sender_of(c));
-}
-
-static int zipkin_is_drained(struct component *c)
-{
-	return http_sender_is_drained(sender_of(c));
-}
-
-static bool zipkin_is_ready(struct component *c, char *why, size_t why_size)
-{
-	return http_sender_is_ready(sender_of(c), why, why_size);
-}
-
-static void zipkin_metrics(struct component *c, struct buf *out)
-{
-	http_sender_metrics(sender_of(c), out);
-}
-
 static void zipkin_shutdown(struct component *c)
 {
 	struct zipkin_state *st = COMPONENT_STATE(c, struct zipkin_state);
@@ -154,10 +124,10 @@ const struct component_type exporter_zipkin = {
 	.validate = zipkin_validate,
 	.may_overlap = may_overlap,
 	.start = zipkin_start,
-	.consume = zipkin_consume,
-	.drain = zipkin_drain,
-	.is_drained = zipkin_is_drained,
+	.consume = http_sender_consume,
+	.drain = http_sender_drain,
+	.is_drained = http_sender_is_drained,
 	.shutdown = zipkin_shutdown,
-	.is_ready = zipkin_is_ready,
-	.metrics = zipkin_metrics,
+	.is_ready = http_sender_is_ready,
+	.metrics = http_sender_metrics,
 };

@@ -566,37 +566,48 @@ struct http_sender *http_sender_new(const struct http_sender_settings *settings,
 	return s;
 }
 
-void http_sender_consume(struct http_sender *s, struct batch *b)
+/* ---- callbacks of the exporters' types ---- */
+
+static struct http_sender *sender_of(struct component *c)
 {
-	sending_queue_consume(s->queue, b);
+	assert(c->type->state_size >= sizeof(struct http_sender *));
+	return *(struct http_sender **)c->state;
 }
 
-void http_sender_drain(struct http_sender *s)
+void http_sender_consume(struct component *c, struct batch *b)
 {
-	if (s != NULL)
-		sending_queue_drain(s->queue);
+	sending_queue_consume(sender_of(c)->queue, b);
 }
 
-int http_sender_is_drained(struct http_sender *s)
+void http_sender_drain(struct component *c)
 {
-	return s == NULL || sending_queue_is_drained(s->queue);
+	if (sender_of(c) != NULL)
+		sending_queue_drain(sender_of(c)->queue);
 }
 
-bool http_sender_is_ready(struct http_sender *s, char *why, size_t why_size)
+int http_sender_is_drained(struct component *c)
 {
+	return sender_of(c) == NULL || sending_queue_is_drained(sender_of(c)->queue);
+}
+
+bool http_sender_is_ready(struct component *c, char *why, size_t why_size)
+{
+	struct http_sender *s = sender_of(c);
 	char reason[200];
 
 	if (s == NULL || !sending_queue_is_failing(s->queue, reason, sizeof(reason)))
 		return s != NULL;
-	snprintf(why, why_size, "exporter %s: %s", s->o.component->id, reason);
+	snprintf(why, why_size, "exporter %s: %s", c->id, reason);
 	return false;
 }
 
-void http_sender_metrics(struct http_sender *s, struct buf *out)
+void http_sender_metrics(struct component *c, struct buf *out)
 {
-	if (s != NULL)
-		sending_queue_metrics(s->queue, out);
+	if (sender_of(c) != NULL)
+		sending_queue_metrics(sender_of(c)->queue, out);
 }
+
+/* ---- the end ---- */
 
 static void nothing(void *arg)
 {

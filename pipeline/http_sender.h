@@ -7,8 +7,8 @@
  *                   ^                                                            |
  *                   +---- OK, retryable, permanent, too large <- `accepted` -----+
  *
- * An exporter embeds a pointer in its state, says how a batch becomes a body, and what an answer
- * means beside its status.
+ * An exporter keeps a pointer at the head of its state, says how a batch becomes a body, and what an
+ * answer means beside its status.
  *
  * | answer | verdict |
  * |---|---|
@@ -85,14 +85,16 @@ struct http_sender_settings {
 
 /* NULL with *err. On the main thread, in the exporter's start. */
 struct http_sender *http_sender_new(const struct http_sender_settings *s, struct err *err);
-/* Takes b. Any thread; never blocks. */
-void http_sender_consume(struct http_sender *s, struct batch *b);
-/* For the callbacks of the exporter's type; NULL is fine. */
-void http_sender_drain(struct http_sender *s);
-int http_sender_is_drained(struct http_sender *s);
-bool http_sender_is_ready(struct http_sender *s, char *why, size_t why_size);
-void http_sender_metrics(struct http_sender *s, struct buf *out);
+/* NULL is fine. */
 void http_sender_free(struct http_sender *s);
+
+/* Callbacks for the exporter's type, whose state begins with its struct http_sender * (NULL before
+ * start and after shutdown). consume takes b; any thread, never blocks. */
+void http_sender_consume(struct component *c, struct batch *b);
+void http_sender_drain(struct component *c);
+int http_sender_is_drained(struct component *c);
+bool http_sender_is_ready(struct component *c, char *why, size_t why_size);
+void http_sender_metrics(struct component *c, struct buf *out);
 
 /* For an exporter's validate: TLS, compression, queue. `endpoint` itself: http_sender_check_url. */
 void http_sender_check(const struct http_client_options *client, const struct queue_options *queue,

@@ -20,6 +20,7 @@
 #include "net/loop_work.h"
 #include "pipeline/conf_error.h"
 #include "pipeline/http_listener.h"
+#include "pipeline/prometheus_options.h"
 #include "pipeline/telemetry.h"
 
 #include <inttypes.h>
@@ -30,14 +31,11 @@ enum { GZIP_FROM = 1024, GZIP_LEVEL = 1, BODY_MAX = 65536 };
 
 struct prometheus_config {
 	struct http_server_options http;
-	const char *namespace;
+	struct prometheus_options naming;
 	struct strmap const_labels;
 	bool send_timestamps;
 	int64_t metric_expiration_ns;
-	bool resource_to_telemetry;
 	bool enable_open_metrics, has_enable_open_metrics;
-	bool add_metric_suffixes;
-	int translation_strategy; /* STRATEGY_SET + enum prometheus_strategy, or STRATEGY_UNSET */
 	bool without_scope_info;
 };
 
@@ -68,39 +66,22 @@ struct prometheus_state {
 	_Atomic uint64_t n_scrapes, n_refused;
 };
 
-enum { STRATEGY_UNSET, STRATEGY_SET };
-
-static const struct option_choice strategies[] = {
-	{ "UnderscoreEscapingWithSuffixes", STRATEGY_SET + PROMETHEUS_UNDERSCORE_SUFFIXES },
-	{ "UnderscoreEscapingWithoutSuffixes", STRATEGY_SET + PROMETHEUS_UNDERSCORE_PLAIN },
-	{ "NoUTF8EscapingWithSuffixes", STRATEGY_SET + PROMETHEUS_UTF8_SUFFIXES },
-	{ "NoTranslation", STRATEGY_SET + PROMETHEUS_UTF8_PLAIN },
-	{ NULL, 0 },
-};
-
 #define C struct prometheus_config
 static const struct option prometheus_options[] = {
 	OPT_INCLUDE(C, http, struct http_server_options, http_server_option_table),
 	OPT_DEFAULT("endpoint", NULL),
 	OPT_REQUIRE("endpoint"),
-	OPT_STR(C, "namespace", namespace, "", "Goes before every metric's name, with a '_'."),
+	OPT_INCLUDE(C, naming, struct prometheus_options, prometheus_option_table),
 	OPT_STRMAP(C, "const_labels", const_labels,
 		   "Labels of every series; an attribute of the same name wins."),
 	OPT_BOOL(C, "send_timestamps", send_timestamps, "false",
 		 "Samples with the time of their points. Exemplars always have theirs."),
 	OPT_DURATION(C, "metric_expiration", metric_expiration_ns, "5m",
 		     "A series without a new point for so long goes; 0: never."),
-	OPT_BOOL(C, "resource_to_telemetry_conversion.enabled", resource_to_telemetry, "false",
-		 "Resource attributes as labels of every series."),
 	OPT_BOOL(C, "enable_open_metrics", enable_open_metrics, "true",
 		 "OpenMetrics, with exemplars, for scrapers that ask for it. When not written: not "
 		 "without suffixes, since OpenMetrics puts _total behind every counter."),
 	OPT_PRESENT(C, "enable_open_metrics", has_enable_open_metrics),
-	OPT_BOOL(C, "add_metric_suffixes", add_metric_suffixes, "true",
-		 "Units and types as suffixes of names; translation_strategy says more."),
-	OPT_ENUM(C, "translation_strategy", translation_strategy, strategies, NULL,
-		 "How names are made: with or without escaping of what is not a letter, with or "
-		 "without suffixes. Unset: by add_metric_suffixes."),
 	OPT_BOOL(C, "without_scope_info", without_scope_info, "false", "No otel_scope_... labels."),
 	OPT_UNSUPPORTED("resource_constant_labels",
 			"use resource_to_telemetry_conversion.enabled: true for all of them"),
@@ -326,16 +307,6 @@ static void prometheus_consume(struct component *c, struct batch *b)
 
 /* A successor has the same port, so it starts when this one has ended (no may_overlap). */
 
-static struct prometheus_naming naming_of(const struct prometheus_config *conf)
-{
-	int strategy = conf->add_metric_suffixes ? PROMETHEUS_UNDERSCORE_SUFFIXES
-						 : PROMETHEUS_UNDERSCORE_PLAIN;
-
-	if (conf->translation_strategy != STRATEGY_UNSET)
-		strategy = conf->translation_strategy - STRATEGY_SET;
-	return prometheus_naming(conf->namespace, (enum prometheus_strategy)strategy);
-}
-
 static void start_timer(void *arg)
 {
 	struct component *c = arg;
@@ -359,9 +330,9 @@ static int prometheus_start(struct component *c, struct err *err)
 
 	st->last = &st->first;
 	st->loop = component_loop(c, 0);
-	st->ingest = (struct ingest_options){ .naming = naming_of(conf),
+	st->ingest = (struct ingest_options){ .naming = prometheus_options_naming(&conf->naming),
 					      .const_labels = conf->const_labels,
-					      .resource_labels = conf->resource_to_telemetry,
+					      .resource_labels = conf->naming.resource_to_telemetry,
 					      .without_scope = conf->without_scope_info };
 	st->allow_open = conf->enable_open_metrics &&
 			 (conf->has_enable_open_metrics || st->ingest.naming.add_suffixes);

@@ -38,6 +38,7 @@ enum {
 	SEND_BATCH_BYTES = 64 * 1024,
 	ACCEPT_PAUSE_MS = 100, /* when descriptors ran out */
 	DRAIN_STEP_MS = 100,
+	DRAIN_HANDSHAKE_MS = 1000, /* of TLS, as HTTP's */
 	SLOW_CHECK_MS = 1000,
 };
 
@@ -267,12 +268,20 @@ static uint64_t idle_due(const struct connection *k)
 	return grpc_session_idle_since(k->session) + c->max_connection_idle_ms;
 }
 
+/* It cannot be told anything yet, a GOAWAY neither. */
+static bool is_shaking_hands(const struct connection *k)
+{
+	return k->server->c.tls != NULL && !grpc_session_is_greeted(k->session);
+}
+
 static uint64_t drain_due(const struct connection *k)
 {
 	const struct grpc_server_settings *c = &k->server->c;
 
 	if (k->drained_ms == 0)
 		return k->retire_ms;
+	if (is_shaking_hands(k))
+		return k->drained_ms + DRAIN_HANDSHAKE_MS;
 	if (!k->final)
 		return k->drained_ms + DRAIN_STEP_MS;
 	return c->max_connection_age_grace_ms > 0 ? k->drained_ms + c->max_connection_age_grace_ms
@@ -326,7 +335,7 @@ static void timer_rang(void *arg)
 		grpc_session_ping(k->session);
 	}
 	if (drain != 0 && drain <= now) {
-		if (k->final) {
+		if (k->final || (k->drained_ms != 0 && is_shaking_hands(k))) {
 			close_connection(k);
 			return;
 		}

@@ -203,8 +203,11 @@ static void polled(uv_poll_t *p, int status, int events)
 	bool readable = status < 0 || (events & UV_READABLE) != 0;
 
 	/* A TLS handshake may need a read before a write goes through. */
-	if (was_blocked && flush(s) < 0)
-		readable = true; /* the reader finds the error */
+	if (was_blocked && flush(s) < 0) {
+		/* Nobody will get it, and a reader who waits for its end would not find the error. */
+		s->pending_off = s->pending.n;
+		readable = true;
+	}
 	if (!s->paused && !s->ended && (readable || has_hidden(s)))
 		s->ready(s, true);
 	if (!s->closing && was_blocked && !stream_is_blocked(s))

@@ -321,6 +321,44 @@ static void bad_settings_name_the_file(void **state)
 	tls_conn_free(NULL);
 }
 
+static void drain_server(void *arg)
+{
+	(void)arg;
+	grpc_server_drain(f.server);
+}
+
+static void wait_for_connections(size_t want)
+{
+	for (int i = 0; i < 60000 && grpc_server_counts(f.server)->connections != want; i++)
+		usleep(1000);
+	assert_int_equal(grpc_server_counts(f.server)->connections, want);
+}
+
+/* Who hangs up in the handshake, or speaks something else, is gone at once; who is silent does not
+ * hold up the end. The handshake's own time is ten minutes here. */
+static void a_handshake_that_fails_ends_its_connection(void **state)
+{
+	int fds[3];
+
+	set_up(state);
+	f.server_settings.tls = server_tls();
+	f.server_settings.handshake_timeout_ms = 600000;
+	loop_call(f.server_loop, start_server, NULL);
+	for (size_t i = 0; i < COUNT_OF(fds); i++)
+		fds[i] = connect_raw();
+	wait_for_connections(3);
+	close(fds[0]);
+	wait_for_connections(2);
+	assert_int_equal(send(fds[1], "GET / HTTP/1.0\r\n\r\n", 18, 0), 18);
+	wait_for_connections(1);
+	loop_call(f.server_loop, drain_server, NULL);
+	wait_for_connections(0);
+	close(fds[1]);
+	close(fds[2]);
+	tear_down(state);
+	tls_free(f.server_settings.tls);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +367,7 @@ int main(void)
 		cmocka_unit_test(certificates_are_read_again),
 		cmocka_unit_test(client_authorities_are_read_again),
 		cmocka_unit_test(large_messages_survive),
+		cmocka_unit_test(a_handshake_that_fails_ends_its_connection),
 		cmocka_unit_test(bad_settings_name_the_file),
 	};
 

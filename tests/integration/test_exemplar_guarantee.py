@@ -142,9 +142,7 @@ def rounds(shown, prometheus, done):
         all_at_once(Shown.send, shown)
         # the flush of the interval after the burst's, and two scrapes of it
         wait_for_next_second(2)
-        for s in shown:
-            prometheus.wait_scraped(s.job, 2)
-        all_at_once(lambda s: s.seen.look(), shown)
+        all_at_once(lambda s: prometheus.wait_scraped(s.job, 2) or s.seen.look(), shown)
         if EXPOSE and len(shown[0].bursts) % 10 == 0:
             print(f"{time.monotonic() - began:5.0f} s", *(
                 f"| {s.job} {s.seen.ledger()}" for s in shown), flush=True)  # fmt: skip

@@ -14,7 +14,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { SLICE_LINES = 1000 };
+enum { SLICE_LINES = 1000, SLICE_ROOM = 256 * 1024 };
 
 struct page {
 	const struct page_options *o;
@@ -354,6 +354,9 @@ static void put_family(struct store *st, struct page *p, struct family *f)
 	while (more && !p->out->overflow) {
 		more = false;
 		for (unsigned i = 0; i < STORE_SHARDS; i++) {
+			/* Or it would grow, and move, under the lock. */
+			if (buf_reserve(p->out, SLICE_ROOM) == NULL)
+				return;
 			pthread_mutex_lock(&st->shards[i].lock);
 			put_slice(p, &f->members[i], &at[i]);
 			more |= at[i] < f->members[i].n;

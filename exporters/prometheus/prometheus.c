@@ -89,11 +89,25 @@ static const struct option prometheus_options[] = {
 };
 #undef C
 
+static bool is_label_name(const char *s)
+{
+	return strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") ==
+		       strlen(s) &&
+	       s[0] != '\0' && !(s[0] >= '0' && s[0] <= '9') && strncmp(s, "__", 2) != 0;
+}
+
 static void prometheus_validate(void *config, const struct conf_node *node,
 				struct conf_errors *errs, const char *path)
 {
-	http_listener_check(&((const struct prometheus_config *)config)->http, node, "", errs,
-			    path);
+	const struct prometheus_config *conf = config;
+
+	http_listener_check(&conf->http, node, "", errs, path);
+	for (size_t i = 0; i < conf->const_labels.n; i++)
+		if (!is_label_name(conf->const_labels.items[i].name))
+			conf_error_at(errs, node, path, "const_labels",
+				      "letters, digits and _, not first a digit or __",
+				      "\"%s\" is no name of a label",
+				      conf->const_labels.items[i].name);
 }
 
 /* ---- jobs: pages and sweeps, one at a time ---- */

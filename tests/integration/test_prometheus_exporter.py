@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 import prometheus_bed
 from mill import free_port, wait_for
+from pki import Authority
 
 OPEN = "application/openmetrics-text;version=1.0.0"
 NASTY = ['a"b', "a\\b", "a\nb", "é€🙂", "{}=,", " ", "\t", "\x01\x7f", 'x" # {']
@@ -736,6 +737,32 @@ def test_names_that_are_not_translated(make_page):
         key("http_requests_total", http_method="GET"): 3,
         key("plain"): 1,
     }
+
+
+def test_tls_and_a_token(make_page, tmp_path):
+    ca = Authority(tmp_path)
+    cert, private = ca.issue("server")
+
+    def guarded(tree):
+        tree["extensions"]["bearertokenauth"] = {"token": "correct-horse"}
+        tree["service"]["extensions"].append("bearertokenauth")
+
+    mill = make_page(
+        {
+            "tls": {"cert_file": cert, "key_file": private},
+            "auth": {"authenticator": "bearertokenauth"},
+        },
+        change=guarded,
+    )
+    b = Batch()
+    b.gauge("g", 1)
+    send(mill, b.request)
+    url = mill.page.replace("http:", "https:")
+    assert requests.get(url, verify=ca.pem, timeout=30).status_code == 401
+    answer = requests.get(
+        url, verify=ca.pem, headers={"Authorization": "Bearer correct-horse"}, timeout=30
+    )
+    assert answer.status_code == 200 and "# TYPE g gauge" in answer.text
 
 
 # -- reload, hostile bytes -----------------------------------------------------------------------------

@@ -263,6 +263,21 @@ static void take_text(struct span_scan *s, struct bytes text)
 	s->verdict = otlp_worse(s->verdict, otlp_validate_string(text));
 }
 
+/* Has a KeyValue of any shape a key of span_wish.h? Arrays and long texts come here, too: a span
+ * that has one of them is walked for wishes by nobody (measured: 70 ns/span with exemplars). */
+static bool names_wish(struct bytes pair)
+{
+	static const char *const keys[] = { SPAN_PRIORITY_KEY, SPAN_REASON_KEY, SPAN_COUNT_KEY,
+					    SPAN_EXEMPLAR_KEY, SPAN_EXEMPLAR_SDK_KEY };
+	struct pb_field f = { 0 };
+
+	while (pb_next(&pair, &f) > 0)
+		for (size_t i = 0; f.number == 1 && f.wire == PB_LEN && i < COUNT_OF(keys); i++)
+			if (bytes_eq_str(f.data, keys[i]))
+				return true;
+	return false;
+}
+
 /* A field of the Span that holds a message or text; -1 damaged. */
 static int scan_len_field(struct walk *w, struct span_ref *sp, const struct pb_field *f,
 			  struct span_scan *s)
@@ -292,7 +307,7 @@ static int scan_len_field(struct walk *w, struct span_ref *sp, const struct pb_f
 		break;
 	case F_ATTRIBUTES:
 		field = ".attributes";
-		sp->may_wish = true;
+		sp->may_wish |= names_wish(f->data);
 		v = otlp_validate_key_value(f->data, 0, w->end);
 		break;
 	case F_EVENTS:

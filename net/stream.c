@@ -204,7 +204,8 @@ static void polled(uv_poll_t *p, int status, int events)
 
 	/* A TLS handshake may need a read before a write goes through. */
 	if (was_blocked && flush(s) < 0) {
-		/* Nobody will get it, and a reader who waits for its end would not find the error. */
+		/* Nobody will get it, and a reader who waits for its end would not find the
+		 * error. */
 		s->pending_off = s->pending.n;
 		readable = true;
 	}

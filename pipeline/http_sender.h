@@ -7,8 +7,8 @@
  *                   ^                                                            |
  *                   +---- OK, retryable, permanent, too large <- `accepted` -----+
  *
- * An exporter keeps a pointer at the head of its state, says how a batch becomes a body, and what an
- * answer means beside its status.
+ * An exporter keeps a pointer at the head of its state, says how a batch becomes a body, and what
+ * an answer means beside its status.
  *
  * | answer | verdict |
  * |---|---|

@@ -163,7 +163,11 @@ def test_nothing_is_exposed_before_the_ack(bed):
             time.sleep(0.01)
         return otlp.messages_of("traces")[1]()
 
-    mill, spans, metrics = bed(behave)
+    mill, spans, metrics = bed(
+        behave,
+        receivers={"otlp": {"ack_timeout": "60s"}},  # the answer may come late on a busy machine
+        exporters={"otlp": {"timeout": "60s"}},
+    )
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(post, mill, request(50))
         try:

@@ -560,7 +560,7 @@ static void what_is_quiet_expires(void **state)
 	struct spanmetrics_state *st;
 
 	(void)state;
-	fx_start("spanmetrics", "{metrics_flush_interval: 20ms, series_expiration: 100ms, hosts: "
+	fx_start("spanmetrics", "{metrics_flush_interval: 20ms, series_expiration: 2s, hosts: "
 				"{enabled: false}}");
 	st = COMPONENT_STATE(&fx.processor, struct spanmetrics_state);
 	give("service.name=s", a, 1);

@@ -77,7 +77,7 @@ struct layout *family_layout(struct family *f, const double *bounds, uint32_t n)
 
 static bool ends_with(struct bytes s, struct bytes end)
 {
-	return s.n > end.n && memcmp(s.p + s.n - end.n, end.p, end.n) == 0;
+	return end.n > 0 && s.n > end.n && memcmp(s.p + s.n - end.n, end.p, end.n) == 0;
 }
 
 static struct bytes without(struct bytes s, struct bytes end)
@@ -94,7 +94,8 @@ static struct bytes suffix_of(enum family_kind kind)
 
 static struct bytes dup_bytes(struct bytes s)
 {
-	return (struct bytes){ (const uint8_t *)xstrndup((const char *)s.p, s.n), s.n };
+	return (struct bytes){ (const uint8_t *)xstrndup(s.n > 0 ? (const char *)s.p : "", s.n),
+			       s.n };
 }
 
 static bool is_legal(uint8_t c, bool is_first)

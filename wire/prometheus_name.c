@@ -126,6 +126,9 @@ static bool next_token(struct bytes *in, struct bytes *token)
 {
 	size_t i = 0, end;
 
+	*token = BYTES_EMPTY;
+	if (in->n == 0)
+		return false;
 	while (i < in->n && !is_in(*in, i, IS_TOKEN | IS_COLON))
 		i++;
 	for (end = i; is_in(*in, end, IS_TOKEN | IS_COLON);)

@@ -71,6 +71,8 @@ static int spanmetrics_start(struct component *c, struct err *err)
 	st->accepted = (struct accepted){ .c = c, .count = count_accepted };
 	st->is_started = true;
 	if (conf->exemplars_on)
+		st->gates = gates_new(component_budget(c));
+	if (conf->exemplars_on)
 		st->probe = probe_new(c, &conf->probe, err);
 	if (conf->exemplars_on && st->probe == NULL && err->kind != ERR_NONE)
 		return -1;
@@ -116,6 +118,8 @@ static void spanmetrics_shutdown(struct component *c)
 	st->flusher = NULL;
 	probe_free(st->probe);
 	st->probe = NULL;
+	gates_free(st->gates);
+	st->gates = NULL;
 	series_table_fini(&st->series);
 	resource_table_fini(&st->resources);
 	arena_fini(&st->arena);

@@ -6,6 +6,7 @@
  *   connector.c   life                          resources.c   resources of batches, known again
  *   record.c      spans into rows               series.c      the rows
  *   histogram.c   buckets of rows               flush.c       rows into OTLP metrics
+ *   gates.c       who need not ask slots
  *   slots.c       exemplars of rows             probe.c       reads exposed exemplars back
  */
 #ifndef CONNECTORS_SPANMETRICS_CONNECTOR_H
@@ -14,6 +15,7 @@
 #include "connectors/spanmetrics/accepted.h"
 #include "connectors/spanmetrics/dimensions.h"
 #include "connectors/spanmetrics/families.h"
+#include "connectors/spanmetrics/gates.h"
 #include "connectors/spanmetrics/probe.h"
 #include "connectors/spanmetrics/resources.h"
 #include "connectors/spanmetrics/series.h"
@@ -63,6 +65,7 @@ struct spanmetrics_state {
 	struct arena arena;                  /* of names */
 	struct resource_table resources;
 	struct series_table series;
+	struct gates *gates;           /* NULL: no exemplars */
 	_Atomic uint64_t n_skipped;    /* spans of resources without a service.name */
 	_Atomic uint64_t n_unknown;    /* spans whose sampling probability nobody knows */
 	_Atomic uint64_t n_overflowed; /* spans counted in an overflow row */

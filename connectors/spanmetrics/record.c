@@ -362,18 +362,23 @@ static struct bytes labels_of(struct recording *r, const struct observation *o)
 	return buf_bytes(out);
 }
 
+static bool has_histogram(const struct recording *r, const struct series_key *k)
+{
+	enum family f = (enum family)(k->facets & 0xff);
+
+	return f == FAMILY_DURATION ||
+	       (f == FAMILY_SPANS && !r->conf->histogram_off && !r->st->has_own_duration);
+}
+
 static struct series *add_row(struct recording *r, const struct observation *o, bool forced)
 {
-	enum family f = (enum family)(o->key.facets & 0xff);
-	bool has_histogram =
-		f == FAMILY_DURATION ||
-		(f == FAMILY_SPANS && !r->conf->histogram_off && !r->st->has_own_duration);
+	bool is_histogram = has_histogram(r, &o->key);
 	struct series *s;
 
 	s = series_add(&r->st->series, &o->key, labels_of(r, o),
-		       has_histogram && !r->conf->exponential_on ? r->conf->n_bounds + 1 : 0,
+		       is_histogram && !r->conf->exponential_on ? r->conf->n_bounds + 1 : 0,
 		       r->now_ns, forced);
-	if (s == NULL || !has_histogram || !r->conf->exponential_on)
+	if (s == NULL || !is_histogram || !r->conf->exponential_on)
 		return s;
 	s->exponential = exponential_new((uint32_t)r->conf->exponential.max_size);
 	series_account(&r->st->series, (int64_t)exponential_bytes(s->exponential));
@@ -409,22 +414,6 @@ static void count(struct recording *r, struct series *s, const struct observatio
 	}
 }
 
-/* The bucket whose slot the span competes for. */
-static struct slot_bid bid_of(const struct recording *r, const struct series *s,
-			      const struct observation *o)
-{
-	struct slot_bid bid = { .interval = r->now_ns / (uint64_t)r->conf->flush_interval_ns,
-				.value_ns = o->duration_ns,
-				.now_ns = r->now_ns };
-
-	if (s->n_buckets > 0)
-		bid.bucket =
-			histogram_bucket(r->conf->bounds_ns, r->conf->n_bounds, o->duration_ns);
-	else if (s->exponential != NULL)
-		bid.bucket = slot_of_exponential(o->duration_ns);
-	return bid;
-}
-
 static const char *metric_of(const struct recording *r, const struct series *s)
 {
 	const struct family_metric *m = r->st->families.metrics;
@@ -435,13 +424,17 @@ static const char *metric_of(const struct recording *r, const struct series *s)
 
 static void compete(struct recording *r, struct series *s, const struct observation *o)
 {
-	struct slot_bid bid = bid_of(r, s, o);
+	struct slot_bid bid = { .bucket = o->bucket,
+				.interval = r->interval,
+				.value_ns = o->duration_ns,
+				.now_ns = r->now_ns };
 	size_t grown = 0;
 
 	if (r->purpose == TO_COMPETE)
 		slots_compete(&s->slots, &bid, r->b, o->span, &grown);
 	else if (slots_offer(&s->slots, &bid, r->b->tables.spans[o->span].r, &grown))
 		r->takes[o->span] = metric_of(r, s);
+	gates_note(r->st->gates, o->slot, bid.least);
 	if (grown > 0)
 		series_account(&r->st->series, (int64_t)grown);
 }
@@ -454,6 +447,29 @@ static void apply_one(struct recording *r, struct series *s, const struct observ
 		compete(r, s, o);
 }
 
+/* ---- who need not compete ---- */
+
+/* The bucket whose slot the span competes for. */
+static uint32_t slot_bucket(const struct recording *r, const struct observation *o)
+{
+	if (!has_histogram(r, &o->key))
+		return 0;
+	return r->conf->exponential_on
+		       ? slot_of_exponential(o->duration_ns)
+		       : histogram_bucket(r->conf->bounds_ns, r->conf->n_bounds, o->duration_ns);
+}
+
+/* Key hashed. Is the slot held by one with a greater R, as most are most of the time? */
+static bool loses(struct recording *r, struct observation *o)
+{
+	uint64_t h = o->key.hash ^ r->interval * UINT64_C(0x9e3779b97f4a7c15);
+
+	o->bucket = slot_bucket(r, o);
+	h = mix(h ^ (r->n_lost << 8 | o->bucket << 1 | (r->purpose == TO_OFFER)));
+	o->slot = mix(h * UINT64_C(0xd6e8feb86659fd93));
+	return gates_is_shut(r->st->gates, o->slot, r->b->tables.spans[o->span].r);
+}
+
 /* Into its shard's list; the last observation comes first, which is no matter. */
 static void enqueue(struct recording *r, size_t i)
 {
@@ -461,6 +477,8 @@ static void enqueue(struct recording *r, size_t i)
 	uint32_t *first;
 
 	hash_key(&o->key);
+	if (r->purpose != TO_COUNT && loses(r, o))
+		return;
 	first = &r->first[series_shard_of(o->key.hash)];
 	o->next = *first;
 	*first = (uint32_t)i + 1;
@@ -666,6 +684,8 @@ static void look_for_slots(struct component *c, const struct batch *b, enum purp
 	begin(&r, c, b, purpose);
 	r.guard = guard;
 	r.takes = takes;
+	r.interval = r.now_ns / (uint64_t)r.conf->flush_interval_ns;
+	r.n_lost = slots_n_lost();
 	observe_spans(&r);
 	apply(&r);
 	end(&r);

@@ -24,6 +24,8 @@ struct observation {
 	struct series_key key;
 	double weight;
 	uint64_t duration_ns;
+	uint64_t slot;              /* TO_OFFER, TO_COMPETE: for gates.h */
+	uint32_t bucket;            /* likewise: that of the slot */
 	uint32_t span;              /* of the batch */
 	uint32_t attr_off, n_attrs; /* of its dimensions, in recording.attributes */
 	uint32_t next;              /* of its shard, + 1; 0: the last */
@@ -37,6 +39,7 @@ struct recording {
 	enum purpose purpose;
 	const uint8_t *is_accepted; /* TO_COUNT: by origin; NULL: all are */
 	const char **takes;         /* TO_OFFER */
+	uint64_t interval, n_lost;  /* TO_OFFER, TO_COMPETE: of slots */
 	uint64_t now_ns;            /* wall clock */
 	uint64_t guard;             /* exemplars: the least R that may be shown */
 	struct span_resource **resources, *root;

@@ -42,7 +42,7 @@ struct slots {
 	struct slot v[];
 };
 
-static _Atomic uint64_t n_waiting;
+static _Atomic uint64_t n_waiting, n_lost;
 
 bool slots_may_compete(const struct span_ref *sp, uint64_t guard)
 {
@@ -69,6 +69,9 @@ static void told(struct span_watch *w, bool is_good)
 
 	if (atomic_exchange(&c->state, is_good ? GOOD : BAD) == ABANDONED)
 		candidate_free(c);
+	else if (!is_good)
+		/* After its word: who sees this number finds the slot open. */
+		atomic_fetch_add(&n_lost, 1);
 }
 
 /* The slot wants it no more. */
@@ -190,31 +193,34 @@ static struct slot *slot_for(struct slots **at, const struct slot_bid *bid, size
 	return s;
 }
 
-bool slots_offer(struct slots **slots, const struct slot_bid *bid, uint64_t r, size_t *grown)
+bool slots_offer(struct slots **slots, struct slot_bid *bid, uint64_t r, size_t *grown)
 {
 	struct slot *s = slot_for(slots, bid, grown);
 
-	if (r < MAX(s->offered, s->best))
+	bid->least = MAX(s->offered, s->best);
+	if (r < bid->least)
 		return false;
-	s->offered = r + 1;
+	bid->least = s->offered = r + 1;
 	return true;
 }
 
-void slots_compete(struct slots **slots, const struct slot_bid *bid, const struct batch *b,
-		   uint32_t i, size_t *grown)
+void slots_compete(struct slots **slots, struct slot_bid *bid, const struct batch *b, uint32_t i,
+		   size_t *grown)
 {
 	const struct span_ref *sp = &b->tables.spans[i];
 	struct slot *s;
 
 	*grown = 0;
+	bid->least = 0;
 	if (b->is_detached || b->n_origins == 0)
 		return;
 	s = slot_for(slots, bid, grown);
+	bid->least = s->best;
 	if (sp->r < s->best)
 		return;
 	if (s->newest != NULL)
 		retire_newest(s);
-	s->best = sp->r + 1;
+	bid->least = s->best = sp->r + 1;
 	s->newest = candidate_new(bid, sp);
 	origin_watch(b->origins[sp->origin].origin, &s->newest->w);
 }
@@ -267,11 +273,20 @@ size_t slots_bytes(const struct slots *slots)
 
 void slots_free(struct slots *slots)
 {
-	for (uint32_t i = 0; slots != NULL && i < slots->n; i++) {
+	if (slots == NULL)
+		return;
+	for (uint32_t i = 0; i < slots->n; i++) {
 		abandon(slots->v[i].newest);
 		abandon(slots->v[i].older);
 	}
 	free(slots);
+	/* Its row may come again in the same interval. */
+	atomic_fetch_add(&n_lost, 1);
+}
+
+uint64_t slots_n_lost(void)
+{
+	return atomic_load(&n_lost);
 }
 
 uint64_t slots_n_waiting(void)

@@ -40,6 +40,8 @@ struct slot_bid {
 	uint64_t interval; /* number of the flush interval: now / metrics_flush_interval */
 	uint64_t value_ns;
 	uint64_t now_ns; /* wall clock */
+	uint64_t least;  /* answered: below this R nobody takes the slot in this interval, unless a
+			    candidate is lost meanwhile (slots_n_lost) */
 };
 
 /* Exponential histograms have a slot per power of two of the duration. */
@@ -55,13 +57,13 @@ bool slots_may_compete(const struct span_ref *sp, uint64_t guard);
 /* For exemplar_offer: would a span with this R take the slot now? Then the slot remembers, so that
  * of the spans asked about one after the other only new maxima take it. Makes *slots when there are
  * none; returns the bytes that they grew by in *grown (series_account). */
-bool slots_offer(struct slots **slots, const struct slot_bid *bid, uint64_t r, size_t *grown);
+bool slots_offer(struct slots **slots, struct slot_bid *bid, uint64_t r, size_t *grown);
 
 /* For consume, before the batch is settled: span i of b competes (slots_may_compete said yes, and
  * the processor tagged it when there is one). A span of a detached batch never does: nobody tells
  * what becomes of it. *grown as above. */
-void slots_compete(struct slots **slots, const struct slot_bid *bid, const struct batch *b,
-		   uint32_t i, size_t *grown);
+void slots_compete(struct slots **slots, struct slot_bid *bid, const struct batch *b, uint32_t i,
+		   size_t *grown);
 
 /* What the slot of a bucket shows now; false: nothing. */
 bool slots_exposed(struct slots *slots, uint32_t bucket, uint64_t now_ns, struct exemplar *out);
@@ -75,6 +77,9 @@ void slots_each(struct slots *slots, uint64_t now_ns,
 size_t slots_bytes(const struct slots *slots);
 /* With the row; candidates that wait free themselves. NULL is fine. */
 void slots_free(struct slots *slots);
+
+/* A number that changes when a slot of this process may have become open again. */
+uint64_t slots_n_lost(void);
 
 /* For tests and metrics: candidates of this process that wait to be told. */
 uint64_t slots_n_waiting(void);

@@ -78,10 +78,10 @@ static void end(struct request *rq, enum verdict v)
 	batch_unref(b);
 }
 
-static const struct slot_bid bid_0 = { .interval = 1, .value_ns = 7, .now_ns = 1000 * NS_PER_S };
+static struct slot_bid bid_0 = { .interval = 1, .value_ns = 7, .now_ns = 1000 * NS_PER_S };
 
 /* The span's R competes; its request is ended by the caller. */
-static struct request *compete(struct slots **slots, const struct slot_bid *bid, uint64_t r)
+static struct request *compete(struct slots **slots, struct slot_bid *bid, uint64_t r)
 {
 	struct request *rq = request_new(r, bid->now_ns - NS_PER_MS);
 	size_t grown;
@@ -91,7 +91,7 @@ static struct request *compete(struct slots **slots, const struct slot_bid *bid,
 }
 
 /* The R that is shown, or 0. */
-static uint64_t shown(struct slots *slots, const struct slot_bid *bid)
+static uint64_t shown(struct slots *slots, struct slot_bid *bid)
 {
 	struct exemplar e;
 

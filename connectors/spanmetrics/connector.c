@@ -120,8 +120,8 @@ static void spanmetrics_shutdown(struct component *c)
 	st->probe = NULL;
 	gates_free(st->gates);
 	st->gates = NULL;
-	series_table_fini(&st->series);
 	resource_table_fini(&st->resources);
+	series_table_fini(&st->series);
 	arena_fini(&st->arena);
 	st->is_started = false;
 }

@@ -12,11 +12,12 @@
 #include "wire/otlp_index.h"
 #include "wire/span_wish.h"
 
+/* Observations at a time: what a span with a million events needs is no more than others. */
+enum { RUN = 1024 };
+
 /* What the spans of one resource of the batch have in common, and what its machine gets of them. */
 struct resource_facts {
 	bool is_counted;
-	uint64_t missing;                /* dimensions that the resource does not have */
-	struct dimension_values *values; /* NULL: no dimensions are asked for */
 	double calls[STATUS_ERROR + 1], sum_ns;
 	bool has_calls[STATUS_ERROR + 1];
 };
@@ -48,6 +49,8 @@ static bool is_overflow(const struct series_key *k)
 	return k->facets >> 24 & SERIES_OVERFLOW;
 }
 
+static void apply(struct recording *r);
+
 /* ---- pass 1: what resources and scopes say, once per batch ---- */
 
 static struct bytes head_of(const struct batch *b, uint32_t head, uint32_t n, struct arena *arena)
@@ -66,26 +69,26 @@ static struct bytes head_of(const struct batch *b, uint32_t head, uint32_t n, st
 	return (struct bytes){ p, n_bytes };
 }
 
-static void read_resource(struct recording *r, uint32_t i)
+/* What a resource has of the dimensions, or their defaults. Spans of one lie side by side, so it is
+ * read once, and kept for one only. */
+static const struct dimension_values *of_resource(struct recording *r, uint32_t i)
 {
 	const struct dimension_plan *plan = &r->st->plan;
 	const struct resource_ref *ref = &r->b->tables.resources[i];
-	struct resource_facts *f = &r->facts[i];
-	struct bytes head;
+	uint64_t missing = plan->spans | plan->duration | plan->events;
 	struct pb_field field = { 0 };
+	struct bytes head;
 
-	f->is_counted = r->resources[i] != NULL &&
-			(r->resources[i]->has_service || r->resources[i]->is_root);
-	if (plan->n == 0 || !f->is_counted)
-		return;
-	f->values = arena_alloc(&r->arena, sizeof(*f->values));
-	f->values->found = 0;
-	f->missing = plan->spans | plan->duration | plan->events;
+	if (r->values_of == i + 1)
+		return &r->values;
+	r->values_of = i + 1;
+	r->values.found = 0;
 	head = head_of(r->b, ref->head, ref->n_head, &r->arena);
 	while (pb_next(&head, &field) > 0)
 		if (field.number == 1 && field.wire == PB_LEN)
-			dimensions_find(plan, field.data, 1, &f->missing, f->values);
-	dimensions_fall_back(plan, f->missing, f->values);
+			dimensions_find(plan, field.data, 1, &missing, &r->values);
+	dimensions_fall_back(plan, missing, &r->values);
+	return &r->values;
 }
 
 static void scope_label(uint8_t number, const char *name, struct bytes value, struct buf *extra,
@@ -138,7 +141,8 @@ static void read_envelopes(struct recording *r)
 
 	r->facts = arena_zalloc(&r->arena, t->n_resources * sizeof(*r->facts));
 	for (uint32_t i = 0; i < t->n_resources; i++)
-		read_resource(r, i);
+		r->facts[i].is_counted = r->resources[i] != NULL &&
+					 (r->resources[i]->has_service || r->resources[i]->is_root);
 	if (r->conf->scopes.n == 0)
 		return;
 	r->scopes = arena_zalloc(&r->arena, t->n_scopes * sizeof(*r->scopes));
@@ -162,10 +166,8 @@ static void add_extra(struct recording *r, struct observation *o, const struct s
 {
 	size_t extra = r->extras.n, attributes = r->attributes.n;
 
-	if (values != NULL) {
-		dimensions_key(values, set, &r->extras);
-		dimensions_attributes(&r->st->plan, values, set, &r->attributes);
-	}
+	dimensions_key(values, set, &r->extras);
+	dimensions_attributes(&r->st->plan, values, set, &r->attributes);
 	if (r->scopes != NULL) {
 		buf_add_bytes(&r->extras, r->scopes[sp->scope].extra);
 		buf_add_bytes(&r->attributes, r->scopes[sp->scope].attributes);
@@ -216,26 +218,27 @@ static bool has_extras(const struct recording *r)
 
 /* One event of a span: its own attributes go before the resource's. */
 static void observe_event(struct recording *r, const struct span_ref *sp, struct bytes event,
-			  const struct resource_facts *f, const struct dimension_values *of_span,
-			  double weight)
+			  const struct dimension_values *of_span, double weight)
 {
 	const struct dimension_plan *plan = &r->st->plan;
-	struct dimension_values v = { 0 };
+	struct dimension_values v;
 	uint64_t wanted = plan->events & ~of_span->found, rest = plan->events;
 	struct observation *o = observe(r, FAMILY_EVENTS, sp, weight);
 
-	if (is_overflow(&o->key))
-		return;
-	dimensions_find(plan, event, 3, &wanted, &v);
-	rest &= ~v.found;
-	dimensions_take(&v, of_span, rest & of_span->found);
-	dimensions_take(&v, f->values, rest & ~of_span->found & f->values->found);
-	add_extra(r, o, sp, &v, plan->events);
+	if (!is_overflow(&o->key)) {
+		v.found = 0;
+		dimensions_find(plan, event, 3, &wanted, &v);
+		rest &= ~v.found;
+		dimensions_take(&v, of_span, rest & of_span->found);
+		dimensions_take(&v, &r->values, rest & ~of_span->found & r->values.found);
+		add_extra(r, o, sp, &v, plan->events);
+	}
+	if (r->n >= RUN)
+		apply(r);
 }
 
 static void observe_events(struct recording *r, const struct span_ref *sp,
-			   const struct resource_facts *f, const struct dimension_values *of_span,
-			   double weight)
+			   const struct dimension_values *of_span, double weight)
 {
 	const struct bytes whole = { sp->p, sp->len };
 	const struct bytes *v = sp->pieces != NULL ? sp->pieces : &whole;
@@ -245,35 +248,38 @@ static void observe_events(struct recording *r, const struct span_ref *sp,
 	for (unsigned i = 0; i < n; i++)
 		for (struct bytes at = v[i]; pb_next(&at, &field) > 0;)
 			if (field.number == 11 && field.wire == PB_LEN)
-				observe_event(r, sp, field.data, f, of_span, weight);
+				observe_event(r, sp, field.data, of_span, weight);
 }
 
-/* A span whose labels need its attributes. */
-static void observe_wide(struct recording *r, const struct span_ref *sp,
-			 const struct resource_facts *f, double weight)
+static void observe_row(struct recording *r, enum family f, const struct span_ref *sp,
+			const struct dimension_values *v, uint64_t set, double weight)
+{
+	struct observation *o = observe(r, f, sp, weight);
+
+	if (!is_overflow(&o->key))
+		add_extra(r, o, sp, v, set);
+}
+
+/* A span with labels beside the four. */
+static void observe_wide(struct recording *r, const struct span_ref *sp, double weight)
 {
 	const struct dimension_plan *plan = &r->st->plan;
-	uint64_t all = plan->spans | plan->duration | plan->events, wanted = all;
-	struct dimension_values own = { 0 }, v;
-	struct observation *o;
+	uint64_t wanted = plan->spans | plan->duration | plan->events;
+	struct dimension_values own, all;
+	const struct dimension_values *res;
 
-	if (f->values != NULL) {
+	own.found = all.found = 0;
+	if (plan->n > 0) {
+		res = of_resource(r, r->b->tables.scopes[sp->scope].resource);
 		dimensions_find_in_span(plan, sp, &wanted, &own);
-		v.found = 0;
-		dimensions_take(&v, &own, own.found);
-		dimensions_take(&v, f->values, f->values->found & ~own.found);
+		dimensions_take(&all, &own, own.found);
+		dimensions_take(&all, res, res->found & ~own.found);
 	}
-	o = observe(r, FAMILY_SPANS, sp, weight);
-	if (!is_overflow(&o->key))
-		add_extra(r, o, sp, f->values != NULL ? &v : NULL, plan->spans);
-	if (r->st->has_own_duration) {
-		o = observe(r, FAMILY_DURATION, sp, weight);
-		if (!is_overflow(&o->key))
-			add_extra(r, o, sp, f->values != NULL ? &v : NULL, plan->duration);
-	}
-	if (r->purpose == TO_COUNT && f->values != NULL &&
-	    r->st->families.metrics[SPAN_METRIC_EVENTS].name != NULL)
-		observe_events(r, sp, f, &own, weight);
+	observe_row(r, FAMILY_SPANS, sp, &all, plan->spans, weight);
+	if (r->st->has_own_duration)
+		observe_row(r, FAMILY_DURATION, sp, &all, plan->duration, weight);
+	if (r->purpose == TO_COUNT && r->st->families.metrics[SPAN_METRIC_EVENTS].name != NULL)
+		observe_events(r, sp, &own, weight);
 }
 
 static void count_host(struct resource_facts *f, const struct span_ref *sp, double weight)
@@ -304,7 +310,7 @@ static void observe_one(struct recording *r, const struct span_ref *sp, struct r
 	double weight = span_weight(sp, &unknown);
 
 	if (is_wide)
-		observe_wide(r, sp, f, weight);
+		observe_wide(r, sp, weight);
 	else
 		observe(r, FAMILY_SPANS, sp, weight);
 	if (r->purpose == TO_COUNT) {
@@ -328,7 +334,10 @@ static void observe_spans(struct recording *r)
 			observe_one(r, sp, f, is_wide);
 		else
 			r->n_skipped++;
+		if (r->n >= RUN)
+			apply(r);
 	}
+	apply(r);
 }
 
 /* ---- pass 2 ---- */
@@ -526,6 +535,7 @@ static void apply_all(struct recording *r, bool forced, uint32_t *over)
 		apply_shard(r, i, forced, over);
 }
 
+/* Count what was observed, and begin anew. */
 static void apply(struct recording *r)
 {
 	uint32_t over = 0, next, none = 0;
@@ -552,6 +562,9 @@ static void apply(struct recording *r)
 	apply_all(r, true, &none);
 	if (r->purpose == TO_COUNT && n_over > 0)
 		atomic_fetch_add_explicit(&r->st->n_overflowed, n_over, memory_order_relaxed);
+	r->n = 0;
+	buf_reset(&r->extras);
+	buf_reset(&r->attributes);
 }
 
 /* ---- machines ---- */
@@ -625,10 +638,12 @@ static void begin(struct recording *r, struct component *c, const struct batch *
 				 .b = b,
 				 .purpose = purpose,
 				 .now_ns = clock_wall_ns() };
+	r->meter.budget = component_budget(c);
+	r->arena.meter = &r->meter;
 	r->resources = arena_alloc(&r->arena, t->n_resources * sizeof(*r->resources));
 	resources_of(&r->st->resources, b, r->now_ns, r->resources, &r->root);
 	/* Not per span: with one row each there is room for all. */
-	r->cap = purpose == TO_COUNT ? t->n_spans : 16;
+	r->cap = purpose == TO_COUNT ? MIN(t->n_spans, RUN) : 16;
 	r->v = xmalloc(r->cap * sizeof(*r->v));
 	read_envelopes(r);
 }
@@ -641,6 +656,7 @@ static void end(struct recording *r)
 	buf_fini(&r->attributes);
 	buf_fini(&r->labels);
 	arena_fini(&r->arena);
+	meter_fini(&r->meter);
 }
 
 void record_count(struct component *c, const struct batch *b, const uint8_t *is_accepted)
@@ -652,7 +668,6 @@ void record_count(struct component *c, const struct batch *b, const uint8_t *is_
 	begin(&r, c, b, TO_COUNT);
 	r.is_accepted = is_accepted;
 	observe_spans(&r);
-	apply(&r);
 	if (r.conf->hosts_on)
 		count_hosts(&r);
 	atomic_fetch_add_explicit(&r.st->n_unknown, r.n_unknown, memory_order_relaxed);
@@ -687,7 +702,6 @@ static void look_for_slots(struct component *c, const struct batch *b, enum purp
 	r.interval = r.now_ns / (uint64_t)r.conf->flush_interval_ns;
 	r.n_lost = slots_n_lost();
 	observe_spans(&r);
-	apply(&r);
 	end(&r);
 }
 

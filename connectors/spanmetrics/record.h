@@ -9,7 +9,8 @@
  *
  * Each counts as many as span_weight says (wire/span_wish.h): its adjusted count, 1 without th, 0
  * when it was kept for an exemplar alone.
- * LIMITS: memory of a batch's observations, given back at its end.
+ * LIMITS: some thousand observations at a time, whatever is in a batch; what is kept per resource
+ * of it is charged to the budget.
  */
 #ifndef CONNECTORS_SPANMETRICS_RECORD_H
 #define CONNECTORS_SPANMETRICS_RECORD_H
@@ -51,6 +52,9 @@ struct recording {
 	struct buf labels;             /* of a row being made */
 	uint32_t first[SERIES_SHARDS]; /* + 1 */
 	uint64_t n_unknown, n_skipped;
+	struct dimension_values values; /* of the resource at hand */
+	uint32_t values_of;             /* which, + 1 */
+	struct meter meter;
 	struct arena arena; /* of the batch */
 };
 

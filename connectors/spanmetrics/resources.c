@@ -30,6 +30,15 @@ void resource_table_init(struct resource_table *t, struct series_table *series,
 	t->key_attributes = key_attributes;
 }
 
+/* Resources and rows share what there is for both. */
+static bool charge(struct resource_table *t, size_t n)
+{
+	if (!series_has_room(t->series, FAMILY_SPANS, n) || !budget_charge(t->budget, n))
+		return false;
+	atomic_fetch_add(&t->series->n_bytes, n);
+	return true;
+}
+
 static void resource_free(struct resource_table *t, struct span_resource *r)
 {
 	struct resource_alias *a;
@@ -39,7 +48,7 @@ static void resource_free(struct resource_table *t, struct span_resource *r)
 		free(a->key);
 		free(a);
 	}
-	budget_release(t->budget, r->n_bytes);
+	series_account(t->series, -(int64_t)r->n_bytes);
 	free((void *)(uintptr_t)r->identity.p);
 	free((void *)(uintptr_t)r->message.p);
 	free((void *)(uintptr_t)r->service.p);
@@ -165,11 +174,6 @@ static void describe(struct span_resource *r, const struct pair *v, size_t n)
 
 /* ---- the table; lock held ---- */
 
-static bool has_room(struct resource_table *t, size_t n)
-{
-	return series_has_room(t->series, FAMILY_SPANS, n) && budget_charge(t->budget, n);
-}
-
 static struct span_resource *add(struct resource_table *t, const char *tenant, struct buf *key,
 				 size_t n_bytes, bool is_root)
 {
@@ -205,10 +209,10 @@ static struct span_resource *root_of(struct resource_table *t, const char *tenan
 	begin_key(&key, tenant, 'r');
 	r = map_find(&t->by_identity, buf_bytes(&key));
 	if (r == NULL) {
-		charged = has_room(t, n);
+		charged = charge(t, n);
 		if (charged || t->n_forced_roots < MAX_FORCED_ROOTS) {
 			if (!charged)
-				budget_force(t->budget, n);
+				series_account(t->series, (int64_t)n);
 			t->n_forced_roots += !charged;
 			r = add(t, tenant, &key, n, true);
 		}
@@ -230,7 +234,7 @@ static struct span_resource *identify(struct resource_table *t, const char *tena
 	begin_key(&key, tenant, 'a');
 	put_pairs(pairs.v, pairs.n, t->key_attributes, &key);
 	r = map_find(&t->by_identity, buf_bytes(&key));
-	if (r == NULL && has_room(t, n_bytes)) {
+	if (r == NULL && head.n <= SERIES_MAX_TEXT && charge(t, n_bytes)) {
 		r = add(t, tenant, &key, n_bytes, false);
 		describe(r, pairs.v, pairs.n);
 	}
@@ -244,7 +248,7 @@ static void remember(struct resource_table *t, struct span_resource *r, struct b
 	size_t n = sizeof(struct resource_alias) + 2 * key.n + 64;
 	struct resource_alias *a;
 
-	if (r->n_aliases >= MAX_ALIASES || !budget_charge(t->budget, n))
+	if (r->n_aliases >= MAX_ALIASES || !charge(t, n))
 		return;
 	a = xcalloc(1, sizeof(*a));
 	a->key = xmalloc(key.n);

@@ -47,7 +47,7 @@ struct resource_table {
 	struct map by_identity; /* tenant and sorted attributes -> struct span_resource */
 	struct span_resource *all;
 	uint32_t n_forced_roots; /* beyond the limits, ever */
-	_Atomic size_t n; /* of all; written under the lock */
+	_Atomic size_t n;        /* of all; written under the lock */
 	struct budget *budget;
 	const struct strlist *key_attributes; /* empty: all */
 	struct series_table *series;          /* whose limits hold here, too */
@@ -55,7 +55,7 @@ struct resource_table {
 
 void resource_table_init(struct resource_table *t, struct series_table *series,
 			 struct budget *budget, const struct strlist *key_attributes);
-/* After the rows are gone. */
+/* Before that of the rows, which nobody looks at any more. */
 void resource_table_fini(struct resource_table *t);
 /* The resources of a batch, in its order, each with one more user; roots where there is no room,
  * NULL where there is none even for that. *root: the tenant's, likewise with a user more (or NULL).

@@ -161,7 +161,8 @@ struct series *series_add(struct series_table *t, const struct series_key *k,
 	/* With its place in a chain and the allocator's part. */
 	size_t charged = n + 24;
 
-	if (!forced && (!series_has_room(t, f, charged) || !budget_charge(t->budget, charged)))
+	if (!forced && (k->name.n + k->extra.n + attributes.n > SERIES_MAX_TEXT ||
+			!series_has_room(t, f, charged) || !budget_charge(t->budget, charged)))
 		return NULL;
 	if (forced)
 		budget_force(t->budget, charged);

@@ -14,8 +14,8 @@
  * OWNERSHIP: the table owns rows; a row leaves only through series_remove, which the flush alone
  * calls, so its key and attributes may be read without the lock by the thread that flushes.
  * THREADS: everything of a row that is not its key or attributes under the lock of its shard.
- * LIMITS: rows per family (aggregation_cardinality_limit), and bytes of all rows: a quarter of the
- * budget. What is over them is the caller's to add to an overflow row.
+ * LIMITS: rows per family (aggregation_cardinality_limit), bytes of a row, and bytes of all rows: a
+ * quarter of the budget. What is over them is the caller's to add to an overflow row.
  */
 #ifndef CONNECTORS_SPANMETRICS_SERIES_H
 #define CONNECTORS_SPANMETRICS_SERIES_H
@@ -28,7 +28,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { SERIES_SHARDS = 16, SERIES_BUDGET_PART = 4 };
+/* Key and attributes of a row (or of a resource) have at most SERIES_MAX_TEXT bytes. */
+enum { SERIES_SHARDS = 16, SERIES_BUDGET_PART = 4, SERIES_MAX_TEXT = 64 * 1024 };
 
 struct span_resource;
 struct slots;
@@ -105,7 +106,7 @@ struct series_shard {
 struct series_table {
 	struct series_shard shards[SERIES_SHARDS];
 	_Atomic uint64_t n_rows[FAMILY_MAX]; /* overflow rows are not counted */
-	_Atomic uint64_t n_bytes;            /* charged to the budget */
+	_Atomic uint64_t n_bytes;            /* charged to the budget, with resources.h */
 	uint64_t max_rows;                   /* per family; 0: no limit */
 	struct budget *budget;
 };

@@ -43,7 +43,7 @@ static int compare(const void *a, const void *b)
 static void check_page(const struct buf *page, bool is_open, bool may_double)
 {
 	struct bytes *seen = xmalloc((page->n + 1) * sizeof(*seen));
-	const char *at = (const char *)page->p, *end = at + page->n, *next;
+	const char *at = page->n > 0 ? (const char *)page->p : "", *end = at + page->n, *next;
 	size_t n = 0;
 
 	assert(str_is_utf8(buf_bytes(page)) && (page->n == 0 || end[-1] == '\n'));

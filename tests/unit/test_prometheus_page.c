@@ -237,7 +237,8 @@ static void an_exemplar_stays_until_it_was_seen_twice(void **state)
 	offer(&x, 1, 35, 0); /* older than one that waits */
 	assert_int_equal(shown(&x, 1, true, 0), 20);
 	assert_int_equal(shown(&x, 1, true, 0), 40);
-	offer(&x, 1, 40, 0); /* equal times are none */
+	offer(&x, 1, 40, 0); /* nor of the same time */
+	assert_null(x.slots[0].next);
 	offer(&x, 1, 50, 0);
 	assert_int_equal(shown(&x, 1, false, EXEMPLAR_AGE_NS), 40);
 	assert_int_equal(shown(&x, 1, false, EXEMPLAR_AGE_NS + 1), 50);

@@ -4,18 +4,22 @@ spans says, whatever is sampled away, refused, sent again or reloaded."""
 import collections
 import random
 import threading
+import time
 
 import grpc
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 import otlp
 from loadgen import Gen
-from mill import forwarder, wait_for
+from mill import forwarder, free_port, wait_for
 from nexthop import refuse
 from test_reload import hup
 
 KINDS = ["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 CODES = ["UNSET", "OK", "ERROR"]
+CALLS = "traces.span.metrics.calls"
 
 
 def config(ports, traces_to, metrics_to, connector=None, sampler=None):
@@ -103,7 +107,7 @@ def newest(message, name, data):
 def assert_counted(hop, count):
     """The newest totals are the count's, to the last span."""
     message = hop.joined("metrics")
-    calls = newest(message, "traces.span.metrics.calls", "sum")
+    calls = newest(message, CALLS, "sum")
     assert {k: p.as_int for k, p in calls.items()} == dict(count.calls)
     durations = newest(message, "traces.span.metrics.duration", "histogram")
     assert {k: p.count for k, p in durations.items()} == dict(count.calls)
@@ -175,7 +179,7 @@ def test_exact_whatever_is_sampled_refused_and_reloaded(make_mill, next_hop):
     assert traces.span_counts(), "nothing came through the sampler: the test says nothing"
     assert_counted(metrics, count)
     starts = {}
-    for p in points(metrics.joined("metrics"), "traces.span.metrics.calls", "sum"):
+    for p in points(metrics.joined("metrics"), CALLS, "sum"):
         assert starts.setdefault(labels(p), p.start_time_unix_nano) == p.start_time_unix_nano
 
 
@@ -190,10 +194,10 @@ def test_a_changed_connector_starts_anew(make_mill, next_hop):
     n = len(metrics.taken_of("metrics"))
     after = send_from_threads(mill, 1, 3)
     mill.stop()
-    old = newest(metrics.joined("metrics"), "traces.span.metrics.calls", "sum")
+    old = newest(metrics.joined("metrics"), CALLS, "sum")
     del metrics.taken_of("metrics")[:n]
     assert_counted(metrics, after)
-    new = newest(metrics.joined("metrics"), "traces.span.metrics.calls", "sum")
+    new = newest(metrics.joined("metrics"), CALLS, "sum")
     assert new and all(p.start_time_unix_nano >= old[k].start_time_unix_nano for k, p in new.items())
 
 
@@ -237,9 +241,6 @@ def test_deltas_survive_a_next_hop_that_refuses(make_mill, next_hop):
         assert value == pytest.approx(count.sum_ns[key] / 1e6, rel=1e-9)
 
 
-CALLS = "traces.span.metrics.calls"
-
-
 def test_the_generators_ledger(make_mill, next_hop, tmp_path):
     """What gen says was acknowledged, the last flush at SIGTERM says too, also through a file."""
     traces, unused = next_hop(), next_hop()
@@ -281,3 +282,92 @@ def test_alone_it_takes_no_duty(make_mill, next_hop):
     n = sum(count.calls.values())
     assert mill.stop() == {"accepted": n, "delivered": 0, "dropped": n, "held": 0}
     assert_counted(hop, count)
+
+
+def test_the_page_of_defaults(make_mill, next_hop):
+    """A Collector's YAML: names and labels that its dashboards ask for, by the prometheus exporter."""
+    hop, port = next_hop(), free_port()
+
+    def make(ports):
+        out = config(ports, hop.target, hop.target)
+        out["exporters"]["prometheus"] = {"endpoint": f"127.0.0.1:{port}"}
+        out["service"]["pipelines"]["metrics"]["exporters"] = ["prometheus"]
+        return out
+
+    mill = make_mill(make)
+    count = send_from_threads(mill, 1, 3)
+    want = sum(count.calls.values())
+
+    def page():
+        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+        return [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+    def of(name):
+        return [s for s in page() if s.name == name]
+
+    wait_for(
+        "all spans on the page",
+        lambda: sum(s.value for s in of("traces_span_metrics_calls_total")) == want,
+        timeout=60,
+    )
+    for s in of("traces_span_metrics_calls_total"):
+        key = [s.labels[k] for k in ("service_name", "span_name", "span_kind", "status_code")]
+        assert s.value == count.calls[tuple(key)]
+    counts = of("traces_span_metrics_duration_milliseconds_count")
+    assert sum(s.value for s in counts) == want
+    bounds = {s.labels["le"] for s in of("traces_span_metrics_duration_milliseconds_bucket")}
+    assert {float(b) for b in bounds} == {
+        *(2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 1400, 2000, 5000, 10000, 15000),
+        float("inf"),
+    }
+
+
+def test_a_million_sets_of_labels(make_mill, next_hop):
+    """Ids in span names: memory stays, other traffic passes, every span is in the totals."""
+    hop, metrics = next_hop(), next_hop()
+
+    def make(ports):
+        out = config(ports, hop.target, metrics.target, {"metrics_flush_interval": "1h"})
+        out["processors"]["memory_limiter"] = {"check_interval": "1s", "limit_mib": 64}
+        out["exporters"]["nop"] = None
+        send = out["service"]["pipelines"]["traces/send"]
+        send["exporters"], send["processors"] = ["nop"], ["memory_limiter"]
+        return out
+
+    mill = make_mill(make)
+    n, rounds = 10_000, 100
+    body = otlp.request(n_traces=n, attributes=0)
+    for i, span in enumerate(otlp.spans_of(body)):
+        span.name = f"GET /round-000/{i:05d}"
+    body = body.SerializeToString()
+    client = otlp.Grpc(mill.ports["grpc"])
+    for i in range(rounds):
+        for _ in range(200):
+            try:
+                client.call(body.replace(b"round-000", b"round-%03d" % i), timeout=60)
+                break
+            except grpc.RpcError as e:
+                assert e.code() in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                ), e
+                time.sleep(0.1)
+        else:
+            raise AssertionError("refused 200 times")
+    client.close()
+    wait_for(
+        "all counted",
+        lambda: mill.metric("spanmill_spanmetrics_overflowed_spans")
+        + mill.metric("spanmill_spanmetrics_series", family="spans")
+        == n * rounds,
+        timeout=60,
+    )
+    assert mill.metric("spanmill_spanmetrics_series_bytes") <= 16 << 20
+    assert mill.proc_status("VmHWM") < 160 << 20
+    mill.stop()
+    total, overflow = 0, 0
+    for p in points(metrics.joined("metrics"), CALLS, "sum"):
+        total += p.as_int
+        overflow += p.as_int if p.attributes[0].key == "otel.metric.overflow" else 0
+    assert total == n * rounds
+    assert overflow > n * rounds / 2

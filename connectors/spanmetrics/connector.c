@@ -94,7 +94,11 @@ static void spanmetrics_consume(struct component *c, struct batch *b)
 
 static void spanmetrics_drain(struct component *c)
 {
-	atomic_store(&COMPONENT_STATE(c, struct spanmetrics_state)->is_draining, true);
+	struct spanmetrics_state *st = COMPONENT_STATE(c, struct spanmetrics_state);
+
+	/* Some spans may get no verdict before time is up: what is counted by now goes on anyway. */
+	if (!accepted_is_idle(&st->accepted))
+		flusher_flush(st->flusher);
 }
 
 static int spanmetrics_is_drained(struct component *c)

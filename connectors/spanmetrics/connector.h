@@ -54,7 +54,6 @@ struct spanmetrics_config {
 
 struct spanmetrics_state {
 	bool is_started;
-	_Atomic bool is_draining;
 	/* Exemplar processors before it: while there is one, only spans it tagged compete. */
 	_Atomic int n_bound;
 	struct accepted accepted;

@@ -23,8 +23,8 @@ struct flusher {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	bool is_stopping, is_finishing, is_finished; /* lock */
-	struct shipment *refused, **refused_end;     /* oldest first; lock */
+	bool is_stopping, is_finishing, is_finished, is_wanted; /* lock */
+	struct shipment *refused, **refused_end;                /* oldest first; lock */
 	size_t n_refused_bytes;
 	_Atomic int64_t n_under_way;
 	_Atomic uint64_t n_flushes, n_points, n_refused, n_lost;
@@ -269,7 +269,7 @@ static void wait_until(struct flusher *f, uint64_t due_ns)
 {
 	struct timespec at = { (time_t)(due_ns / NS_PER_S), (long)(due_ns % NS_PER_S) };
 
-	while (!f->is_stopping && !f->is_finishing && clock_mono_ns() < due_ns)
+	while (!f->is_stopping && !f->is_finishing && !f->is_wanted && clock_mono_ns() < due_ns)
 		pthread_cond_timedwait(&f->cond, &f->lock, &at);
 }
 
@@ -287,6 +287,7 @@ static void *run(void *arg)
 		if (f->is_stopping)
 			break;
 		finishing = f->is_finishing;
+		f->is_wanted = false;
 		due = MAX(due + interval, clock_mono_ns());
 		pthread_mutex_unlock(&f->lock);
 		flush(f);
@@ -335,6 +336,14 @@ int flusher_start(struct component *c, struct err *err)
 	}
 	st->flusher = f;
 	return 0;
+}
+
+void flusher_flush(struct flusher *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->is_wanted = true;
+	pthread_cond_signal(&f->cond);
+	pthread_mutex_unlock(&f->lock);
 }
 
 void flusher_finish(struct flusher *f)

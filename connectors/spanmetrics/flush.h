@@ -23,6 +23,8 @@ struct flusher;
 
 /* In start. -1: no thread. */
 int flusher_start(struct component *c, struct err *err);
+/* Flush now, out of turn. Returns at once. */
+void flusher_flush(struct flusher *f);
 /* Flush now and then no more. Returns at once. */
 void flusher_finish(struct flusher *f);
 /* That flush is over, and what it sent is settled. */

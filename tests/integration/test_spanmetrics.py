@@ -268,6 +268,43 @@ def test_the_generators_ledger(make_mill, next_hop, tmp_path):
     assert sum(p.as_int for p in points(message, CALLS, "sum")) == len(acked)
 
 
+def test_the_last_flush_does_not_wait_for_a_hop_that_hangs(make_mill, next_hop):
+    """Spans under way to a hop that never answers are not counted; what was counted before goes on."""
+    hang = threading.Event()
+
+    def behave(request, context, hop):
+        if hang.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        return otlp.messages_of("traces")[1]()
+
+    traces, metrics = next_hop(behave), next_hop()
+
+    def make(ports):
+        out = config(ports, traces.target, metrics.target, {"metrics_flush_interval": "1h"})
+        out["service"]["drain_timeout"] = "3s"
+        out["receivers"]["otlp"]["ack_timeout"] = "60s"
+        return out
+
+    mill = make_mill(make)
+    count = send_from_threads(mill, 1, 3)
+    wait_for(
+        "all counted",
+        lambda: mill.metric("spanmill_spanmetrics_series", family="spans") == len(count.calls),
+        timeout=60,
+    )
+    hang.set()
+    client = otlp.Grpc(mill.ports["grpc"])
+    future = threading.Thread(
+        target=lambda: pytest.raises(grpc.RpcError, client.call, otlp.request(), timeout=60)
+    )
+    future.start()
+    wait_for("the request under way", lambda: len(traces.calls) > 3, timeout=60)
+    mill.stop(expect=0, timeout=60)
+    future.join()
+    client.close()
+    assert_counted(metrics, count)
+
+
 def test_alone_it_takes_no_duty(make_mill, next_hop):
     """Spans that go nowhere else are dropped, counted so, and their client is told that all is well."""
     hop = next_hop()

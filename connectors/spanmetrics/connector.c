@@ -96,7 +96,7 @@ static void spanmetrics_drain(struct component *c)
 {
 	struct spanmetrics_state *st = COMPONENT_STATE(c, struct spanmetrics_state);
 
-	/* Some spans may get no verdict before time is up: what is counted by now goes on anyway. */
+	/* Some spans may get no verdict before time is up: what is counted by now goes on. */
 	if (!accepted_is_idle(&st->accepted))
 		flusher_flush(st->flusher);
 }

@@ -25,6 +25,7 @@ class Client(threading.Thread):
         self.latencies = []  # of every attempt that got an answer, seconds
         self.refused = 0  # answers that said: later
         self.late = 0  # attempts without an answer within the deadline
+        self.again = []  # (when, trace id) of every attempt that was no success
         self.wrong = []  # answers that a well-behaved client must not get
         self.stopping = threading.Event()
         self.running = threading.Event()
@@ -46,6 +47,8 @@ class Client(threading.Thread):
             if took:
                 self.acked[next(otlp.spans_of(self.owed)).trace_id] = self.owed
                 self.owed = None
+            else:
+                self.again.append((time.monotonic(), next(otlp.spans_of(self.owed)).trace_id))
             self.stopping.wait(self.pause if took else 0.02)
         if channel:
             channel.close()

@@ -28,7 +28,7 @@ import otlp
 import s3_servers
 import tempo_block
 from fault_proxy import FaultProxy
-from mill import PORT_NAMES, ROOT, Mill, balance_of, free_port, merged, run, wait_for
+from mill import PATIENCE, PORT_NAMES, ROOT, Mill, balance_of, free_port, merged, run, wait_for
 
 TENANTS = (None, "acme", None, "globex")  # of the senders
 PARTITIONS = 6
@@ -437,12 +437,12 @@ class Bed:
     def ask_fully(self, session, trace_id, node):
         """The same; an answer that says it is incomplete (a machine may be too busy for a time-out)
         is asked for again."""
-        for _ in range(20):
+        deadline = time.monotonic() + PATIENCE
+        while True:
             found, complete = self.ask(session, trace_id, node)
-            if complete:
-                break
+            if complete or time.monotonic() > deadline:
+                return found, complete
             time.sleep(0.2)
-        return found, complete
 
     def finish(self):
         """Senders end (everything they sent is acknowledged), what is on its way arrives."""
@@ -450,8 +450,8 @@ class Bed:
         for sender in self.senders:
             sender.stopping.set()
         for sender in self.senders:
-            sender.join(60)
-            assert not sender.is_alive(), "a request is not acknowledged within 60 s"
+            sender.join(180)
+            assert not sender.is_alive(), "a request is not acknowledged within 180 s"
         for agent in self.agents:
             wait_for("an empty disk queue", lambda a=agent: a.metric("spanmill_held_spans") == 0, 90)
         self.wait_committed()
@@ -582,9 +582,13 @@ class Bed:
         )
 
     def sees_all_blocks(self):
+        """Every node that has a list polled twice since this was first asked: a poll lists the
+        bucket and each tenant, and one may have been under way."""
+        nodes = [self.query, *self.queriers]
+        lists = [node.metric("spanmill_s3_requests", op="list") for node in nodes]
         if not hasattr(self, "polled"):
-            self.polled = time.monotonic()
-        return time.monotonic() > self.polled + 3
+            self.polled = lists
+        return all(n >= old + 3 * (1 + len(set(TENANTS))) for n, old in zip(lists, self.polled))
 
     def stop(self):
         """In good order: exit status 0, counts in balance."""

@@ -387,7 +387,7 @@ def test_rubbish_on_every_port(under_watch):
             b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000,
         ):
             with socket.create_connection(("127.0.0.1", under_watch.ports[name]), timeout=30) as s:
-                s.settimeout(1)  # some wait for more
+                s.settimeout(0.3)  # some wait for more
                 try:
                     s.sendall(body)
                     s.shutdown(socket.SHUT_WR)

@@ -14,7 +14,7 @@ from ledger import Client
 from mill import PATIENCE, free_port, forwarder, wait_for
 from nexthop import refuse
 
-DEAD = float(os.environ.get("SPANMILL_DEAD_SECONDS", 8))
+DEAD = float(os.environ.get("SPANMILL_DEAD_SECONDS", 5))
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -37,11 +37,15 @@ def acked_of(clients):
     return {sp.span_id for c in clients for req in list(c.acked.values()) for sp in otlp.spans_of(req)}
 
 
-def delivered(hop, clients, exactly_once):
+def delivered(hop, clients, once_since=None):
+    """All that was acknowledged is at the hop; since then once, but for what was refused while the
+    hop was there: its client's time was up when it had been sent and not answered."""
     want = acked_of(clients)
     wait_for("everything acknowledged at the next hop", lambda: want <= set(hop.span_counts()), 20)
-    if exactly_once:
-        twice = [i.hex() for i, n in hop.span_counts().items() if n > 1]
+    if once_since is not None:
+        refused = {t for c in clients for when, t in c.again if when >= once_since}
+        at_risk = {i for c in clients for t in refused & set(c.acked) for i in otlp.span_ids(c.acked[t])}
+        twice = {i.hex() for i, n in hop.span_counts().items() if n > 1 and i not in at_risk}
         assert not twice, f"{len(twice)} spans were sent on twice"
 
 
@@ -71,12 +75,13 @@ def test_dead_hop(forward, next_hop, storage, http):
         assert c.late == 0, f"{c.late} requests had no answer within their deadline"
         assert c.latencies and max(c.latencies) < c.deadline
     assert bool(during) == storage
+    begin = time.monotonic()
     hop.start()
     for c in clients:
         c.finish(30)
         assert not c.wrong, c.wrong[:5]
         assert c.late == 0
-    delivered(hop, clients, exactly_once=True)
+    delivered(hop, clients, once_since=begin)
     balance = mill.stop()
     assert balance["held"] == 0
 
@@ -105,7 +110,7 @@ def test_hop_that_comes_and_goes(forward, next_hop, storage, http):
         c.finish(30)
         assert not c.wrong, c.wrong[:5]
         assert c.late == 0
-    delivered(hop, clients, exactly_once=False)
+    delivered(hop, clients)
 
 
 @pytest.mark.parametrize("storage", [False, True], ids=["memory", "disk"])
@@ -123,26 +128,30 @@ def test_slow_hop(forward, next_hop, storage):
     for c in clients:
         c.finish()
         assert c.late == 0 and not c.wrong
-    delivered(hop, clients, exactly_once=True)
+    delivered(hop, clients, once_since=0)
 
 
 @BOTH
 def test_hop_slower_than_the_clients_deadline(forward, next_hop, http):
-    """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before a deadline of
-    three seconds."""
+    """No answer outlives its client: UNAVAILABLE at least max(50 ms, 10 %) before its deadline. On a
+    busy machine a tenth of a second may be too little to hear it, a tenth of ten is not."""
     over = threading.Event()
 
     def stuck(request, context, hop):
         over.wait(PATIENCE)
         return service.ExportTraceServiceResponse()
 
-    mill = forward(next_hop(stuck, http=http).target)
-    start = time.monotonic()
-    with pytest.raises(grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=3.0)
+    patient = {"receivers": {"otlp": {"ack_timeout": "60s"}}}
+    mill = forward(next_hop(stuck, http=http).target, overlay=patient)
+    for seconds in (1, 3, 10, 30):
+        start = time.monotonic()
+        with pytest.raises(grpc.RpcError) as e:
+            otlp.send_grpc(mill, otlp.request(), timeout=seconds)
+        if e.value.code() == UNAVAILABLE:
+            break
     over.set()
     assert e.value.code() == UNAVAILABLE, e.value
-    assert time.monotonic() - start < 2.99
+    assert seconds / 2 < time.monotonic() - start < seconds
     assert any(k == "grpc-status-details-bin" for k, _ in e.value.trailing_metadata()), (
         "no RetryInfo"
     )
@@ -299,7 +308,11 @@ def test_disk_queue_holds_at_stop(forward, next_hop, http):
 
 def test_queue_full(forward, next_hop):
     """A full memory queue refuses at once, retryable, and counts it."""
-    mill = forward(next_hop(start=False).target, exporter={"sending_queue": {"queue_size": 2}})
+    mill = forward(
+        next_hop(start=False).target,
+        exporter={"sending_queue": {"queue_size": 2}},
+        overlay={"receivers": {"otlp": {"ack_timeout": "1s"}}},
+    )
     clients = [Client(mill) for _ in range(6)]
     for c in clients:
         c.start()
@@ -322,9 +335,10 @@ def test_codings_between_two_of_us(forward, make_mill, next_hop, coding):
 
 
 def test_unreachable_target_does_not_stop_the_start(forward):
-    mill = forward(f"127.0.0.1:{free_port()}")
+    soon = {"receivers": {"otlp": {"ack_timeout": "500ms"}}}
+    mill = forward(f"127.0.0.1:{free_port()}", overlay=soon)
     with pytest.raises(grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=3)
+        otlp.send_grpc(mill, otlp.request())
     assert e.value.code() == UNAVAILABLE
 
 

@@ -33,6 +33,9 @@ def forward(make_mill, tmp_path):
     return make
 
 
+SOON = {"receivers": {"otlp": {"ack_timeout": "500ms"}}}  # then it is told to come again
+
+
 def once(status, headers=None, body=b""):
     """The first request is answered so, later ones are taken."""
 
@@ -86,11 +89,11 @@ def test_secrets_of_a_url_are_not_told(forward, next_hop):
     hop = next_hop(once(400), http=True)
     hop.signal_of = lambda path: "traces"
     url = hop.target.replace("http://", "http://user:hidden1@") + "/in?token=hidden2"
-    mill = forward(hop.target, exporter={"traces_endpoint": url})
+    mill = forward(hop.target, exporter={"traces_endpoint": url}, overlay=SOON)
     otlp.send_grpc(mill, otlp.request(), timeout=30)
     hop.stop()
     with pytest.raises(otlp.grpc.RpcError):
-        otlp.send_grpc(mill, otlp.request(), timeout=3)
+        otlp.send_grpc(mill, otlp.request(), timeout=30)
     mill.stop()
     assert "HTTP status 400" in mill.stderr() and "hidden" not in mill.stderr()
 
@@ -173,9 +176,9 @@ def test_an_answer_that_is_no_http(forward):
                 c.close()
 
         threading.Thread(target=talk, daemon=True).start()
-        mill = forward(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        mill = forward(f"http://127.0.0.1:{listener.getsockname()[1]}", overlay=SOON)
         with pytest.raises(otlp.grpc.RpcError) as e:
-            otlp.send_grpc(mill, otlp.request(), timeout=3)
+            otlp.send_grpc(mill, otlp.request(), timeout=30)
         assert e.value.code().name == "UNAVAILABLE"
 
 
@@ -213,13 +216,14 @@ def tls_of(authority, **changed):
     ids=["mutual", "1.3", "skip verify", "unknown authority", "no certificate"],
 )
 def test_tls(forward, secure_hop, authority, changed, ok):
-    mill = forward(secure_hop.target, exporter=tls_of(authority, **changed))
+    overlay = None if ok else SOON
+    mill = forward(secure_hop.target, exporter=tls_of(authority, **changed), overlay=overlay)
     if ok:
         otlp.send_grpc(mill, otlp.request(), timeout=30)
         assert len(secure_hop.calls) == 1
         return
     with pytest.raises(otlp.grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=3)
+        otlp.send_grpc(mill, otlp.request(), timeout=30)
     assert e.value.code().name == "UNAVAILABLE"
     assert not secure_hop.calls
     # Without one the server hangs up behind the handshake: TLS 1.3 does not tell the client why.
@@ -228,9 +232,11 @@ def test_tls(forward, secure_hop, authority, changed, ok):
 
 def test_tls_version_too_low(forward, secure_hop, authority):
     secure_hop.tls.maximum_version = ssl.TLSVersion.TLSv1_2
-    mill = forward(secure_hop.target, exporter=tls_of(authority, min_version="1.3"))
+    mill = forward(
+        secure_hop.target, exporter=tls_of(authority, min_version="1.3"), overlay=SOON
+    )
     with pytest.raises(otlp.grpc.RpcError):
-        otlp.send_grpc(mill, otlp.request(), timeout=3)
+        otlp.send_grpc(mill, otlp.request(), timeout=30)
     assert not secure_hop.calls
 
 
@@ -270,9 +276,9 @@ def test_options(tmp_path, exporter, words):
 
 
 def test_unreachable(forward):
-    mill = forward(f"http://127.0.0.1:{free_port()}")
+    mill = forward(f"http://127.0.0.1:{free_port()}", overlay=SOON)
     with pytest.raises(otlp.grpc.RpcError) as e:
-        otlp.send_grpc(mill, otlp.request(), timeout=3)
+        otlp.send_grpc(mill, otlp.request(), timeout=30)
     assert e.value.code().name == "UNAVAILABLE"
 
 

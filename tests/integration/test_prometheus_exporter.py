@@ -896,3 +896,41 @@ def test_scraped_while_written(make_page):
     for t in threads:
         t.join()
     assert failures == []
+
+
+def test_stopped_while_scraped(make_page):
+    """Pages under way are no reason to hang, to crash, or to lose the balance."""
+    mill = make_page({"without_scope_info": True})
+    b = Batch()
+    m = b.metric("h")
+    m.histogram.aggregation_temporality = CUMULATIVE
+    for i in range(1000):
+        p = m.histogram.data_points.add(
+            count=9, sum=1, explicit_bounds=range(8), bucket_counts=[1] * 9
+        )
+        placed(p, {"i": i})
+    send(mill, b.request)
+    stop = threading.Event()
+    pages = []
+
+    def scrape():
+        while not stop.is_set():
+            try:
+                answer = requests.get(mill.page, headers={"Accept": OPEN}, timeout=60)
+                if answer.status_code == 200:
+                    pages.append(answer.text.endswith("# EOF\n"))
+            except requests.ConnectionError:
+                pass  # it is gone
+
+    # more than may wait, so that some are told to come again
+    threads = [threading.Thread(target=scrape) for _ in range(20)]
+    for t in threads:
+        t.start()
+    try:
+        wait_for("pages", lambda: len(pages) >= 10, timeout=60)
+        mill.stop(timeout=60)
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+    assert all(pages)

@@ -58,6 +58,7 @@ enum remote_write_drop {
 /* For a metric's label and a message: "delta". */
 const char *remote_write_drop_name(enum remote_write_drop why);
 
+struct remote_write_bound;
 struct remote_write_exemplar;
 struct remote_write_target;
 
@@ -76,7 +77,7 @@ struct remote_write {
 	struct prometheus_target target;
 	struct remote_write_exemplar *exemplars;
 	uint32_t n_exemplars, exemplars_room;
-	double *bounds;
+	struct remote_write_bound *bounds;
 	uint32_t n_bounds, bounds_room;
 	struct map targets; /* of job and instance, to struct remote_write_target */
 	struct remote_write_target **touched;

@@ -38,6 +38,13 @@ enum { SCHEMA_MIN = -4, SCHEMA_MAX = 8, GAP_MAX = 2 };
 /* OpenMetrics: of names and values together. */
 enum { EXEMPLAR_RUNES_MAX = 128 };
 
+/* A bucket's bound and its text, which is kept: most points have the bounds of the one before. */
+struct remote_write_bound {
+	double value;
+	uint8_t n; /* 0: no text yet */
+	char text[PROMETHEUS_BOUND_MAX];
+};
+
 /* An exemplar of the point at hand. */
 struct remote_write_exemplar {
 	struct metric_exemplar x;
@@ -55,7 +62,7 @@ static uint32_t bucket_of(const struct remote_write *w, double value)
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
-		if (value <= w->bounds[mid])
+		if (value <= w->bounds[mid].value)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -223,26 +230,40 @@ static void summary_point(struct remote_write *w, const struct metric_point *p,
 
 /* ---- histograms with bounds ---- */
 
+static void set_bound(struct remote_write_bound *b, double value)
+{
+	if (b->n > 0 && memcmp(&b->value, &value, sizeof(value)) == 0)
+		return;
+	b->value = value;
+	b->n = (uint8_t)prometheus_bound_text(value, b->text);
+}
+
 static void read_bounds(struct remote_write *w, const struct metric_point *p)
 {
 	struct metric_list l = p->bounds;
 	double bound;
 
 	if (l.left > w->bounds_room) {
+		w->bounds = xrealloc(w->bounds, l.left * sizeof(*w->bounds));
+		memset(w->bounds + w->bounds_room, 0,
+		       (l.left - w->bounds_room) * sizeof(*w->bounds));
 		w->bounds_room = l.left;
-		w->bounds = xrealloc(w->bounds, w->bounds_room * sizeof(*w->bounds));
 	}
 	for (w->n_bounds = 0; metric_list_next_double(&l, &bound);)
-		w->bounds[w->n_bounds++] = bound;
+		set_bound(&w->bounds[w->n_bounds++], bound);
+	/* Another bound of +Inf would be the last bucket twice. */
+	if (w->n_bounds > 0 && isinf(w->bounds[w->n_bounds - 1].value))
+		w->n_bounds--;
 }
 
 static void put_bucket(struct remote_write *w, uint32_t i, const struct series_value *v,
 		       uint64_t count, uint32_t *next, struct buf *out)
 {
-	char text[PROMETHEUS_BOUND_MAX];
-	size_t n = prometheus_bound_text(i < w->n_bounds ? w->bounds[i] : INFINITY, text);
+	struct bytes le = BYTES_LIT("+Inf");
 
-	prometheus_labels_put(&w->labels, BYTES_LIT("le"), (struct bytes){ (uint8_t *)text, n });
+	if (i < w->n_bounds)
+		le = (struct bytes){ (uint8_t *)w->bounds[i].text, w->bounds[i].n };
+	prometheus_labels_put(&w->labels, BYTES_LIT("le"), le);
 	buf_reset(&w->tail);
 	remote_write_sample(w, v, (double)count);
 	put_exemplars_of(w, i, next);
@@ -257,9 +278,6 @@ static void histogram_point(struct remote_write *w, const struct metric_point *p
 	uint32_t next = 0;
 
 	read_bounds(w, p);
-	/* Another bound of +Inf would be the last bucket twice. */
-	if (w->n_bounds > 0 && isinf(w->bounds[w->n_bounds - 1]))
-		w->n_bounds--;
 	w->n_exemplars = 0;
 	if (!v->is_stale)
 		gather_exemplars(w, p, v->time_ms);

@@ -184,7 +184,7 @@ static void debug_consume(struct component *c, struct batch *b)
 	pthread_mutex_unlock(&st->lock);
 	buf_fini(&text);
 	atomic_fetch_add(&c->count->sent, batch_n_items(b));
-	batch_settle(b, VERDICT_DELIVERED, DROP_REASON_MAX, NULL);
+	batch_settle(b, VERDICT_ASIDE, DROP_REASON_MAX, NULL); /* nobody finds it there */
 	batch_unref(b);
 }
 

@@ -42,6 +42,16 @@ static void name_families(struct spanmetrics_state *st, const struct spanmetrics
 		st->bounds[i] = (double)conf->bounds_ns[i] / st->families.ns_per_unit;
 }
 
+static void plan_globs(struct glob_set *g, const struct spanmetrics_config *conf)
+{
+	unsigned events = conf->events_on ? 1u << FAMILY_EVENTS : 0;
+
+	glob_set_add(g, &conf->dimensions, 1u << FAMILY_SPANS | 1u << FAMILY_DURATION | events);
+	glob_set_add(g, &conf->calls_dimensions, 1u << FAMILY_SPANS);
+	glob_set_add(g, &conf->histogram_dimensions, 1u << FAMILY_DURATION);
+	glob_set_add(g, &conf->events_dimensions, events);
+}
+
 static void plan_dimensions(struct spanmetrics_state *st, const struct spanmetrics_config *conf)
 {
 	struct dimension_plan *p = &st->plan;
@@ -55,7 +65,10 @@ static void plan_dimensions(struct spanmetrics_state *st, const struct spanmetri
 	if (!conf->histogram_off)
 		dimension_plan_add(p, &conf->histogram_dimensions, &p->duration, &st->arena);
 	dimension_plan_add(p, &conf->calls_dimensions, &p->spans, &st->arena);
-	st->has_own_duration = !conf->histogram_off && p->duration != p->spans;
+	plan_globs(&st->globs, conf);
+	st->has_own_duration = !conf->histogram_off &&
+			       (p->duration != p->spans ||
+				!glob_set_is_same(&st->globs, FAMILY_SPANS, FAMILY_DURATION));
 }
 
 static int spanmetrics_start(struct component *c, struct err *err)

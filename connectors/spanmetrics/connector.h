@@ -6,7 +6,7 @@
  *   connector.c   life                          resources.c   resources of batches, known again
  *   record.c      spans into rows               series.c      the rows
  *   histogram.c   buckets of rows               flush.c       rows into OTLP metrics
- *   gates.c       who need not ask slots
+ *   gates.c       who need not ask slots        globs.c       dimensions by pattern
  *   slots.c       exemplars of rows             probe.c       reads exposed exemplars back
  */
 #ifndef CONNECTORS_SPANMETRICS_CONNECTOR_H
@@ -16,6 +16,7 @@
 #include "connectors/spanmetrics/dimensions.h"
 #include "connectors/spanmetrics/families.h"
 #include "connectors/spanmetrics/gates.h"
+#include "connectors/spanmetrics/globs.h"
 #include "connectors/spanmetrics/probe.h"
 #include "connectors/spanmetrics/resources.h"
 #include "connectors/spanmetrics/series.h"
@@ -49,7 +50,7 @@ struct spanmetrics_config {
 	uint64_t cardinality_limit;
 	/* Made of the above by validate. */
 	uint64_t bounds_ns[HISTOGRAM_MAX_BOUNDS];
-	uint32_t n_bounds;
+	uint32_t n_bounds, n_globs;
 };
 
 struct spanmetrics_state {
@@ -59,6 +60,7 @@ struct spanmetrics_state {
 	struct accepted accepted;
 	struct families families;
 	struct dimension_plan plan;
+	struct glob_set globs;
 	bool has_own_duration;               /* the histogram's labels are not those of calls */
 	double bounds[HISTOGRAM_MAX_BOUNDS]; /* in the unit */
 	struct arena arena;                  /* of names */

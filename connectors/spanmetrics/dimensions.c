@@ -41,7 +41,8 @@ void dimension_plan_add(struct dimension_plan *p, const struct option_list *list
 	const struct dimension_config *v = list->items;
 
 	for (size_t i = 0; i < list->n; i++)
-		*set |= UINT64_C(1) << number_of(p, &v[i], arena);
+		if (v[i].glob[0] == '\0')
+			*set |= UINT64_C(1) << number_of(p, &v[i], arena);
 }
 
 /* One attribute against the wanted ones. */

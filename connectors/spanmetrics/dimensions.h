@@ -24,13 +24,14 @@ enum {
 	DIMENSION_SCOPE_NAME = DIMENSIONS_MAX,
 	DIMENSION_SCOPE_VERSION,
 	DIMENSION_METHOD,
-	DIMENSION_OVERFLOW
+	DIMENSION_GLOB
 };
 
 /* One item of dimensions:, as typed. */
 struct dimension_config {
 	const char *name;
 	const char *fallback;
+	const char *glob; /* instead of a name */
 	bool has_fallback;
 };
 

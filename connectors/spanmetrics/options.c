@@ -30,7 +30,11 @@ static const struct option dimension_options[] = {
 	OPT_STR(D, "name", name, "", "Attribute of the span, of its resource."),
 	OPT_STR(D, "default", fallback, "", "Value of spans without it; unset leaves it out."),
 	OPT_PRESENT(D, "default", has_fallback),
-	OPT_UNSUPPORTED("glob", "Name the attributes one by one."), OPT_END
+	OPT_STR(D, "glob", glob, "",
+		"Instead of a name: every attribute whose name fits (* any text, ? a character), "
+		"but at "
+		"most 32 of a span."),
+	OPT_END
 };
 #undef D
 
@@ -183,6 +187,16 @@ static bool is_reserved(const struct check *k, const char *name)
 	       (k->c->names == NAMES_TEMPO && is_one_of(name, reserved_of_tempo));
 }
 
+static void check_glob(const struct check *k, const char *key, const struct dimension_config *d)
+{
+	if (d->name[0] != '\0' || d->has_fallback)
+		conf_error_at(k->errs, k->node, k->path, key, "keep one of them",
+			      "a glob has no name and no default: \"%.120s\"", d->glob);
+	if (++k->c->n_globs > GLOBS_MAX)
+		conf_error_at(k->errs, k->node, k->path, key, "use fewer", "more than %d globs",
+			      GLOBS_MAX);
+}
+
 /* `others` (may be NULL) are in the same metrics already. */
 static void check_dimensions(const struct check *k, const char *key, const struct option_list *list,
 			     const struct option_list *others)
@@ -196,7 +210,9 @@ static void check_dimensions(const struct check *k, const char *key, const struc
 			again |= strcmp(v[i].name, v[j].name) == 0;
 		for (size_t j = 0; others != NULL && j < others->n; j++)
 			again |= strcmp(v[i].name, o[j].name) == 0;
-		if (v[i].name[0] == '\0')
+		if (v[i].glob[0] != '\0')
+			check_glob(k, key, &v[i]);
+		else if (v[i].name[0] == '\0')
 			conf_error_at(k->errs, k->node, k->path, key, "write {name: http.route}",
 				      "a dimension without a name");
 		else if (again)
@@ -229,6 +245,7 @@ void spanmetrics_validate(void *config, const struct conf_node *node, struct con
 	struct spanmetrics_config *c = config;
 	struct check k = { c, node, errs, path };
 
+	c->n_globs = 0;
 	if (c->explicit_on && c->exponential_on)
 		conf_error_at(errs, node, path, "histogram", "keep one of the two",
 			      "use either `explicit` or `exponential` buckets histogram");

@@ -83,10 +83,13 @@ static const struct dimension_values *of_resource(struct recording *r, uint32_t 
 		return &r->values;
 	r->values_of = i + 1;
 	r->values.found = 0;
+	r->resource_globs.n = 0;
 	head = head_of(r->b, ref->head, ref->n_head, &r->arena);
 	while (pb_next(&head, &field) > 0)
-		if (field.number == 1 && field.wire == PB_LEN)
+		if (field.number == 1 && field.wire == PB_LEN) {
 			dimensions_find(plan, field.data, 1, &missing, &r->values);
+			globs_match(&r->st->globs, plan, field.data, 1, &r->resource_globs);
+		}
 	dimensions_fall_back(plan, missing, &r->values);
 	return &r->values;
 }
@@ -168,6 +171,8 @@ static void add_extra(struct recording *r, struct observation *o, const struct s
 
 	dimensions_key(values, set, &r->extras);
 	dimensions_attributes(&r->st->plan, values, set, &r->attributes);
+	if (r->globs != NULL)
+		globs_put(r->globs, o->key.facets & 0xff, &r->extras, &r->attributes);
 	if (r->scopes != NULL) {
 		buf_add_bytes(&r->extras, r->scopes[sp->scope].extra);
 		buf_add_bytes(&r->attributes, r->scopes[sp->scope].attributes);
@@ -213,7 +218,8 @@ static struct observation *observe(struct recording *r, enum family f, const str
 
 static bool has_extras(const struct recording *r)
 {
-	return r->st->plan.n > 0 || r->scopes != NULL || r->conf->sampling_method_on;
+	return r->st->plan.n > 0 || r->st->globs.n > 0 || r->scopes != NULL ||
+	       r->conf->sampling_method_on;
 }
 
 /* One event of a span: its own attributes go before the resource's. */
@@ -224,6 +230,8 @@ static void observe_event(struct recording *r, const struct span_ref *sp, struct
 	struct dimension_values v;
 	uint64_t wanted = plan->events & ~of_span->found, rest = plan->events;
 	struct observation *o = observe(r, FAMILY_EVENTS, sp, weight);
+	const struct glob_matches *span_globs = r->globs;
+	struct glob_matches globs;
 
 	if (!is_overflow(&o->key)) {
 		v.found = 0;
@@ -231,7 +239,13 @@ static void observe_event(struct recording *r, const struct span_ref *sp, struct
 		rest &= ~v.found;
 		dimensions_take(&v, of_span, rest & of_span->found);
 		dimensions_take(&v, &r->values, rest & ~of_span->found & r->values.found);
+		if (span_globs != NULL) {
+			globs = *span_globs;
+			globs_match(&r->st->globs, plan, event, 3, &globs);
+			r->globs = &globs;
+		}
 		add_extra(r, o, sp, &v, plan->events);
+		r->globs = span_globs;
 	}
 	if (r->n >= RUN)
 		apply(r);
@@ -267,19 +281,27 @@ static void observe_wide(struct recording *r, const struct span_ref *sp, double 
 	uint64_t wanted = plan->spans | plan->duration | plan->events;
 	struct dimension_values own, all;
 	const struct dimension_values *res;
+	struct glob_matches globs;
 
 	own.found = all.found = 0;
-	if (plan->n > 0) {
+	globs.n = 0;
+	r->globs = r->st->globs.n > 0 ? &globs : NULL;
+	if (plan->n > 0 || r->globs != NULL) {
 		res = of_resource(r, r->b->tables.scopes[sp->scope].resource);
 		dimensions_find_in_span(plan, sp, &wanted, &own);
 		dimensions_take(&all, &own, own.found);
 		dimensions_take(&all, res, res->found & ~own.found);
+	}
+	if (r->globs != NULL) {
+		globs_match_span(&r->st->globs, plan, sp, &globs);
+		globs_merge(&globs, &r->resource_globs);
 	}
 	observe_row(r, FAMILY_SPANS, sp, &all, plan->spans, weight);
 	if (r->st->has_own_duration)
 		observe_row(r, FAMILY_DURATION, sp, &all, plan->duration, weight);
 	if (r->purpose == TO_COUNT && r->st->families.metrics[SPAN_METRIC_EVENTS].name != NULL)
 		observe_events(r, sp, &own, weight);
+	r->globs = NULL;
 }
 
 static void count_host(struct resource_facts *f, const struct span_ref *sp, double weight)

@@ -54,6 +54,8 @@ struct recording {
 	uint64_t n_unknown, n_skipped;
 	struct dimension_values values; /* of the resource at hand */
 	uint32_t values_of;             /* which, + 1 */
+	struct glob_matches resource_globs;
+	const struct glob_matches *globs; /* of the span or event at hand; NULL: no patterns */
 	struct meter meter;
 	struct arena arena; /* of the batch */
 };

@@ -316,6 +316,70 @@ static void dimensions_are_of_span_resource_or_default(void **state)
 	fx_stop();
 }
 
+static void dimensions_by_pattern(void **state)
+{
+	static const struct sp v[] = {
+		{ .name = "a", .kind = SPAN_SERVER, .key = "http.method", .value = "GET" },
+		{ .name = "a", .kind = SPAN_SERVER, .key = "http.route", .value = "/x" },
+		{ .name = "a",
+		  .kind = SPAN_SERVER,
+		  .key = "db.name",
+		  .value = "d",
+		  .event_value = "e" },
+	};
+
+	(void)state;
+	fx_start("spanmetrics",
+		 "{metrics_flush_interval: 1h, hosts: {enabled: false}, exclude_dimensions: "
+		 "[span.kind, status.code, span.name], dimensions: [{glob: 'http.*'}, {name: "
+		 "http.route}], histogram: {dimensions: [{glob: 'd?.*'}]}, events: {enabled: true, "
+		 "dimensions: [{glob: '*.name'}]}}");
+	give("http.zone=z service.name=s http.area=a", v, 3);
+	flush_last();
+#define GLOB "service.name=s,"
+#define AREA "http.area=a,"
+	assert_true(point("traces.span.metrics.calls{" GLOB AREA "http.method=GET,http.zone=z}")
+			    ->value == 1);
+	assert_true(point("traces.span.metrics.calls{" GLOB "http.route=/x," AREA "http.zone=z}")
+			    ->value == 1);
+	assert_true(point("traces.span.metrics.calls{" GLOB AREA "http.zone=z}")->value == 1);
+	assert_true(point("traces.span.metrics.duration{" GLOB "db.name=d," AREA "http.zone=z}")
+			    ->value == 1);
+	assert_true(
+		point("traces.span.metrics.events{" GLOB "db.name=d," AREA "http.zone=z}")->value ==
+		1);
+	fx_stop();
+}
+
+static void patterns(void **state)
+{
+	static const struct {
+		const char *pattern, *name;
+		bool want;
+	} cases[] = {
+		{ "a", "a", true },
+		{ "a", "ab", false },
+		{ "*", "", true },
+		{ "a*", "a", true },
+		{ "*a", "bca", true },
+		{ "*a", "bcab", false },
+		{ "a?c", "abc", true },
+		{ "a?c", "ac", false },
+		{ "a*b*c", "aXbYbZc", true },
+		{ "a*b*c", "aXcY", false },
+		{ "**", "x", true },
+		{ "", "", true },
+		{ "", "x", false },
+		{ "http.*", "https", false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(cases); i++)
+		if (glob_fits(bytes_str(cases[i].pattern), bytes_str(cases[i].name)) !=
+		    cases[i].want)
+			fail_msg("%s and %s", cases[i].pattern, cases[i].name);
+}
+
 static void resources_are_one_whatever_the_order(void **state)
 {
 	static const struct sp v[] = { { "a", SPAN_SERVER, 0, 1, NULL, NULL, NULL, NULL, 0 } };
@@ -663,6 +727,8 @@ int main(void)
 		cmocka_unit_test(defaults_are_the_collectors),
 		cmocka_unit_test(names_of_tempo),
 		cmocka_unit_test(dimensions_are_of_span_resource_or_default),
+		cmocka_unit_test(dimensions_by_pattern),
+		cmocka_unit_test(patterns),
 		cmocka_unit_test(resources_are_one_whatever_the_order),
 		cmocka_unit_test(sampled_spans_count_as_many_as_they_stand_for),
 		cmocka_unit_test(exponential_buckets),

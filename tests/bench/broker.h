@@ -2,6 +2,7 @@
  *
  * broker.h - a real Kafka broker for a bench: started by the bed of the integration tests
  * (tests/integration/kafka_bed.py), which installs what is missing, and gone when the bench is.
+ * When it dies, so does the bench, with a message.
  *
  *   bench --stdin's end--> kafka_bed.py --serve FOLDER/kafka --> java, all on the other CPU
  *
@@ -43,7 +44,6 @@ static inline void broker_exec(const struct broker *b, int in, int out, const ch
 static inline bool broker_start(struct broker *b, const char *folder, const char *topics)
 {
 	int in[2], out[2];
-	ssize_t n;
 
 	snprintf(b->folder, sizeof(b->folder), "%s/kafka", folder);
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
@@ -55,15 +55,19 @@ static inline bool broker_start(struct broker *b, const char *folder, const char
 	close(in[0]);
 	close(out[1]);
 	b->until = in[1];
-	n = b->pid < 0 ? -1 : read(out[0], b->address, sizeof(b->address) - 1);
+	b->address[0] = '\0';
+	if (b->pid > 0)
+		child_read_line(out[0], b->address, sizeof(b->address));
 	close(out[0]);
-	b->address[n > 0 ? n : 0] = '\0';
-	b->address[strcspn(b->address, "\n")] = '\0';
-	return b->address[0] != '\0';
+	if (b->address[0] == '\0')
+		return false;
+	child_must_live(b->pid, "the broker");
+	return true;
 }
 
 static inline void broker_stop(struct broker *b)
 {
+	child_may_end(b->pid);
 	close(b->until);
 	if (b->pid > 0)
 		waitpid(b->pid, NULL, 0);

@@ -33,19 +33,6 @@ static inline void bucket_exec(const char *folder, int in, int out)
 	_exit(127);
 }
 
-/* Its line, which may come in pieces. */
-static inline void bucket_read_line(struct bucket *b, int fd)
-{
-	size_t have = 0;
-	ssize_t n;
-
-	while (have < sizeof(b->text) - 1 && memchr(b->text, '\n', have) == NULL &&
-	       (n = read(fd, b->text + have, sizeof(b->text) - 1 - have)) > 0)
-		have += (size_t)n;
-	b->text[have] = '\0';
-	b->text[strcspn(b->text, "\n")] = '\0';
-}
-
 /* False when there is none to be had: its words are on stderr. */
 static inline bool bucket_start(struct bucket *b, const char *folder)
 {
@@ -62,17 +49,21 @@ static inline bool bucket_start(struct bucket *b, const char *folder)
 	close(out[1]);
 	b->until = in[1];
 	if (b->pid > 0)
-		bucket_read_line(b, out[0]);
+		child_read_line(out[0], b->text, sizeof(b->text));
 	close(out[0]);
 	b->endpoint = strsep(&rest, " ");
 	b->name = strsep(&rest, " ");
 	b->access_key = strsep(&rest, " ");
 	b->secret_key = strsep(&rest, " ");
-	return b->secret_key != NULL;
+	if (b->secret_key == NULL)
+		return false;
+	child_must_live(b->pid, "the S3 server");
+	return true;
 }
 
 static inline void bucket_stop(struct bucket *b)
 {
+	child_may_end(b->pid);
 	close(b->until);
 	if (b->pid > 0)
 		waitpid(b->pid, NULL, 0);

@@ -102,6 +102,75 @@ static inline void child_folder_remove(const char *folder)
 		fprintf(stderr, "%s: not removed\n", folder);
 }
 
+/* ---- servers that a bench needs until its end ---- */
+
+/* The first line that comes, which may come in pieces: who closes the pipe after the first of them
+ * kills the writer of the second (Python without buffers writes the end of a line apart). */
+static inline void child_read_line(int fd, char *out, size_t size)
+{
+	size_t have = 0;
+	ssize_t n;
+
+	while (have < size - 1 && memchr(out, '\n', have) == NULL &&
+	       (n = read(fd, out + have, size - 1 - have)) > 0)
+		have += (size_t)n;
+	out[have] = '\0';
+	out[strcspn(out, "\n")] = '\0';
+}
+
+/* Those that must not end before us, and what each is called. */
+struct child_server {
+	volatile pid_t pid; /* 0: free */
+	const char *name;
+};
+enum { CHILD_SERVERS_MAX = 4 };
+static struct child_server child_servers[CHILD_SERVERS_MAX];
+
+/* A bench would wait for ever for what only a server can bring. Whatever it waits in now, it ends
+ * here; its other children are killed with it. */
+static inline void child_server_ended(int sig)
+{
+	static const char said[] = " ended while it was needed (its own words are above)\n";
+
+	(void)sig;
+	for (int i = 0; i < CHILD_SERVERS_MAX; i++) {
+		const struct child_server *s = &child_servers[i];
+		siginfo_t info = { .si_pid = 0 };
+		ssize_t n;
+
+		if (s->pid == 0 ||
+		    waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+		    info.si_pid == 0)
+			continue;
+		n = write(STDERR_FILENO, "bench: ", 7);
+		n += write(STDERR_FILENO, s->name, strlen(s->name));
+		n += write(STDERR_FILENO, said, sizeof(said) - 1);
+		_exit(n > 0 ? 2 : 3);
+	}
+}
+
+/* From now on the bench fails, with a message, when this child ends. Takes the name. */
+static inline void child_must_live(pid_t pid, const char *name)
+{
+	struct sigaction sa = { .sa_handler = child_server_ended, .sa_flags = SA_RESTART };
+	int i = 0;
+
+	while (i < CHILD_SERVERS_MAX - 1 && child_servers[i].pid != 0)
+		i++;
+	child_servers[i].name = name;
+	child_servers[i].pid = pid;
+	sigaction(SIGCHLD, &sa, NULL);
+	child_server_ended(SIGCHLD); /* it may have before */
+}
+
+/* It may end now. */
+static inline void child_may_end(pid_t pid)
+{
+	for (int i = 0; i < CHILD_SERVERS_MAX; i++)
+		if (child_servers[i].pid == pid)
+			child_servers[i].pid = 0;
+}
+
 static inline const char *child_binary(void)
 {
 	const char *path = getenv("SPANMILL");

@@ -14,6 +14,7 @@ runs one with these topics, says its address, and ends when its input does (what
 import collections
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -567,7 +568,9 @@ def serve(folder, topics):
             name, partitions = topic.split("=")
             kafka.create_topic(name, int(partitions))
         print(kafka.bootstrap, flush=True)
-        sys.stdin.read()
+        # A bench whose broker died would wait for ever: it sees us go.
+        while not select.select([sys.stdin], [], [], 1)[0]:
+            kafka.brokers[0].check_alive()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -80,8 +81,11 @@ class Server:
     def client(self):
         return boto(self.endpoint, verify=self.tls[2] if self.tls else None)
 
-    def answers(self):
+    def check_alive(self):
         assert self.process.poll() is None, f"the S3 server ended:\n{self.words()}"
+
+    def answers(self):
+        self.check_alive()
         try:
             self.client.list_buckets()
             return True
@@ -321,7 +325,9 @@ def serve(folder):
     "endpoint bucket access_key secret_key"."""
     with Seaweed(os.path.abspath(folder)) as server:
         print(server.endpoint, server.create_bucket(), ACCESS, SECRET, flush=True)
-        sys.stdin.read()
+        # A bench whose server died would wait for ever: it sees us go.
+        while not select.select([sys.stdin], [], [], 1)[0]:
+            server.check_alive()
 
 
 if __name__ == "__main__":

@@ -332,24 +332,44 @@ static uint32_t pick_trace(struct build_state *s, uint32_t n)
 	return picked;
 }
 
+/* The usual span begins with both ids, parent, name, kind and times, in this order, perhaps without
+ * a parent; lengths are one byte, since a name is short. False when it looks otherwise: nothing was
+ * written then. */
+static bool read_usual_fields(struct span_ref *sp)
+{
+	enum { IDS = 28, PARENT = 10, KIND_AND_TIMES = 20 };
+	const uint8_t *p = sp->p + IDS, *end = sp->p + sp->len;
+
+	if (sp->len < IDS + PARENT + 2 || load_le16(sp->p) != 0x100a ||
+	    load_le16(sp->p + 18) != 0x0812)
+		return false;
+	if (load_le16(p) == 0x0822)
+		p += PARENT;
+	if (p[0] != 0x2a || p[1] > 0x7f || end - p < 2 + p[1] + KIND_AND_TIMES)
+		return false;
+	p += 2 + p[1];
+	if (p[0] != 0x30 || p[1] > 0x7f || p[2] != 0x39 || p[11] != 0x41)
+		return false;
+	memcpy(sp->span_id, sp->p + 20, sizeof(sp->span_id));
+	sp->kind = p[1];
+	sp->start_ns = load_le64(p + 3);
+	sp->end_ns = load_le64(p + 12);
+	return true;
+}
+
 /* The fields that the builder looks at; the span was validated before. */
 static void read_fields(struct span_ref *sp)
 {
-	enum { SPAN_ID = 2, KIND = 6, START = 7, END = 8, IDS_BYTES = 28 };
+	enum { SPAN_ID = 2, KIND = 6, START = 7, END = 8 };
 	struct bytes rest = { sp->p, sp->len };
 	unsigned seen = 0;
 	struct pb_field f = { 0 };
 
+	if (read_usual_fields(sp))
+		return;
 	memset(sp->span_id, 0, sizeof(sp->span_id));
 	sp->kind = 0;
 	sp->start_ns = sp->end_ns = 0;
-	/* The usual span has them in front of its attributes, and first of all its two ids. */
-	if (rest.n >= IDS_BYTES && load_le16(rest.p) == 0x100a &&
-	    load_le16(rest.p + 18) == 0x0812) {
-		memcpy(sp->span_id, rest.p + 20, sizeof(sp->span_id));
-		rest = (struct bytes){ rest.p + IDS_BYTES, rest.n - IDS_BYTES };
-		seen = 1;
-	}
 	while (seen != 0xf && pb_next(&rest, &f) > 0) {
 		if (f.number == SPAN_ID && f.wire == PB_LEN && f.data.n == sizeof(sp->span_id)) {
 			memcpy(sp->span_id, f.data.p, sizeof(sp->span_id));

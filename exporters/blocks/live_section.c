@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
+enum { AHEAD = 48 };     /* spans */
 enum { NOTES_ROOM = 2 }; /* notes are kept while one part in so many of the budget is free */
 
 struct live_section *live_section_new(struct budget *budget)
@@ -128,16 +129,33 @@ static struct live_trace *link_trace(struct live_section *s, const uint8_t id[16
 	return t;
 }
 
+/* The table is in no cache, and its slots are far apart: those of some rows ahead are fetched while
+ * one is linked. A table that grows meanwhile has only been asked for nothing. */
+static uint32_t fetch_ahead(const struct live_section *s, const struct span_tables *t,
+			    uint32_t tenant, uint32_t at, uint32_t to)
+{
+	for (; at < t->n_spans && at < to; at++) {
+		const uint8_t *id = t->spans[at].trace_id;
+
+		if (at == 0 || memcmp(t->spans[at - 1].trace_id, id, 16) != 0)
+			__builtin_prefetch(&s->traces[slot_of(s, id, tenant)], 1);
+	}
+	return at;
+}
+
 /* Spans of a trace mostly come in a row: the table is asked once for each row. */
 static void link_spans(struct live_section *s, const struct span_tables *t, uint32_t tenant,
 		       uint32_t record)
 {
 	const uint8_t *last = NULL;
 	struct live_trace *trace = NULL;
+	uint32_t ahead = 0;
 
 	for (uint32_t i = 0; i < t->n_spans; i++) {
 		const uint8_t *id = t->spans[i].trace_id;
 
+		if (s->cap_traces > 0)
+			ahead = fetch_ahead(s, t, tenant, ahead, i + AHEAD);
 		if (last == NULL || memcmp(last, id, 16) != 0)
 			trace = link_trace(s, id, tenant, record);
 		last = id;

@@ -261,15 +261,21 @@ static void collect_parts(struct stream *st, struct parts *p)
 	pthread_mutex_unlock(&st->m->lock);
 }
 
+/* Where a request lies. Looked at for every read, in the order of trace ids: so they are small, and
+ * side by side. */
+struct request_at {
+	struct segment_position at;
+	uint32_t head; /* bytes before its OTLP */
+};
+
 /* The parts of one tenant, in the order they came; the builder reads them twice. */
 struct requests {
 	struct stream *st;
 	struct parts *parts;
 	const char *tenant;
 	size_t at;
-	uint32_t *part; /* of each request given so far */
-	uint32_t *head; /* bytes before its OTLP */
-	size_t n, cap, cap_head;
+	struct request_at *given; /* so far */
+	size_t n, cap;
 	uint64_t n_spans; /* given so far */
 	struct buf payload, mask;
 	struct segment_slices slices;
@@ -332,10 +338,8 @@ static int take_part(struct requests *in, const struct part *p, struct block_req
 		out->otlp = r.batch.otlp;
 		head = (uint32_t)(r.batch.otlp.p - in->payload.p);
 	}
-	in->part = xgrow(in->part, &in->cap, in->n + 1, sizeof(*in->part));
-	in->head = xgrow(in->head, &in->cap_head, in->n + 1, sizeof(*in->head));
-	in->head[in->n] = head;
-	in->part[in->n++] = (uint32_t)(p - in->parts->v);
+	in->given = xgrow(in->given, &in->cap, in->n + 1, sizeof(*in->given));
+	in->given[in->n++] = (struct request_at){ p->at, head };
 	return 1;
 }
 
@@ -358,9 +362,9 @@ static int read_request(void *arg, uint32_t request, uint32_t off, uint32_t n, v
 			struct err *err)
 {
 	struct requests *in = arg;
-	const struct part *p = &in->parts->v[in->part[request]];
+	const struct request_at *r = &in->given[request];
 
-	if (segment_slices_read(&in->slices, &p->at, in->head[request] + off, n, to, err) < 0)
+	if (segment_slices_read(&in->slices, &r->at, r->head + off, n, to, err) < 0)
 		return broken(in, err);
 	return 0;
 }
@@ -417,8 +421,7 @@ static int build_tenant(struct stream *st, struct parts *parts, const char *tena
 	segment_slices_fini(&in.slices);
 	buf_fini(&in.payload);
 	buf_fini(&in.mask);
-	free(in.part);
-	free(in.head);
+	free(in.given);
 	return ret;
 }
 

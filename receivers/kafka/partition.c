@@ -122,6 +122,12 @@ bool partition_is_settled(struct partition *p)
 	return s.n_under_way == 0;
 }
 
+bool partition_is_quiet(const struct partition *p)
+{
+	return !p->is_paused && !p->is_stuck && !p->is_waiting && p->seek_to == UINT64_MAX &&
+	       p->n_held == 0 && p->has_caught_up;
+}
+
 /* ---- pausing ---- */
 
 static void stick(struct partition *p, unsigned ms)

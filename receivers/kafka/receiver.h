@@ -158,6 +158,9 @@ void partition_open(struct kafka_receiver_state *st, const struct kafka_partitio
 void partition_close(struct kafka_receiver_state *st, struct partition *p, bool is_lost);
 /* Nothing of it is under way. */
 bool partition_is_settled(struct partition *p);
+/* Nothing of it waits for a time or for somebody below; what it stores it may store a little later.
+ */
+bool partition_is_quiet(const struct partition *p);
 /* A record came. Takes m. */
 void partition_take(struct kafka_receiver_state *st, struct partition *p, struct kafka_message *m);
 /* There is nothing from this offset on. */

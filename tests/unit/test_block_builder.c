@@ -667,6 +667,90 @@ static void test_shard_only_when_true(void **state)
 	}
 }
 
+/* ---- spans of other shapes ---- */
+
+/* How a sender may write what the builder looks at. */
+struct shape {
+	const char *name;
+	bool has_parent, has_state, times_first, end_is_last;
+	uint32_t kind;
+	unsigned name_bytes;
+};
+
+static void put_shape(struct buf *out, const struct shape *h, const struct test_span *s,
+		      uint32_t kind)
+{
+	static const uint8_t parent[8] = { 1, 2, 3 };
+	static char name[300];
+	uint8_t trace[16], span[8];
+	size_t rs = pb_begin(out, 1), ss = pb_begin(out, 2), mark = pb_begin(out, 2);
+
+	trace_id_of(s, trace);
+	store_be64(span, s->span);
+	memset(name, 'A', h->name_bytes);
+	name[h->name_bytes] = '\0';
+	if (h->times_first)
+		pb_put_fixed64(out, 8, s->end_ns);
+	pb_put_bytes(out, 1, (struct bytes){ trace, 16 });
+	pb_put_bytes(out, 2, (struct bytes){ span, 8 });
+	if (h->has_state)
+		pb_put_str(out, 3, "a=b");
+	if (h->has_parent)
+		pb_put_bytes(out, 4, (struct bytes){ parent, 8 });
+	if (h->name_bytes > 0)
+		pb_put_str(out, 5, name);
+	if (kind != 0)
+		pb_put_uint(out, 6, kind);
+	pb_put_fixed64(out, 7, s->start_ns);
+	if (h->end_is_last)
+		pb_put_fixed64(out, 40, 1); /* of a later version */
+	if (!h->times_first)
+		pb_put_fixed64(out, 8, s->end_ns);
+	pb_end(out, mark);
+	pb_end(out, ss);
+	pb_end(out, rs);
+}
+
+/* One span twice and once more as another kind: its times, and which of them are equal. */
+static void test_shapes(void **state)
+{
+	static const struct shape shapes[] = {
+		{ "usual", true, false, false, false, 2, 20 },
+		{ "a root", false, false, false, false, 1, 20 },
+		{ "without a name", true, false, false, false, 3, 0 },
+		{ "name of two bytes' length", true, false, false, false, 2, 200 },
+		{ "name of the longest short length", true, false, false, false, 2, 127 },
+		{ "with a state", true, true, false, false, 2, 20 },
+		{ "times first", true, false, true, false, 2, 20 },
+		{ "something between the times", true, false, false, true, 2, 20 },
+		{ "kind of two bytes", true, false, false, false, 200, 20 },
+		{ "no kind", true, false, false, false, 0, 20 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+		struct test_span s = plain_span(1, 1);
+		struct bench t;
+
+		bench_init(&t);
+		s.start_ns = WALL + (10 + i) * NS_PER_S;
+		s.end_ns = s.start_ns + 3 * NS_PER_S;
+		put_shape(&t.bytes[0], &shapes[i], &s, shapes[i].kind);
+		put_shape(&t.bytes[0], &shapes[i], &s, shapes[i].kind);
+		put_shape(&t.bytes[0], &shapes[i], &s, 4);
+		t.requests[0] = buf_bytes(&t.bytes[0]);
+		t.n = 1;
+		assert_int_equal(build(&t, NULL), 0);
+		if (t.b.n_duplicates != 1 || t.b.n_conflicting != 0 ||
+		    (uint64_t)t.meta.start.s * NS_PER_S != s.start_ns ||
+		    (uint64_t)t.meta.end.s * NS_PER_S != s.end_ns)
+			fail_msg("%s: duplicates %llu, conflicts %llu", shapes[i].name,
+				 (unsigned long long)t.b.n_duplicates,
+				 (unsigned long long)t.b.n_conflicting);
+		bench_fini(&t);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -679,6 +763,7 @@ int main(void)
 		cmocka_unit_test(test_failing_store),
 		cmocka_unit_test(test_read_twice),
 		cmocka_unit_test(test_from_notes),
+		cmocka_unit_test(test_shapes),
 		cmocka_unit_test(test_no_notes_of_edits),
 		cmocka_unit_test(test_memory_does_not_follow_bytes),
 		cmocka_unit_test(test_changed_between_readings),

@@ -639,3 +639,4 @@ def test_spans_become_metrics_in_prometheus_with_exemplars_that_open(
         found = tempo.whole(mill, bytes.fromhex(exemplar_shown.trace_id))
         assert exemplar_shown.span_id in {s.span_id.hex() for s in otlp.spans_of(found)}
     assert not prometheus.complaints()
+    mill.stop()  # while Prometheus takes the last flush

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_look_back.c - traces that exemplars of applications name: what is named, for how long and how
- * many, against a list; what passed is bounded, sent again once, and ends with its instance, also
- * while other threads name traces.
+ * test_look_back.c - traces that exemplars of applications name: what is named, for how long and
+ * how many, against a list; what passed is bounded, sent again once, and ends with its instance,
+ * also while other threads name traces.
  */
 #include "processors/exemplar/look_back.h"
 

@@ -454,15 +454,17 @@ def test_exemplars_keep_within_128_characters(writer, hop):
     assert not gauge.exemplars
 
 
-@pytest.mark.parametrize("status", [429, 500, 503, 599])
-def test_retryable(writer, hop, status):
-    """Again, not before Retry-After, in order: what came later waits."""
+@pytest.mark.parametrize(
+    "status, queue", [(429, True), (500, True), (503, False), (599, True)]
+)
+def test_retryable(writer, hop, status, queue):
+    """Again, not before Retry-After, in order: what came later waits, with a queue or without."""
 
     def behave(request, headers, h):
         return (status, {"Retry-After": "1"}, b"later") if len(h.calls) == 1 else None
 
     h = hop(behave)
-    mill = writer(h.target)
+    mill = writer(h.target, {"sending_queue": {"enabled": queue}})
     now = time.time_ns()
     threads = []
     for i in range(5):

@@ -257,6 +257,13 @@ static void failed(struct kafka_state *st, struct record *rec, const struct err 
 		drop(st, rec, DROP_PERMANENT, err);
 }
 
+/* Will a look-up find these spans from now on? Not in a dead letter; and a record that not all
+ * in-sync replicas have may still be lost, so no exemplar may name it. */
+static bool is_found(const struct kafka_state *st, const struct record *rec)
+{
+	return rec->reason == NULL && st->conf->required_acks == -1;
+}
+
 void delivery_delivered(void *arg, void *opaque, const struct err *err)
 {
 	struct kafka_state *st = arg;
@@ -269,8 +276,8 @@ void delivery_delivered(void *arg, void *opaque, const struct err *err)
 		atomic_fetch_add(&st->c->count->sent, record_n_items(rec));
 		atomic_fetch_add(rec->reason ? &st->n_dead_letters : &st->n_records, 1);
 		atomic_fetch_add(&st->n_record_bytes, record_value(rec).n);
-		record_settle(rec, rec->reason ? VERDICT_ASIDE : VERDICT_DELIVERED, DROP_REASON_MAX,
-			      NULL);
+		record_settle(rec, is_found(st, rec) ? VERDICT_DELIVERED : VERDICT_ASIDE,
+			      DROP_REASON_MAX, NULL);
 	}
 	kafka_resume(st);
 }

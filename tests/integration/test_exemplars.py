@@ -265,6 +265,33 @@ def test_a_hop_that_refuses(bed):
     assert not exposed(metrics)
 
 
+@pytest.mark.parametrize("acks, shown", [(-1, True), (1, False)])
+def test_a_broker_that_need_not_have_it(make_mill, next_hop, kafka, acks, shown):
+    """What only the leader of a partition has can be lost: an exemplar waits for all in-sync
+    replicas, so with other required_acks none is exposed; the metrics are the same."""
+    metrics = next_hop()
+    to_kafka = {
+        "exporters": {
+            "kafka": {
+                "brokers": kafka.addresses,
+                "traces": {"topic": kafka.create_topic()},
+                "producer": {"required_acks": acks},
+            }
+        },
+        "service": {
+            "pipelines": {"traces": pipeline(["otlp"], ["spanmetrics", "kafka"], "exemplar")}
+        },
+    }
+    mill = make_mill(lambda ports: config(ports, metrics.target, metrics.target, **to_kafka))
+    send(mill, request(50))
+    if shown:
+        wait_for("exemplars", lambda: exposed(metrics), PATIENT)
+    else:
+        flushes(metrics)
+        assert not exposed(metrics)
+    wait_for("calls", lambda: calls(metrics) == 50, PATIENT)
+
+
 def test_what_is_sent_again_counts_once(bed):
     """A hop that is away for a while: the client is told to come again, and does."""
     away = {"is": True}

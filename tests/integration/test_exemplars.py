@@ -290,6 +290,7 @@ def test_a_broker_that_need_not_have_it(make_mill, next_hop, kafka, acks, shown)
         flushes(metrics)
         assert not exposed(metrics)
     wait_for("calls", lambda: calls(metrics) == 50, PATIENT)
+    mill.stop()  # while the hop is there
 
 
 def test_what_is_sent_again_counts_once(bed):

@@ -51,9 +51,9 @@ class Load:
     """Requests of one shape: `operations` x 4 classes, per_slot traces each: a span of that class, and one
     below it that all classes have."""
 
-    def __init__(self, n_operations=6, per_slot=160, n_services=3):
+    def __init__(self, n_operations=6, per_slot=160, n_services=3, name="op"):
         self.per_slot = per_slot
-        self.operations = [(f"svc-{i % n_services}", f"op-{i}") for i in range(n_operations)]
+        self.operations = [(f"svc-{i % n_services}", f"{name}-{i}") for i in range(n_operations)]
         self.templates = [self.template(*op) for op in self.operations]
         self.n_bursts = 0
 

@@ -466,7 +466,7 @@ def test_datagrams_wait_in_the_kernel(make_mill, next_hop):
         before = reloads(mill, "ok")
         mill.process.send_signal(signal.SIGHUP)
         room = 30  # the socket holds that many while nobody reads
-        while reloads(mill, "ok") == before:
+        while room == 30 or reloads(mill, "ok") == before:
             for _ in range(min(3, room)):
                 test_jaeger.send(ports["compact"], datagram)
                 n, room = n + 1, room - 1

@@ -97,18 +97,25 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
 	free(v);
 }
 
-static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
+/* A fatal error comes by the error callback, or as a message that has it: which one, depends on who
+ * polls. */
+static void tell_trouble(struct kafka_consumer *c, rd_kafka_resp_err_t code, const char *reason)
 {
-	struct kafka_consumer *c = opaque;
 	bool is_fatal = code == RD_KAFKA_RESP_ERR__FATAL;
 	struct err err = ERR_INIT;
 	char why[200] = "";
 
 	if (is_fatal)
-		kafka_lib_err(&err, c->lib->fatal_error(rk, why, sizeof(why)), "%s", why);
+		kafka_lib_err(&err, c->lib->fatal_error(c->rk, why, sizeof(why)), "%s", why);
 	else
-		kafka_lib_err(&err, (rd_kafka_resp_err_t)code, "%s", reason);
+		kafka_lib_err(&err, code, "%s", reason);
 	c->o.troubled(c->o.arg, &err, is_fatal);
+}
+
+static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
+{
+	(void)rk;
+	tell_trouble(opaque, (rd_kafka_resp_err_t)code, reason);
 }
 
 /* ---- life ---- */
@@ -197,7 +204,6 @@ static void fill(struct kafka_consumer *c, rd_kafka_message_t *m, struct kafka_m
 bool kafka_consumer_poll(struct kafka_consumer *c, int timeout_ms, struct kafka_message *m)
 {
 	rd_kafka_message_t *got = c->lib->consumer_poll(c->rk, timeout_ms);
-	struct err err = ERR_INIT;
 
 	if (got == NULL)
 		return false;
@@ -212,10 +218,8 @@ bool kafka_consumer_poll(struct kafka_consumer *c, int timeout_ms, struct kafka_
 		c->lib->message_destroy(got);
 		return false;
 	}
-	kafka_lib_err(&err, got->err, "%s",
-		      got->payload != NULL ? (const char *)got->payload : "consume");
+	tell_trouble(c, got->err, got->payload != NULL ? (const char *)got->payload : "consume");
 	c->lib->message_destroy(got);
-	c->o.troubled(c->o.arg, &err, false);
 	return false;
 }
 

@@ -41,7 +41,8 @@ struct kafka_consumer_settings {
 	/* All records below this offset were polled, and there is none from there on now. With
 	 * enable.partition.eof. */
 	void (*at_end)(void *arg, const struct kafka_partition *p, uint64_t offset);
-	/* No broker answers, a login is refused, ... is_fatal: nothing will come any more. */
+	/* No broker answers, a login is refused, ... is_fatal: nothing will come any more, free it
+	 * and make another; it may be told more than once. */
 	void (*troubled)(void *arg, const struct err *err, bool is_fatal);
 };
 

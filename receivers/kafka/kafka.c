@@ -19,6 +19,7 @@
 #include "receivers/kafka/receiver.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 enum {
 	POLL_MS = 20,
@@ -28,6 +29,9 @@ enum {
 	ASK_MS = 5000,
 	LOOK_FOR_MS = 2000,
 	LOOK_FOR_EVERY_S = 5,
+	ANEW_MIN_MS = 1000, /* before the next consumer */
+	ANEW_MAX_MS = 60000,
+	ANEW_FORGET_S = 300,
 	RESERVED = 16 << 20, /* queued.max.messages.kbytes */
 	JOINING_MS = 1000,
 	HAND_OVER_MS = 2000, /* from our part of a rebalance to everybody else's */
@@ -77,6 +81,13 @@ static void be_sure(struct kafka_receiver_state *st)
 	st->sure_ns = 0;
 }
 
+static void note_assigned(struct kafka_receiver_state *st, bool on)
+{
+	pthread_mutex_lock(&st->lock);
+	st->was_assigned = on;
+	pthread_mutex_unlock(&st->lock);
+}
+
 static void assigned(void *arg, const struct kafka_partition *v, size_t n)
 {
 	struct kafka_receiver_state *st = arg;
@@ -90,9 +101,8 @@ static void assigned(void *arg, const struct kafka_partition *v, size_t n)
 		be_sure(st);
 	else
 		st->sure_ns = clock_mono_ns() + HAND_OVER_MS * NS_PER_MS;
-	pthread_mutex_lock(&st->lock);
-	st->was_assigned = true;
-	pthread_mutex_unlock(&st->lock);
+	st->joined_ns = clock_mono_ns();
+	note_assigned(st, true);
 }
 
 static void revoked(void *arg, const struct kafka_partition *v, size_t n, bool is_lost)
@@ -128,8 +138,58 @@ static void troubled(void *arg, const struct err *err, bool is_fatal)
 	log_warn("trouble with the brokers", "receiver", st->c->id, "error", err->msg);
 	if (err->kind == ERR_NOT_FOUND || err->kind == ERR_PERMISSION)
 		st->misses_topics = true;
-	if (is_fatal)
-		component_fail(st->c, err);
+	st->is_fatal |= is_fatal;
+}
+
+/* ---- clients ---- */
+
+static struct kafka_settings settings_of(struct kafka_receiver_state *st,
+					 const struct kafka_properties *p)
+{
+	const struct kafka_receiver_config *conf =
+		COMPONENT_CONFIG(st->c, struct kafka_receiver_config);
+	struct kafka_settings s = { .id = st->c->id, .properties = p->v, .n_properties = p->n };
+
+	if (conf->client.sasl.token_file[0] != '\0')
+		s.token_file = conf->client.sasl.token_file;
+	return s;
+}
+
+static int make_dead_letters(struct kafka_receiver_state *st, struct err *err)
+{
+	struct kafka_properties consumer = KAFKA_PROPERTIES_INIT, producer = KAFKA_PROPERTIES_INIT;
+	struct kafka_settings settings;
+
+	kafka_receiver_properties(COMPONENT_CONFIG(st->c, struct kafka_receiver_config), &consumer,
+				  &producer);
+	settings = settings_of(st, &producer);
+	st->dead_letters = dead_letters_new(st->c, &settings, err);
+	kafka_properties_fini(&consumer);
+	kafka_properties_fini(&producer);
+	return st->dead_letters != NULL ? 0 : -1;
+}
+
+static int make_consumer(struct kafka_receiver_state *st, struct err *err)
+{
+	const struct kafka_receiver_config *conf =
+		COMPONENT_CONFIG(st->c, struct kafka_receiver_config);
+	struct kafka_properties consumer = KAFKA_PROPERTIES_INIT, producer = KAFKA_PROPERTIES_INIT;
+	struct kafka_consumer_settings s = { .arg = st,
+					     .assigned = assigned,
+					     .revoked = revoked,
+					     .at_end = at_end,
+					     .troubled = troubled };
+	int ret = -1;
+
+	kafka_receiver_properties(conf, &consumer, &producer);
+	s.client = settings_of(st, &consumer);
+	st->consumer = kafka_consumer_new(&s, err);
+	if (st->consumer != NULL)
+		ret = kafka_consumer_subscribe(st->consumer, conf->topics.items, conf->topics.n,
+					       err);
+	kafka_properties_fini(&consumer);
+	kafka_properties_fini(&producer);
+	return ret;
 }
 
 /* ---- the thread ---- */
@@ -210,12 +270,56 @@ static void await_assignment(struct kafka_receiver_state *st)
 			kafka_message_free(st->consumer, &m);
 }
 
+/* How long to wait before the next consumer: longer each time, unless the last one lived well. Two
+ * that have one group_instance_id end one another, and must not do it without a pause. */
+static uint64_t wait_anew(struct kafka_receiver_state *st)
+{
+	uint64_t now = clock_mono_ns();
+
+	if (st->joined_ns != 0 && now - st->joined_ns > ANEW_FORGET_S * NS_PER_S)
+		st->anew_ns = 0;
+	st->anew_ns = st->anew_ns == 0 ? ANEW_MIN_MS * NS_PER_MS
+				       : MIN(st->anew_ns * 2, ANEW_MAX_MS * NS_PER_MS);
+	return now + st->anew_ns / 2 + rng_next(&st->rng) % (st->anew_ns / 2);
+}
+
+/* The consumer has ended for good: somebody has its group_instance_id, or librdkafka has ended it
+ * itself, as it joined again after a session was lost while a commit of the old one was under way.
+ * Its partitions go as lost ones do, and another consumer joins. */
+static void begin_anew(struct kafka_receiver_state *st)
+{
+	struct err err = ERR_INIT;
+	uint64_t until;
+
+	be_unsure(st);
+	st->was_revoked = true;
+	while (st->partitions != NULL)
+		partition_close(st, st->partitions, true);
+	kafka_consumer_free(st->consumer);
+	st->consumer = NULL;
+	note_assigned(st, false);
+	until = wait_anew(st);
+	log_warn("the consumer has ended and is made anew", "receiver", st->c->id, "after_ms",
+		 LOG_NUM((until - clock_mono_ns()) / NS_PER_MS), "hint",
+		 "another process with the same group_instance_id?");
+	while (!st->stopping && !st->draining && clock_mono_ns() < until)
+		usleep(POLL_MS * 1000);
+	st->is_fatal = false;
+	st->drained = st->draining; /* nothing is under way */
+	if (!st->stopping && !st->draining && make_consumer(st, &err) < 0)
+		component_fail(st->c, &err);
+}
+
 static void *consumer_main(void *arg)
 {
 	struct kafka_receiver_state *st = arg;
 	uint64_t looked_ns = 0;
 
 	while (!st->stopping) {
+		if (st->is_fatal)
+			begin_anew(st);
+		if (st->consumer == NULL)
+			break;
 		read_some(st);
 		for (struct partition *p = st->partitions; p != NULL; p = p->next)
 			partition_flush(st, p);
@@ -224,7 +328,8 @@ static void *consumer_main(void *arg)
 			look_after_all(st);
 		}
 	}
-	await_assignment(st);
+	if (st->consumer != NULL)
+		await_assignment(st);
 	be_unsure(st);
 	while (st->partitions != NULL)
 		partition_close(st, st->partitions, false);
@@ -235,35 +340,6 @@ static void *consumer_main(void *arg)
 }
 
 /* ---- life ---- */
-
-static int make_clients(struct component *c, struct kafka_receiver_state *st, struct err *err)
-{
-	const struct kafka_receiver_config *conf =
-		COMPONENT_CONFIG(c, struct kafka_receiver_config);
-	struct kafka_properties consumer = KAFKA_PROPERTIES_INIT, producer = KAFKA_PROPERTIES_INIT;
-	struct kafka_settings settings = { .id = c->id };
-	int ret = -1;
-
-	if (conf->client.sasl.token_file[0] != '\0')
-		settings.token_file = conf->client.sasl.token_file;
-	kafka_receiver_properties(conf, &consumer, &producer);
-	settings.properties = producer.v;
-	settings.n_properties = producer.n;
-	st->dead_letters = dead_letters_new(c, &settings, err);
-	settings.properties = consumer.v;
-	settings.n_properties = consumer.n;
-	if (st->dead_letters != NULL)
-		st->consumer = kafka_consumer_new(
-			&(struct kafka_consumer_settings){ settings, st, assigned, revoked, at_end,
-							   troubled },
-			err);
-	if (st->consumer != NULL)
-		ret = kafka_consumer_subscribe(st->consumer, conf->topics.items, conf->topics.n,
-					       err);
-	kafka_properties_fini(&consumer);
-	kafka_properties_fini(&producer);
-	return ret;
-}
 
 static int kafka_receiver_start(struct component *c, struct err *err)
 {
@@ -283,7 +359,7 @@ static int kafka_receiver_start(struct component *c, struct err *err)
 	st->reserved = MIN((size_t)RESERVED, (size_t)MAX(st->budget->limit, 0) / 8);
 	budget_force(st->budget, st->reserved);
 	be_unsure(st);
-	if (make_clients(c, st, err) < 0)
+	if (make_dead_letters(st, err) < 0 || make_consumer(st, err) < 0)
 		return -1;
 	if (pthread_create(&st->thread, NULL, consumer_main, st) != 0)
 		return err_set(err, ERR_INTERNAL, "cannot start the consumer thread");

@@ -137,6 +137,9 @@ struct kafka_receiver_state {
 	bool is_unsure;     /* which partitions are ours, and whether others have the rest */
 	bool was_revoked;   /* since it was sure */
 	uint64_t sure_ns;   /* when it will be; 0: not before we are told again */
+	bool is_fatal;      /* the consumer has ended: another one is made */
+	uint64_t anew_ns;   /* the wait before the last one; 0: none yet */
+	uint64_t joined_ns; /* when the consumer got its last partitions */
 	bool misses_topics; /* some are not there, or forbidden: looked for again at look_ns */
 	uint64_t look_ns;
 	struct budget *budget;

@@ -384,6 +384,41 @@ def test_topic_grows(kafka, make_mill):
         assert len(list(otlp.spans_of(tempo.settled(mill, trace_id)))) == 4, trace_id.hex()
 
 
+def test_a_consumer_that_ended_is_made_anew(kafka, make_mill):
+    """Another client joins with the same group_instance_id, so the brokers fence ours: librdkafka
+    ends for good, and so it does by itself when a session is lost in the middle of a commit. Ours
+    joins again, and again, and what was read twice is there once; it also stops meanwhile."""
+    from confluent_kafka import Consumer
+
+    topic, group = kafka.create_topic(partitions=3), fresh_group()
+    mill = make_mill(reader(kafka, topic, group, receiver={"group_instance_id": "builder-0"}))
+    feed = Feed(kafka, topic)
+    feed.start()
+    for _ in range(2):
+        wait_for("partitions", lambda: mill.metric("spanmill_blocks_sources") == 3, 60)
+        before = mill.stderr().count("is made anew")
+        twin = Consumer(
+            {
+                "bootstrap.servers": kafka.addresses[0],
+                "group.id": group,
+                "group.instance.id": "builder-0",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "enable.auto.commit": False,
+            }
+        )
+        twin.subscribe([topic])
+
+        def fenced():
+            twin.poll(0.1)
+            return mill.stderr().count("is made anew") > before
+
+        wait_for("the fence", fenced, step=0)
+        twin.close()
+    ledger = feed.finish()
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+
+
 # -- what cannot be read
 
 

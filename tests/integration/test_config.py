@@ -477,11 +477,13 @@ def test_components():
     assert {p["scheme"] for p in tree["providers"]} == {"env", "file", "yaml"}
     for kind in ("receivers", "processors", "exporters"):
         for component in tree[kind]:
-            assert component["module"] and component["stability"]["traces"], component
+            assert component["module"] and component["stability"], component
+            assert set(component["stability"]) <= {"traces", "metrics", "logs"}
     have = {
         kind: {c["name"] for c in tree[kind]}
-        for kind in ("receivers", "processors", "exporters", "extensions")
+        for kind in ("receivers", "processors", "exporters", "extensions", "connectors")
     }
+    assert have["connectors"] >= {"forward", "spanmetrics"}
     assert have["receivers"] >= {"otlp", "zipkin"}
     assert have["processors"] >= {"memory_limiter", "batch", "probabilistic_sampler"}
     assert have["exporters"] >= {"otlp", "blocks", "debug"}

@@ -2,7 +2,7 @@
  *
  * gates.h - what a span must beat to take a slot, told without a lock or a look at its row.
  *
- *   (row, bucket, interval, who asks) -> hash -> one of GATES places: {hash ^ R, R}
+ *   (row, bucket, interval, who asks) -> hash -> four of GATES places: {hash ^ R, R}
  *
  * Of n spans that come to a slot in an interval about ln n take it: the others are turned away
  * here. A place is whoever wrote it last, and a word torn between two writers is nobody's: then the
@@ -19,7 +19,7 @@
 
 #include <stdatomic.h>
 
-enum { GATES = 1 << 14 };
+enum { GATES = 1 << 15 };
 
 struct gates;
 
@@ -27,6 +27,8 @@ struct gates;
 struct gates *gates_new(struct budget *budget);
 /* NULL is fine. */
 void gates_free(struct gates *g);
+/* gates_is_shut will be asked about this slot. */
+void gates_prefetch(const struct gates *g, uint64_t slot);
 /* Does a span with this R lose for certain? */
 bool gates_is_shut(const struct gates *g, uint64_t slot, uint64_t r);
 /* In this interval nobody below R takes the slot. */

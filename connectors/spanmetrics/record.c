@@ -14,6 +14,7 @@
 
 /* Observations at a time: what a span with a million events needs is no more than others. */
 enum { RUN = 1024 };
+enum { WEED_AT = 16 };
 
 /* What the spans of one resource of the batch have in common, and what its machine gets of them. */
 struct resource_facts {
@@ -325,6 +326,68 @@ static bool is_wanted(struct recording *r, const struct span_ref *sp)
 	return slots_may_compete(sp, r->guard);
 }
 
+/* ---- who need not compete ---- */
+
+static bool has_histogram(const struct recording *r, const struct series_key *k)
+{
+	enum family f = (enum family)(k->facets & 0xff);
+
+	return f == FAMILY_DURATION ||
+	       (f == FAMILY_SPANS && !r->conf->histogram_off && !r->st->has_own_duration);
+}
+
+/* The bucket whose slot the span competes for. */
+static uint32_t slot_bucket(const struct recording *r, const struct observation *o)
+{
+	if (!has_histogram(r, &o->key))
+		return 0;
+	return r->conf->exponential_on
+		       ? slot_of_exponential(o->duration_ns)
+		       : histogram_bucket(r->conf->bounds_ns, r->conf->n_bounds, o->duration_ns);
+}
+
+/* Key hashed: which slot it is. */
+static void find_slot(struct recording *r, struct observation *o)
+{
+	uint64_t h = o->key.hash ^ r->interval * UINT64_C(0x9e3779b97f4a7c15);
+
+	o->bucket = slot_bucket(r, o);
+	h = mix(h ^ (r->n_lost << 8 | o->bucket << 1 | (r->purpose == TO_OFFER)));
+	o->slot = mix(h * UINT64_C(0xd6e8feb86659fd93));
+}
+
+/* Is the slot held by one with a greater R, as most are most of the time? */
+static bool loses(const struct recording *r, const struct observation *o)
+{
+	return gates_is_shut(r->st->gates, o->slot, r->b->tables.spans[o->span].r);
+}
+
+/* Forget those of the last ones that lose. */
+static void weed(struct recording *r)
+{
+	size_t n = r->n_weeded;
+
+	for (size_t i = n; i < r->n; i++)
+		if (!loses(r, &r->v[i]))
+			r->v[n++] = r->v[i];
+	r->n = r->n_weeded = n;
+}
+
+/* A span whose labels are the four. Some are looked at before the first is asked about, as what is
+ * known of slots is rarely near the CPU. */
+static void observe_plain(struct recording *r, const struct span_ref *sp, double weight)
+{
+	struct observation *o = observe(r, FAMILY_SPANS, sp, weight);
+
+	if (r->purpose == TO_COUNT)
+		return;
+	hash_key(&o->key);
+	find_slot(r, o);
+	gates_prefetch(r->st->gates, o->slot);
+	if (r->n - r->n_weeded >= WEED_AT)
+		weed(r);
+}
+
 static void observe_one(struct recording *r, const struct span_ref *sp, struct resource_facts *f,
 			bool is_wide)
 {
@@ -334,7 +397,7 @@ static void observe_one(struct recording *r, const struct span_ref *sp, struct r
 	if (is_wide)
 		observe_wide(r, sp, weight);
 	else
-		observe(r, FAMILY_SPANS, sp, weight);
+		observe_plain(r, sp, weight);
 	if (r->purpose == TO_COUNT) {
 		r->n_unknown += unknown;
 		count_host(f, sp, weight);
@@ -359,6 +422,8 @@ static void observe_spans(struct recording *r)
 		if (r->n >= RUN)
 			apply(r);
 	}
+	if (r->purpose != TO_COUNT && !is_wide)
+		weed(r);
 	apply(r);
 }
 
@@ -391,14 +456,6 @@ static struct bytes labels_of(struct recording *r, const struct observation *o)
 	if (o->n_attrs > 0)
 		buf_add(out, r->attributes.p + o->attr_off, o->n_attrs);
 	return buf_bytes(out);
-}
-
-static bool has_histogram(const struct recording *r, const struct series_key *k)
-{
-	enum family f = (enum family)(k->facets & 0xff);
-
-	return f == FAMILY_DURATION ||
-	       (f == FAMILY_SPANS && !r->conf->histogram_off && !r->st->has_own_duration);
 }
 
 static struct series *add_row(struct recording *r, const struct observation *o, bool forced)
@@ -478,29 +535,6 @@ static void apply_one(struct recording *r, struct series *s, const struct observ
 		compete(r, s, o);
 }
 
-/* ---- who need not compete ---- */
-
-/* The bucket whose slot the span competes for. */
-static uint32_t slot_bucket(const struct recording *r, const struct observation *o)
-{
-	if (!has_histogram(r, &o->key))
-		return 0;
-	return r->conf->exponential_on
-		       ? slot_of_exponential(o->duration_ns)
-		       : histogram_bucket(r->conf->bounds_ns, r->conf->n_bounds, o->duration_ns);
-}
-
-/* Key hashed. Is the slot held by one with a greater R, as most are most of the time? */
-static bool loses(struct recording *r, struct observation *o)
-{
-	uint64_t h = o->key.hash ^ r->interval * UINT64_C(0x9e3779b97f4a7c15);
-
-	o->bucket = slot_bucket(r, o);
-	h = mix(h ^ (r->n_lost << 8 | o->bucket << 1 | (r->purpose == TO_OFFER)));
-	o->slot = mix(h * UINT64_C(0xd6e8feb86659fd93));
-	return gates_is_shut(r->st->gates, o->slot, r->b->tables.spans[o->span].r);
-}
-
 /* Into its shard's list; the last observation comes first, which is no matter. */
 static void enqueue(struct recording *r, size_t i)
 {
@@ -508,8 +542,11 @@ static void enqueue(struct recording *r, size_t i)
 	uint32_t *first;
 
 	hash_key(&o->key);
-	if (r->purpose != TO_COUNT && loses(r, o))
-		return;
+	if (r->purpose != TO_COUNT) {
+		find_slot(r, o);
+		if (loses(r, o))
+			return;
+	}
 	first = &r->first[series_shard_of(o->key.hash)];
 	o->next = *first;
 	*first = (uint32_t)i + 1;
@@ -584,7 +621,7 @@ static void apply(struct recording *r)
 	apply_all(r, true, &none);
 	if (r->purpose == TO_COUNT && n_over > 0)
 		atomic_fetch_add_explicit(&r->st->n_overflowed, n_over, memory_order_relaxed);
-	r->n = 0;
+	r->n = r->n_weeded = 0;
 	buf_reset(&r->extras);
 	buf_reset(&r->attributes);
 }

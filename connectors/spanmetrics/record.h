@@ -48,6 +48,7 @@ struct recording {
 	struct scope_facts *scopes;   /* per scope; NULL: none is a label */
 	struct observation *v;
 	size_t n, cap;
+	size_t n_weeded;               /* TO_OFFER, TO_COMPETE: of v, those that do not lose */
 	struct buf extras, attributes; /* of dimensions */
 	struct buf labels;             /* of a row being made */
 	uint32_t first[SERIES_SHARDS]; /* + 1 */

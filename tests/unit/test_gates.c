@@ -32,6 +32,11 @@ static void shut_for_those_below(void **state)
 	gates_note(g, 5 + GATES, 50);
 	assert_true(gates_is_shut(g, 5 + GATES, 49));
 	assert_false(gates_is_shut(g, 5, 0));
+	/* One in another way of the set leaves it alone; what is noted again is there once. */
+	gates_note(g, 5 | UINT64_C(3) << 62, 70);
+	gates_note(g, 5 + GATES, 60);
+	assert_true(gates_is_shut(g, 5 | UINT64_C(3) << 62, 69));
+	assert_true(gates_is_shut(g, 5 + GATES, 59));
 	gates_free(g);
 	assert_int_equal(atomic_load(&budget.used), 0);
 }
@@ -60,7 +65,8 @@ static void the_same_ones_win(void **state)
 		bool won, want = slots_offer(&without[row], &bid, r, &grown);
 
 		/* Spread, so that places are shared. */
-		slot = slot * UINT64_C(0x9e3779b97f4a7c15) >> 20;
+		slot = slot * UINT64_C(0x9e3779b97f4a7c15);
+		slot ^= slot >> 32;
 		if (gates_is_shut(g, slot, r)) {
 			won = false;
 			n_shut++;

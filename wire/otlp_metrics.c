@@ -161,21 +161,16 @@ enum part {
 
 enum { MAX_FIELD = 14 };
 
+/* A NumberDataPoint, of gauges and of sums. */
+#define NUMBER_PARTS                                                                               \
+	{                                                                                          \
+		[2] = PART_START, [3] = PART_TIME, [4] = PART_DOUBLE, [5] = PART_EXEMPLAR,         \
+		[6] = PART_INT, [7] = PART_ATTRIBUTE, [8] = PART_FLAGS                             \
+	}
+
 static const uint8_t parts[][MAX_FIELD + 1] = {
-	[METRIC_GAUGE] = { [2] = PART_START,
-			   [3] = PART_TIME,
-			   [4] = PART_DOUBLE,
-			   [5] = PART_EXEMPLAR,
-			   [6] = PART_INT,
-			   [7] = PART_ATTRIBUTE,
-			   [8] = PART_FLAGS },
-	[METRIC_SUM] = { [2] = PART_START,
-			 [3] = PART_TIME,
-			 [4] = PART_DOUBLE,
-			 [5] = PART_EXEMPLAR,
-			 [6] = PART_INT,
-			 [7] = PART_ATTRIBUTE,
-			 [8] = PART_FLAGS },
+	[METRIC_GAUGE] = NUMBER_PARTS,
+	[METRIC_SUM] = NUMBER_PARTS,
 	[METRIC_HISTOGRAM] = { [2] = PART_START,
 			       [3] = PART_TIME,
 			       [4] = PART_COUNT,

@@ -56,6 +56,23 @@ const char *prometheus_kind_name(enum prometheus_kind kind)
 	return names[kind];
 }
 
+enum prometheus_kind prometheus_kind_of(const struct metric *m)
+{
+	switch (m->kind) {
+	case METRIC_GAUGE:
+		return PROMETHEUS_GAUGE;
+	case METRIC_SUM:
+		return m->is_monotonic ? PROMETHEUS_COUNTER : PROMETHEUS_UP_DOWN;
+	case METRIC_HISTOGRAM:
+	case METRIC_EXPONENTIAL_HISTOGRAM:
+		return PROMETHEUS_HISTOGRAM;
+	case METRIC_SUMMARY:
+		return PROMETHEUS_SUMMARY;
+	default:
+		return PROMETHEUS_UNKNOWN;
+	}
+}
+
 /* ---- units ---- */
 
 struct unit {

@@ -15,6 +15,7 @@
 
 #include "base/base.h"
 #include "base/buf.h"
+#include "wire/otlp_metrics.h"
 
 /* What a metric is in Prometheus' terms. */
 enum prometheus_kind {
@@ -58,6 +59,8 @@ bool prometheus_label_is_name(const struct prometheus_naming *n, struct bytes ke
 void prometheus_put_text(struct bytes text, struct buf *out);
 /* "counter", "gauge", "histogram", "summary", "unknown": TYPE metadata. */
 const char *prometheus_kind_name(enum prometheus_kind kind);
+/* What a metric of OTLP is called as; UNKNOWN for one without data. */
+enum prometheus_kind prometheus_kind_of(const struct metric *m);
 
 /* Enough for prometheus_bound_text, with the NUL. */
 enum { PROMETHEUS_BOUND_MAX = 32 };

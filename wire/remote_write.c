@@ -126,28 +126,11 @@ static struct bytes suffixed(struct remote_write *w, const char *suffix)
 	return (struct bytes){ p, w->name.n + n };
 }
 
-static enum prometheus_kind kind_of(const struct metric *m)
-{
-	switch (m->kind) {
-	case METRIC_GAUGE:
-		return PROMETHEUS_GAUGE;
-	case METRIC_SUM:
-		return m->is_monotonic ? PROMETHEUS_COUNTER : PROMETHEUS_UP_DOWN;
-	case METRIC_HISTOGRAM:
-	case METRIC_EXPONENTIAL_HISTOGRAM:
-		return PROMETHEUS_HISTOGRAM;
-	case METRIC_SUMMARY:
-		return PROMETHEUS_SUMMARY;
-	default:
-		return PROMETHEUS_UNKNOWN;
-	}
-}
-
 /* w->name is empty when nothing is left of it. */
 static void enter_metric(struct remote_write *w, const struct metric *m)
 {
 	arena_reset(&w->of_metric);
-	w->kind = kind_of(m);
+	w->kind = prometheus_kind_of(m);
 	w->name = BYTES_EMPTY;
 	buf_reset(&w->scratch);
 	if (prometheus_metric_name(&w->o.naming, m->name, m->unit, w->kind, &w->scratch) < 0)

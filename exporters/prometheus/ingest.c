@@ -82,21 +82,6 @@ static const char *explain(enum dropped d)
 
 /* ---- names ---- */
 
-static enum prometheus_kind naming_kind(const struct metric *m)
-{
-	switch (m->kind) {
-	case METRIC_SUM:
-		return m->is_monotonic ? PROMETHEUS_COUNTER : PROMETHEUS_UP_DOWN;
-	case METRIC_HISTOGRAM:
-	case METRIC_EXPONENTIAL_HISTOGRAM:
-		return PROMETHEUS_HISTOGRAM;
-	case METRIC_SUMMARY:
-		return PROMETHEUS_SUMMARY;
-	default:
-		return PROMETHEUS_GAUGE;
-	}
-}
-
 static enum family_kind family_kind(enum prometheus_kind kind)
 {
 	switch (kind) {
@@ -132,7 +117,7 @@ static struct family *find_family(struct work *w, const struct family_head *head
 static void enter_metric(struct work *w)
 {
 	const struct metric *m = &w->r.metric;
-	enum prometheus_kind kind = naming_kind(m);
+	enum prometheus_kind kind = prometheus_kind_of(m);
 	struct family_head head = { .kind = family_kind(kind) };
 
 	w->metric_no = m->no;

@@ -109,13 +109,14 @@ static bool is_ready(void *arg, char *why, size_t why_size)
 }
 
 static struct peers *new_peers(const struct query_config *conf, const char *what,
-			       const struct strlist *names, int64_t timeout_ns,
+			       const struct strlist *names, int64_t timeout_ns, bool keeps_left,
 			       struct query_memory *memory)
 {
 	return peers_new(&(struct peers_options){
 		.what = what,
 		.names = names->items,
 		.n = names->n,
+		.keeps_left = keeps_left,
 		.timeout_ms = (uint32_t)((uint64_t)timeout_ns / NS_PER_MS),
 		.max_reply = conf->max_trace_bytes + ANSWER_HEAD,
 		.memory = memory,
@@ -128,9 +129,9 @@ static int start_peers(struct query_state *st, const struct query_config *conf, 
 	struct trace_places *places = &st->api.places;
 
 	places->builders = new_peers(conf, "builder", &conf->builders, conf->builder_timeout_ns,
-				     &st->api.memory);
+				     true, &st->api.memory);
 	places->queriers = new_peers(conf, "querier", &conf->queriers, conf->querier_timeout_ns,
-				     &st->api.memory);
+				     false, &st->api.memory);
 	if (places->builders != NULL && peers_start(places->builders, err) < 0)
 		return -1;
 	return places->queriers != NULL ? peers_start(places->queriers, err) : 0;

@@ -406,6 +406,16 @@ static void serve_buildinfo(struct http_request *req, void *arg)
 					    .body_is_static = true });
 }
 
+/* What Grafana asks Tempo for and is not here: "page not found" would read as a wrong address. */
+static void serve_absent(struct http_request *req, void *arg)
+{
+	(void)arg;
+	http_respond_text(req, 404,
+			  "%.100s: not supported: traces are found by id, at /api/traces/<id> and "
+			  "/api/v2/traces/<id>\n",
+			  req->path);
+}
+
 /* ---- flush ----
  *
  *   request -> waiting --(no flush under way)--> flushing: store_flush, then all are answered
@@ -537,6 +547,19 @@ void query_api_routes(struct query_api *api, struct http_route routes[QUERY_ROUT
 		  .handler = serve_buildinfo,
 		  .arg = api },
 		{ .method = "GET", .path = "/ready", .handler = serve_ready, .arg = api },
+		{ .method = "GET", .path = "/api/search", .handler = serve_absent },
+		{ .method = "GET",
+		  .path = "/api/search/",
+		  .is_prefix = true,
+		  .handler = serve_absent },
+		{ .method = "GET",
+		  .path = "/api/v2/search/",
+		  .is_prefix = true,
+		  .handler = serve_absent },
+		{ .method = "GET",
+		  .path = "/api/metrics/",
+		  .is_prefix = true,
+		  .handler = serve_absent },
 		{ .method = "POST", .path = "/flush", .handler = serve_flush, .arg = api },
 	};
 

@@ -12,6 +12,7 @@
  *   GET  /querier/api/traces/<id>, /querier/api/v2/traces/<id>   what other query nodes ask
  *     (querier_request.h): as /api/v2/traces/<id>, and the header X-Spanmill-Live-Ms (peers.h)
  *   GET  /api/echo, /api/status/buildinfo, /ready
+ *   GET  /api/search..., /api/v2/search/..., /api/metrics/...   404 with a word on what there is
  *   POST /flush                cut open sections; answers when their blocks are visible
  *
  * Look-ups block on disk and run on pool threads; the loop only parses and answers. One flush runs
@@ -48,7 +49,7 @@ struct query_api {
 	struct flush *flushing, *waiting; /* lists: served by the flush under way, by the next */
 };
 
-enum { QUERY_ROUTES = 8 };
+enum { QUERY_ROUTES = 12 };
 
 void query_api_init(struct query_api *api);
 /* When no job is under way. */

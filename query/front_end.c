@@ -69,12 +69,35 @@ static int take_round(struct trace_asking *a, struct peers *p, struct round *r, 
 	return ret;
 }
 
-static struct peer *next_querier(const struct round *r, const struct peer *after)
+static size_t index_of(const struct peer_list *l, const struct peer *peer)
 {
-	for (size_t i = 0; i < r->queriers.n; i++)
-		if (r->queriers.v[i] == after)
-			return r->queriers.v[(i + 1) % r->queriers.n];
-	return r->queriers.v[0];
+	size_t i = 0;
+
+	while (i < l->n && l->v[i] != peer)
+		i++;
+	assert(i < l->n);
+	return i;
+}
+
+/* Each call that failed goes to the next querier of which no call did; to the next one where none
+ * is left. */
+static void turn_to_others(struct round *r)
+{
+	const struct peer_list *all = &r->queriers;
+	bool *has_failed = xcalloc(all->n, sizeof(*has_failed));
+
+	for (size_t i = 0; i < r->n; i++)
+		has_failed[index_of(all, r->calls[i].peer)] = true;
+	for (size_t i = 0; i < r->n; i++) {
+		struct peer_call *c = &r->calls[i];
+		size_t first = (index_of(all, c->peer) + 1) % all->n, at = first;
+
+		while (has_failed[at] && (at + 1) % all->n != first)
+			at = (at + 1) % all->n;
+		c->peer = all->v[has_failed[at] ? first : at];
+		c->body = (struct buf)BUF_INIT;
+	}
+	free(has_failed);
 }
 
 /* r->n calls, and those that fail once more elsewhere. */
@@ -87,12 +110,7 @@ static int ask(struct trace_asking *a, struct peers *p, struct round *r, struct 
 	ret = take_round(a, p, r, r->n, is_alone, err);
 	if (ret < 0 || is_alone || r->n == 0)
 		return ret;
-	for (size_t i = 0; i < r->n; i++) {
-		struct peer_call *c = &r->calls[i];
-
-		c->peer = next_querier(r, c->peer);
-		c->body = (struct buf)BUF_INIT;
-	}
+	turn_to_others(r);
 	trace_ask(a, p, r->calls, r->n, false);
 	return take_round(a, p, r, r->n, true, err);
 }

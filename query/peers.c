@@ -30,6 +30,8 @@ enum {
 
 #define RESOLVE_NS (10 * NS_PER_S)
 #define RESOLVE_SOONER_NS NS_PER_S /* when a peer could not be reached */
+/* A session_timeout of Kafka's (45 s in our configurations) and a rebalance. */
+#define LEFT_NS (60 * NS_PER_S)
 #define SLOW_NS (10 * NS_PER_S)
 #define DNS "dns+"
 
@@ -37,14 +39,17 @@ struct name {
 	char *text; /* as configured */
 	char host[HOST_MAX + 1], port[8];
 	bool is_dns;
-	struct peer **v;
+	struct peer **v; /* its addresses, and some that have left it */
 	size_t n, cap;
+	size_t n_whole; /* how many it had when none of those had left */
 };
 
 struct peers {
 	const char *what;
 	struct name *names;
 	size_t n_names;
+	bool keeps_left;
+	uint64_t left_ns; /* under the lock */
 	uint32_t timeout_ms;
 	size_t max_reply;
 	struct query_memory *memory;
@@ -144,6 +149,7 @@ struct peers *peers_new(const struct peers_options *o)
 		return NULL;
 	p = xcalloc(1, sizeof(*p));
 	p->what = o->what;
+	p->keeps_left = o->keeps_left;
 	p->timeout_ms = o->timeout_ms;
 	p->max_reply = o->max_reply;
 	p->memory = o->memory;
@@ -211,8 +217,8 @@ static void resolve(const struct name *name, struct name *found)
 	freeaddrinfo(list);
 }
 
-/* Under the lock: what is known of an address stays with it. */
-static void replace_peers(struct name *name, struct name *found)
+/* Under the lock: of what is new to the name what is known of the address stays with it. */
+static void keep_known(struct name *name, struct name *found)
 {
 	for (size_t i = 0; i < found->n; i++) {
 		struct peer *old = find_peer(name, found->v[i]->address);
@@ -221,13 +227,47 @@ static void replace_peers(struct name *name, struct name *found)
 			continue;
 		peer_unref(found->v[i]);
 		found->v[i] = peer_ref(old);
+		old->left_ns = 0;
 	}
+}
+
+/* Under the lock: those of the name that were not found, and are to be asked all the same. What
+ * they published before they went must be in a list of blocks that is read after it was noticed. */
+static void keep_left(struct peers *p, const struct name *name, struct name *found)
+{
+	size_t n_found = found->n;
+	uint64_t now = clock_mono_ns();
+
+	for (size_t i = 0; i < name->n; i++) {
+		struct peer *old = name->v[i];
+		bool is_news = old->left_ns == 0;
+
+		if (find_peer(found, old->address) != NULL)
+			continue;
+		if (is_news)
+			old->left_ns = now;
+		if (p->keeps_left && found->n < name->n_whole && now - old->left_ns < LEFT_NS) {
+			add_peer(found, peer_ref(old));
+			if (!is_news)
+				continue;
+		}
+		p->left_ns = now;
+	}
+	found->n_whole = found->n > n_found ? name->n_whole : n_found;
+}
+
+/* Under the lock. */
+static void replace_peers(struct peers *p, struct name *name, struct name *found)
+{
+	keep_known(name, found);
+	keep_left(p, name, found);
 	for (size_t i = 0; i < name->n; i++)
 		peer_unref(name->v[i]);
 	free(name->v);
 	name->v = found->v;
 	name->n = found->n;
 	name->cap = found->cap;
+	name->n_whole = found->n_whole;
 }
 
 static void resolve_all(struct peers *p)
@@ -244,7 +284,7 @@ static void resolve_all(struct peers *p)
 			continue;
 		}
 		pthread_mutex_lock(&p->lock);
-		replace_peers(name, &found);
+		replace_peers(p, name, &found);
 		pthread_mutex_unlock(&p->lock);
 	}
 }
@@ -341,6 +381,7 @@ void peers_snapshot(struct peers *p, struct peer_list *out)
 	*out = (struct peer_list){ .v = NULL };
 	pthread_mutex_lock(&p->lock);
 	wait_for_names(p);
+	out->left_ns = p->left_ns;
 	for (size_t i = 0; i < p->n_names; i++) {
 		const struct name *name = &p->names[i];
 
@@ -471,10 +512,17 @@ static void drop_url(struct err *err)
 	memcpy(err->msg, text, sizeof(text));
 }
 
-static uint32_t timeout_of(const struct peers *p, const struct peer *peer)
+/* Little for one that timed out lately. When that is over, one call finds out whether it still
+ * does, and the others do not wait for it. */
+static uint32_t timeout_of(const struct peers *p, struct peer *peer)
 {
-	return clock_mono_ns() < atomic_load(&peer->slow_until_ns) ? MIN(SLOW_MS, p->timeout_ms)
-								   : p->timeout_ms;
+	uint64_t until = atomic_load(&peer->slow_until_ns), now = clock_mono_ns();
+
+	if (until == 0 ||
+	    (now >= until && atomic_compare_exchange_strong(&peer->slow_until_ns, &until,
+							    now + p->timeout_ms * NS_PER_MS)))
+		return p->timeout_ms;
+	return MIN(SLOW_MS, p->timeout_ms);
 }
 
 /* All of one round; `g` is the caller's. */

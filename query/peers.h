@@ -7,8 +7,10 @@
  *
  * A dns+ name is all its addresses, asked for again and again (a headless service in Kubernetes).
  * When a name cannot be resolved any more its last addresses stay; they will say themselves that
- * they are away. A peer that let a call time out is given little time for the next ten seconds, so
- * that one frozen peer does not make every look-up wait in full.
+ * they are away. An address that left its name is asked for a minute more where keeps_left says so,
+ * unless another has taken its place: a builder that died is out of DNS before anybody else reads
+ * what it had read. A peer that let a call time out is given little time, but for one call every
+ * ten seconds, so that a frozen peer does not make every look-up wait in full.
  * THREADS: any; calls block. OWNERSHIP: a snapshot holds references.
  * LIMITS: an answer is bounded by max_reply and charged as it grows; PEERS_MAX addresses.
  */
@@ -29,6 +31,7 @@ struct peers_options {
 	const char *what;         /* "builder": for messages; a literal */
 	const char *const *names; /* copied */
 	size_t n;
+	bool keeps_left;             /* what left a name is still asked for a while */
 	uint32_t timeout_ms;         /* of a call */
 	size_t max_reply;            /* bytes of an answer */
 	struct query_memory *memory; /* borrowed */
@@ -37,14 +40,16 @@ struct peers_options {
 /* One address. */
 struct peer {
 	_Atomic uint32_t refs;
-	_Atomic uint64_t slow_until_ns; /* clock_mono_ns: it let a call time out */
-	char address[PEER_ADDRESS];     /* "192.0.2.1:3200", "[::1]:3200", "host:3200" */
+	_Atomic uint64_t slow_until_ns; /* clock_mono_ns: it let a call time out; 0: it did not */
+	uint64_t left_ns;           /* under the lock: when its name was without it; 0: it is not */
+	char address[PEER_ADDRESS]; /* "192.0.2.1:3200", "[::1]:3200", "host:3200" */
 };
 
 struct peer_list {
 	struct peer **v; /* by address */
 	size_t n, cap;
 	char missing[256]; /* a name without an address; "" when each has one */
+	uint64_t left_ns;  /* when an address was last seen to have gone; 0: none has */
 };
 
 struct peer_call {

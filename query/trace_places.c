@@ -104,6 +104,7 @@ static int ask_builders(struct trace_asking *a, struct peers *builders, struct e
 	int ret;
 
 	peers_snapshot(builders, &list);
+	a->live_since_ns = MAX(a->live_since_ns, list.left_ns);
 	calls = xcalloc(list.n + 1, sizeof(*calls));
 	for (size_t i = 0; i < list.n; i++) {
 		calls[i].peer = list.v[i];

@@ -142,6 +142,23 @@ def test_statuses(shared_mill, path, status):
         assert answer.headers["Content-Type"].startswith("text/plain") and answer.text.strip()
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/search?q={}",
+        "/api/search/tags",
+        "/api/v2/search/tags?limit=5000",
+        "/api/v2/search/tag/resource.service.name/values",
+        "/api/metrics/query_range?q={}%7Crate()",
+        "/api/metrics/query?q={}",
+    ],
+)
+def test_what_grafana_asks_for_beside_traces(shared_mill, path):
+    """Told by name: "page not found" reads as a wrong address."""
+    answer = tempo.ask(shared_mill, path)
+    assert answer.status_code == 404 and "not supported: traces are found by id" in answer.text
+
+
 def test_v2_not_found_is_an_empty_trace(shared_mill):
     answer = tempo.ask(shared_mill, "/api/v2/traces/" + MISSING)
     assert answer.status_code == 200

@@ -237,8 +237,10 @@ def test_a_front_end_merges_what_its_queriers_have(make_mill):
     # one querier away: the others are asked for its blocks
     queriers[0].kill()
     otlp.assert_same(tempo.settled(front, tid), sent)
-    # a front end that knows no builders has them asked by a querier
+    # two away: the last one is asked for all blocks, not the other dead one
     queriers[1].stop()
+    otlp.assert_same(tempo.settled(front, tid), sent)
+    # a front end that knows no builders has them asked by a querier
     queriers[1].config["extensions"]["query"]["builders"] = [at(builder)]
     queriers[1].write_config()
     queriers[1].start()

@@ -114,9 +114,9 @@ bench: all $(BENCH)		## fixed inputs, ratios against a do-nothing sink
 	@tests/tools/run-bench
 
 format:
-	@clang-format-14 -i $(SRC) $(wildcard */*.h tests/*/*.c)
+	@clang-format-14 -i $(SRC) $(wildcard */*.h */*/*.h tests/*/*.c)
 format-check:
-	@clang-format-14 --dry-run -Werror $(SRC) $(wildcard */*.h tests/*/*.c)
+	@clang-format-14 --dry-run -Werror $(SRC) $(wildcard */*.h */*/*.h tests/*/*.c)
 
 docs: all			## docs/components/*.md from the option tables
 	@$(B)/spanmill components --docs docs/components

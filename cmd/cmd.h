@@ -9,7 +9,7 @@
 #define CMD_CMD_H
 
 #include "cmd/flags.h"
-#include "pipeline/conf_check.h"
+#include "pipeline/resolve/check.h"
 
 /* validate --config SOURCE... [--set K=V...]: silent and 0, or every error on stderr and 1. */
 int cmd_validate(int argc, char **argv);

@@ -9,7 +9,7 @@
  */
 #include "cmd/cmd.h"
 
-#include "pipeline/option_blocks.h"
+#include "pipeline/option/blocks.h"
 #include "pipeline/registry.h"
 
 #include <errno.h>

@@ -5,7 +5,7 @@
 #include "cmd/flags.h"
 
 #include "base/str.h"
-#include "pipeline/conf_scalar.h"
+#include "pipeline/conf/scalar.h"
 
 #include <stdarg.h>
 #include <stdio.h>

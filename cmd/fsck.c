@@ -18,7 +18,7 @@
 #include "cmd/flags.h"
 #include "cmd/terminal.h"
 #include "pipeline/batch_record.h"
-#include "pipeline/segment_check.h"
+#include "pipeline/segment/check.h"
 
 #include <dirent.h>
 #include <errno.h>

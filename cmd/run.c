@@ -10,7 +10,7 @@
  */
 #include "cmd/cmd.h"
 #include "cmd/run.h"
-#include "pipeline/service.h"
+#include "pipeline/service/service.h"
 
 #include <malloc.h>
 #include <pthread.h>

@@ -2,7 +2,7 @@
  *
  * otlp.c - exporter that sends traces, metrics and logs to the next hop as OTLP over gRPC.
  *
- * consume -> sending queue (pipeline/sending_queue.h) -> grpc_client call; nothing is copied but by
+ * consume -> sending queue (pipeline/send/queue.h) -> grpc_client call; nothing is copied but by
  * the compression. One call is one batch of one tenant, which travels as X-Scope-OrgID unless it is
  * the default tenant or `headers` names one.
  * OWNERSHIP, THREADS: the client and all calls belong to one of the service's loops, chosen in
@@ -15,8 +15,8 @@
 #include "base/str.h"
 #include "net/grpc_client.h"
 #include "pipeline/auth.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/sending_queue.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/send/queue.h"
 #include "wire/otlp_answer.h"
 
 #include <ctype.h>

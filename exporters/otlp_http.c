@@ -2,7 +2,7 @@
  *
  * otlp_http.c - exporter that sends traces, metrics and logs to the next hop as OTLP over HTTP.
  *
- * consume -> http_sender (pipeline/http_sender.h): queue, retry, compression, verdict by status.
+ * consume -> http_sender (pipeline/send/http.h): queue, retry, compression, verdict by status.
  * `encoding: proto` sends the batch's own bytes, `json` writes OTLP/JSON from them on the loop. One
  * request is one batch of one tenant, which travels as X-Scope-OrgID unless it is the default
  * tenant or `headers` names one.
@@ -11,8 +11,8 @@
  */
 #include "base/mem.h"
 #include "base/str.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/http_sender.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/send/http.h"
 #include "wire/otlp_answer.h"
 #include "wire/otlp_json_encode.h"
 
@@ -30,7 +30,7 @@ struct otlp_http_config {
 };
 
 struct otlp_http_state {
-	struct http_sender *sender; /* first: http_sender.h */
+	struct http_sender *sender; /* first: pipeline/send/http.h */
 	char *url;                  /* of the signal that this instance sends */
 };
 

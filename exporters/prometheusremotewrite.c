@@ -3,7 +3,7 @@
  * prometheusremotewrite.c - exporter that writes metrics, with their exemplars, to Prometheus or
  * what takes its remote write (Mimir, Thanos, VictoriaMetrics, ...).
  *
- * consume -> http_sender (pipeline/http_sender.h): queue, retry, verdict by status. A batch becomes
+ * consume -> http_sender (pipeline/send/http.h): queue, retry, verdict by status. A batch becomes
  * one body per max_batch_size_bytes on the sender's loop (wire/remote_write.h), since a histogram
  * is some fifteen times as large as series than as OTLP, and one metric may have thousands of
  * points.
@@ -18,9 +18,9 @@
  */
 #include "base/clock.h"
 #include "base/mem.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/http_sender.h"
-#include "pipeline/prometheus_options.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/send/http.h"
+#include "pipeline/option/prometheus.h"
 #include "pipeline/telemetry.h"
 #include "wire/remote_write.h"
 
@@ -49,7 +49,7 @@ struct remote_write_config {
 };
 
 struct remote_write_state {
-	struct http_sender *sender;  /* first: http_sender.h */
+	struct http_sender *sender;  /* first: pipeline/send/http.h */
 	struct remote_write encoder; /* the sender's loop's */
 	struct remote_write_external *external;
 	struct arena arena; /* names of external labels */

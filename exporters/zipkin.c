@@ -3,15 +3,15 @@
  * zipkin.c - exporter that posts traces to a Zipkin server (or another hop that speaks it) as v2
  * JSON or protobuf.
  *
- * consume -> http_sender (pipeline/http_sender.h): queue, retry, compression, verdict by status.
+ * consume -> http_sender (pipeline/send/http.h): queue, retry, compression, verdict by status.
  * The list of spans is written on the sender's loop, by one encoder that keeps its memory. The
  * endpoint is the whole URL, as in the Collector.
  * LIMITS: sending_queue; max_message_bytes.
  * SPEC: zipkin2-api.yaml, zipkin.proto; docs/formats/zipkin.md ("OTLP to Zipkin"); the Collector's
  * zipkin exporter's keys.
  */
-#include "pipeline/conf_error.h"
-#include "pipeline/http_sender.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/send/http.h"
 #include "wire/zipkin_encode.h"
 
 struct zipkin_config {
@@ -24,7 +24,7 @@ struct zipkin_config {
 };
 
 struct zipkin_state {
-	struct http_sender *sender;    /* first: http_sender.h */
+	struct http_sender *sender;    /* first: pipeline/send/http.h */
 	struct zipkin_encoder encoder; /* the sender's loop's */
 };
 

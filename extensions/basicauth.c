@@ -14,7 +14,7 @@
 #include "base/watched_file.h"
 #include "net/htpasswd.h"
 #include "pipeline/auth.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 
 #include <pthread.h>
 

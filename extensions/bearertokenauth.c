@@ -14,7 +14,7 @@
 #include "base/str.h"
 #include "base/watched_file.h"
 #include "pipeline/auth.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 
 #include <ctype.h>
 #include <pthread.h>

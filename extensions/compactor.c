@@ -13,9 +13,9 @@
 #include "base/mem.h"
 #include "blocks/store.h"
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/conf_scalar.h"
-#include "pipeline/conf_tree.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/conf/scalar.h"
+#include "pipeline/conf/tree.h"
 #include "pipeline/telemetry.h"
 
 #include <pthread.h>

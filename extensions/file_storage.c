@@ -3,13 +3,13 @@
  * file_storage.c - extension that names a folder on local disk for the sending queues of exporters.
  *
  * Each exporter keeps a segment log of its own in it, <directory>/<exporter id>, locked by the
- * process (pipeline/sending_queue_log.c). Nothing is shared between them, so the Collector's keys
+ * process (pipeline/send/queue_log.c). Nothing is shared between them, so the Collector's keys
  * about its database file have no effect.
  * SPEC: the Collector's file_storage keys.
  */
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/sending_queue.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/send/queue.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -10,8 +10,8 @@
  */
 #include "base/clock.h"
 #include "base/str.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/http_listener.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/listen/http.h"
 #include "wire/json_writer.h"
 
 #include <inttypes.h>

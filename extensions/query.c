@@ -9,8 +9,8 @@
 #include "query/api.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/http_listener.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/listen/http.h"
 #include "pipeline/telemetry.h"
 #include "query/span_found.h"
 
@@ -167,7 +167,7 @@ static int query_start(struct component *c, struct err *err)
 	return st->listener != NULL ? 0 : -1;
 }
 
-/* A struct span_lookup: pipeline/span_lookup.h. */
+/* A struct span_lookup: pipeline/span/lookup.h. */
 static void *query_lend(struct component *c)
 {
 	return &COMPONENT_STATE(c, struct query_state)->lookup.lookup;

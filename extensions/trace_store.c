@@ -10,7 +10,7 @@
 #include "blocks/backend_s3.h"
 #include "blocks/store.h"
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 #include "pipeline/telemetry.h"
 
 enum backend_kind { BACKEND_LOCAL, BACKEND_S3 };

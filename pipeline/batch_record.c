@@ -4,7 +4,7 @@
  */
 #include "pipeline/batch_record.h"
 
-#include "pipeline/span_numbers.h"
+#include "pipeline/span/numbers.h"
 
 enum { VERSION = 1, VERSION_MASK = 15, SIGNAL_SHIFT = 4 };
 

@@ -5,7 +5,7 @@
  *
  *   [u8 version 1, and 16 times the signal][u8 tenant length][u16 length of the trailer]
  *   [u32 spans][u64 wall clock ns][tenant][ExportTraceServiceRequest]
- *   [trailer: numbers of the spans, span_numbers.h]
+ *   [trailer: numbers of the spans, span/numbers.h]
  *
  * Any thread. SPEC: docs/formats/batch-record.md.
  */
@@ -14,7 +14,7 @@
 
 #include "base/err.h"
 #include "pipeline/batch.h"
-#include "pipeline/segment_log.h"
+#include "pipeline/segment/log.h"
 
 enum { BATCH_RECORD_FIXED = 16, BATCH_RECORD_HEAD_MAX = BATCH_RECORD_FIXED + TENANT_MAX };
 

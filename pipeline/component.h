@@ -29,7 +29,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "pipeline/batch.h"
-#include "pipeline/option.h"
+#include "pipeline/option/option.h"
 
 #include <stdatomic.h>
 
@@ -98,7 +98,7 @@ struct component_type {
 	const struct option *options;
 
 	/* What a row of the option table cannot say: add to `errs` through conf_error_at
-	 * (pipeline/conf_error.h). `node` is the component's YAML body (may be NULL). Starts
+	 * (pipeline/conf/error.h). `node` is the component's YAML body (may be NULL). Starts
 	 * nothing. */
 	void (*validate)(void *config, const struct conf_node *node, struct conf_errors *errs,
 			 const char *yaml_path);
@@ -120,8 +120,8 @@ struct component_type {
 	/* Append this component's own metrics, as rows of the Prometheus text format (see
 	 * telemetry.h). */
 	void (*metrics)(struct component *c, struct buf *out);
-	/* Exporters that keep an ordered source in sections (pipeline/source.h): called before its
-	 * first record comes; they attach a sink. On the receiver's thread. */
+	/* Exporters that keep an ordered source in sections (source/source.h): called before
+	 * its first record comes; they attach a sink. On the receiver's thread. */
 	void (*source_open)(struct component *c, struct source *s);
 	/* And: whether the receiver `from` reads sources that it cannot name now, because it has
 	 * not been told yet which, or they change hands. Said again and again while it is so. */
@@ -130,7 +130,7 @@ struct component_type {
 	/* May a successor start while an instance with this configuration still finishes? Missing:
 	 * no, it has what only one may have (a log, a position, a place in a group, a file), and
 	 * ends before its successor starts; so does every extension. What listens through
-	 * pipeline/listener.h may: drain gives its sockets to the successor. */
+	 * pipeline/listen/listener.h may: drain gives its sockets to the successor. */
 	bool (*may_overlap)(const void *config);
 	/* A receiver that calls component_source_open: it begins anew when the exporters that its
 	 * records go to are others. */
@@ -176,7 +176,7 @@ struct component {
 	_Atomic(struct fanout *) out[OTLP_SIGNALS];
 	const struct service_component *conf; /* of its configuration; what best_effort says */
 	struct conf_generation *generation;   /* keeps config, receiver, id alive */
-	struct component_need *needs;         /* the others it asked for (service_ask.c) */
+	struct component_need *needs;         /* the others it asked for (service/ask.c) */
 	struct component *next_ended;         /* service.ended */
 	bool is_started, is_draining;         /* main thread */
 };
@@ -237,7 +237,7 @@ struct component *component_connector(struct component *c, const char *id);
  * change it: ask once per batch. */
 uint64_t component_exemplar_guard(const struct component *c);
 /* The least share of all traces that samplers of this process keep on some path
- * (conf_exemplar.h); 1 without samplers, and where nothing has to do with exemplars. */
+ * (resolve/exemplar.h); 1 without samplers, and where nothing has to do with exemplars. */
 double component_sampled_ratio(const struct component *c);
 /* What the first running extension of this type lends (its type's `lend`), or NULL. */
 void *component_borrow(struct component *c, const char *type_name);

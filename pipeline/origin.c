@@ -17,7 +17,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
-#include "pipeline/span_watch.h"
+#include "pipeline/span/watch.h"
 
 #include <pthread.h>
 
@@ -31,7 +31,7 @@ enum {
 enum { OPEN, WITHDRAWN, SETTLED };
 
 struct origin_marks {
-	uint64_t number; /* of the first span; span_numbers.h */
+	uint64_t number; /* of the first span; span/numbers.h */
 	_Atomic uint8_t v[];
 };
 

@@ -76,10 +76,10 @@ struct source_range;
 struct origin_marks;
 struct watch_hold;
 
-/* Who wants to know what became of a span (span_watch.h). The watch must live until it was told. */
+/* Who wants to know what became of a span (span/watch.h). The watch must live until it was told. */
 struct span_watch {
 	struct span_watch *next; /* origin.c's */
-	struct watch_hold *hold; /* of the logs that hold the span; span_watch.c's */
+	struct watch_hold *hold; /* of the logs that hold the span; span/watch.c's */
 	uint32_t ordinal;        /* of the span in its origin, or WATCH_REQUEST */
 	/* Once, on the thread that settled it, which may be in the middle of things: no lock may be
 	 * asked for here under which anybody settles. */
@@ -92,7 +92,7 @@ struct span_watch {
 struct origin {
 	void (*settled)(struct origin *o); /* set by the owner; origin_outcome tells how */
 	struct ledger *books;              /* NULL: none are kept (origin_init_held) */
-	struct source_range *range;        /* the records it is of (source.h); NULL: a client's */
+	struct source_range *range; /* records it is of (source/source.h); NULL: a client's */
 	uint32_t n_spans;
 	_Atomic int64_t owed;                      /* verdicts still to come */
 	_Atomic uint32_t n_permanent, n_retryable; /* verdicts, for the answer */

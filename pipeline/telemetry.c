@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * telemetry.c - see telemetry.h. What walks the components is service_telemetry.c.
+ * telemetry.c - see telemetry.h. What walks the components is service/telemetry_page.c.
  */
 #include "pipeline/telemetry.h"
 

@@ -7,9 +7,9 @@
  * attributes processor.
  */
 #include "base/mem.h"
-#include "pipeline/attribute_actions.h"
+#include "pipeline/edit/attribute_actions.h"
 #include "pipeline/component.h"
-#include "pipeline/span_match.h"
+#include "pipeline/edit/span_match.h"
 
 enum { SPAN_ATTRIBUTES = 9 };
 

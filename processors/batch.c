@@ -19,7 +19,7 @@
 #include "base/str.h"
 #include "net/loop.h"
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 #include "pipeline/telemetry.h"
 
 #include <pthread.h>

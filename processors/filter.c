@@ -12,10 +12,10 @@
  */
 #include "base/mem.h"
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/conf_tree.h"
-#include "pipeline/ottl.h"
-#include "pipeline/span_match.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/conf/tree.h"
+#include "pipeline/ottl/ottl.h"
+#include "pipeline/edit/span_match.h"
 #include "pipeline/telemetry.h"
 #include "wire/pb.h"
 

@@ -11,8 +11,8 @@
  * SPEC: the Collector's memory_limiter keys; DESIGN principle 3.
  */
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/system.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/service/system.h"
 #include "pipeline/telemetry.h"
 
 struct memory_limiter_config {
@@ -75,9 +75,9 @@ static void memory_limiter_validate(void *config, const struct conf_node *node,
 
 /* What budget a process limited to `limit` bytes can give away: the program and its libraries are
  * there already; pools, compressors, stacks and what a burst leaves in malloc's heaps until
- * pipeline/memory_keeper.c comes round take up to 16 MiB, whatever the limit (measured: 14 to 19 in
- * the worst of tests/integration/test_hostile_memory.py); and the rest of the pipeline accounts for
- * what it takes only a moment after it took it. */
+ * pipeline/service/memory_keeper.c comes round take up to 16 MiB, whatever the limit (measured: 14
+ * to 19 in the worst of tests/integration/test_hostile_memory.py); and the rest of the pipeline
+ * accounts for what it takes only a moment after it took it. */
 static int64_t budget_of(uint64_t limit, uint64_t base)
 {
 	uint64_t room = limit > base ? limit - base : 0;

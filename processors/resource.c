@@ -6,9 +6,9 @@
  * stateless but for what start compiled. SPEC: the Collector's resource processor.
  */
 #include "base/mem.h"
-#include "pipeline/attribute_actions.h"
+#include "pipeline/edit/attribute_actions.h"
 #include "pipeline/component.h"
-#include "pipeline/resource_edit.h"
+#include "pipeline/edit/resource.h"
 
 struct resource_config {
 	struct option_list actions;

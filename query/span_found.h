@@ -6,7 +6,7 @@
 #ifndef QUERY_SPAN_FOUND_H
 #define QUERY_SPAN_FOUND_H
 
-#include "pipeline/span_lookup.h"
+#include "pipeline/span/lookup.h"
 #include "query/api.h"
 
 struct span_found_lookup {

@@ -6,14 +6,14 @@
  *
  * A form is one row of the table below: what is posted where, the transport label it counts under,
  * and what reads it.
- * OWNERSHIP, THREADS: those of pipeline/http_ingest.h.
+ * OWNERSHIP, THREADS: those of pipeline/ingest/http.h.
  * LIMITS: the HTTP server block; memory by the budget, before a body is read.
  * SPEC: zipkin2-api.yaml, zipkin.proto, zipkinCore.thrift; docs/formats/zipkin.md; INTERFACE
  * "Receivers' answers".
  */
-#include "pipeline/conf_error.h"
-#include "pipeline/http_ingest.h"
-#include "pipeline/transcode.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/ingest/http.h"
+#include "pipeline/ingest/transcode.h"
 #include "wire/zipkin_json.h"
 #include "wire/zipkin_proto.h"
 #include "wire/zipkin_thrift.h"

@@ -15,7 +15,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
-#include "pipeline/option.h"
+#include "pipeline/option/option.h"
 #include "wire/span.h"
 
 enum { DIMENSIONS_MAX = 60 };

@@ -7,9 +7,9 @@
  */
 #include "base/mem.h"
 #include "connectors/spanmetrics/connector.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/conf_scalar.h"
-#include "pipeline/conf_tree.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/conf/scalar.h"
+#include "pipeline/conf/tree.h"
 
 #include <stdio.h>
 

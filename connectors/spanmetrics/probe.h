@@ -8,7 +8,7 @@
  *                               |        |    passed since the first such answer: partial, missing
  *                     again <---+--------'--> no answer, or an incomplete one: again
  *
- * Asked is the query extension of this process (pipeline/span_lookup.h), or the query API at
+ * Asked is the query extension of this process (pipeline/span/lookup.h), or the query API at
  * `endpoint` (probe_http.h); without either nothing runs. With a broker between, a durable span is
  * found only once the consumer has read it: hence `wait`. Those found only when asked again are ok,
  * and counted as late. Who does not answer is asked more and more seldom; what was not answered for
@@ -23,7 +23,7 @@
 #define CONNECTORS_SPANMETRICS_PROBE_H
 
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 
 enum { PROBE_WAITING = 16384 };
 #define PROBE_AGAIN_NS UINT64_C(1000000000)      /* between two questions for one exemplar */

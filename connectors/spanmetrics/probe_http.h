@@ -14,7 +14,7 @@
 #define CONNECTORS_SPANMETRICS_PROBE_HTTP_H
 
 #include "base/budget.h"
-#include "pipeline/span_lookup.h"
+#include "pipeline/span/lookup.h"
 
 /* A URL (http, https) or host:port. INVALID says what is wrong with it. */
 int probe_http_check(const char *endpoint, struct err *err);

@@ -21,7 +21,7 @@
 #include "base/map.h"
 #include "connectors/spanmetrics/series.h"
 #include "pipeline/batch.h"
-#include "pipeline/option.h"
+#include "pipeline/option/option.h"
 
 struct resource_alias;
 

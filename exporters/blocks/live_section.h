@@ -23,7 +23,7 @@
 #include "base/budget.h"
 #include "exporters/blocks/early_notes.h"
 #include "pipeline/batch.h"
-#include "pipeline/segment_log.h"
+#include "pipeline/segment/log.h"
 
 enum { LIVE_SECTION_HEADS = 1024, LIVE_SECTION_HEAD_COST = 64 };
 

@@ -22,7 +22,7 @@
 #include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/section_log_private.h"
 #include "pipeline/batch_record.h"
-#include "pipeline/segment_slice.h"
+#include "pipeline/segment/slice.h"
 
 #include <stdio.h>
 #include <unistd.h>

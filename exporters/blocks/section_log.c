@@ -10,8 +10,8 @@
 #include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/section_log_private.h"
 #include "pipeline/batch_record.h"
-#include "pipeline/segment_reader.h"
-#include "pipeline/span_numbers.h"
+#include "pipeline/segment/reader.h"
+#include "pipeline/span/numbers.h"
 
 #include <stdio.h>
 #include <time.h>

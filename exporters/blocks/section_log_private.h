@@ -13,8 +13,8 @@
 
 #include "exporters/blocks/live_section.h"
 #include "exporters/blocks/section_log.h"
-#include "pipeline/segment_log.h"
-#include "pipeline/span_left.h"
+#include "pipeline/segment/log.h"
+#include "pipeline/span/left.h"
 
 #include <pthread.h>
 

@@ -9,8 +9,8 @@
  *
  * Unlike the log (section_log.h) nothing is acknowledged before its section is committed: the
  * source keeps the records, so the scratch is never synced and empty at start. One scratch and one
- * builder serve all sources. What a batch owes stays parked in its source (pipeline/source.h),
- * without the batch's bytes.
+ * builder serve all sources. What a batch owes stays parked in its source
+ * (pipeline/source/source.h), without the batch's bytes.
  *
  * A section closes by bytes, traces, age, tenants, before building it would take more than a third
  * of the memory budget, and earlier (the largest) when the budget is nearly spent. It holds whole
@@ -26,7 +26,7 @@
 #define EXPORTERS_BLOCKS_SECTION_STREAMS_H
 
 #include "exporters/blocks/section_log.h"
-#include "pipeline/source.h"
+#include "pipeline/source/source.h"
 
 struct section_streams;
 

@@ -24,7 +24,7 @@
 #include "exporters/blocks/block_builder.h"
 #include "exporters/blocks/stream_private.h"
 #include "exporters/blocks/stream_record.h"
-#include "pipeline/segment_slice.h"
+#include "pipeline/segment/slice.h"
 
 #include <unistd.h>
 

@@ -13,7 +13,7 @@
 #include "blocks/section.h"
 #include "exporters/blocks/live_section.h"
 #include "exporters/blocks/section_streams.h"
-#include "pipeline/segment_log.h"
+#include "pipeline/segment/log.h"
 
 #include <pthread.h>
 

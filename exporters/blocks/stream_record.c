@@ -4,7 +4,7 @@
  */
 #include "exporters/blocks/stream_record.h"
 
-#include "pipeline/source.h"
+#include "pipeline/source/source.h"
 
 enum { RUN = 12 };
 

@@ -7,7 +7,7 @@
  */
 #include "base/mem.h"
 #include "exporters/file/file_writer.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 
 #include <errno.h>
 #include <sched.h>

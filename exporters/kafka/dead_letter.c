@@ -4,7 +4,7 @@
  */
 #include "base/mem.h"
 #include "exporters/kafka/exporter.h"
-#include "pipeline/dead_letter_file.h"
+#include "pipeline/send/dead_letter_file.h"
 #include "pipeline/telemetry.h"
 #include "wire/otlp_encode.h"
 

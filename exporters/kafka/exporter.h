@@ -19,8 +19,8 @@
 #include "exporters/kafka/gather.h"
 #include "exporters/kafka/encoding.h"
 #include "exporters/kafka/topics.h"
-#include "pipeline/kafka_options.h"
-#include "pipeline/sending_queue.h"
+#include "pipeline/option/kafka.h"
+#include "pipeline/send/queue.h"
 
 /* Where a signal goes: `traces:`, `metrics:`, `logs:`. */
 struct kafka_place {

@@ -16,7 +16,7 @@
 
 #include "base/buf.h"
 #include "exporters/kafka/encoding.h"
-#include "pipeline/span_debt.h"
+#include "pipeline/span/debt.h"
 
 struct route;
 

@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 #include "exporters/prometheus/store.h"
-#include "pipeline/option.h"
+#include "pipeline/option/option.h"
 
 struct ingest_options {
 	struct prometheus_naming naming;

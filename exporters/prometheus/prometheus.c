@@ -18,9 +18,9 @@
 #include "exporters/prometheus/page.h"
 #include "net/content_coding.h"
 #include "net/loop_work.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/http_listener.h"
-#include "pipeline/prometheus_options.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/listen/http.h"
+#include "pipeline/option/prometheus.h"
 #include "pipeline/telemetry.h"
 
 #include <inttypes.h>

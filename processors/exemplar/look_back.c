@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "pipeline/span_uncount.h"
+#include "pipeline/span/uncount.h"
 #include "wire/otlp_attr.h"
 #include "wire/otlp_metrics.h"
 #include "wire/span_wish.h"

@@ -8,9 +8,9 @@
  * stateless but for what start found. SPEC: the Collector's resource_detection.
  */
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/conf_tree.h"
-#include "pipeline/resource_edit.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/conf/tree.h"
+#include "pipeline/edit/resource.h"
 #include "processors/resource_detection/detectors.h"
 
 #include <stdio.h>

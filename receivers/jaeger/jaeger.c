@@ -13,8 +13,8 @@
  */
 #include "receivers/jaeger/jaeger_internal.h"
 
-#include "pipeline/conf_error.h"
-#include "pipeline/listener.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/listen/listener.h"
 
 #define C struct jaeger_udp_config
 static const struct option udp_options[] = {

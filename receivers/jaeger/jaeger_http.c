@@ -9,7 +9,7 @@
  */
 #include "receivers/jaeger/jaeger_internal.h"
 
-#include "pipeline/http_ingest.h"
+#include "pipeline/ingest/http.h"
 
 static const char type_thrift[] = "application/x-thrift",
 		  type_apache[] = "application/vnd.apache.thrift.binary";

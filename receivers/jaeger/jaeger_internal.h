@@ -6,9 +6,9 @@
 #define RECEIVERS_JAEGER_INTERNAL_H
 
 #include "net/udp_server.h"
-#include "pipeline/grpc_listener.h"
-#include "pipeline/http_listener.h"
-#include "pipeline/ingest.h"
+#include "pipeline/listen/grpc.h"
+#include "pipeline/listen/http.h"
+#include "pipeline/ingest/ingest.h"
 #include "wire/jaeger_span.h"
 
 /* The ways in. */

@@ -16,7 +16,7 @@
 #include "receivers/jaeger/jaeger_internal.h"
 
 #include "base/mem.h"
-#include "pipeline/listener.h"
+#include "pipeline/listen/listener.h"
 
 struct jaeger_udp {
 	struct component *component; /* until it is closed */

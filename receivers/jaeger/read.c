@@ -4,11 +4,11 @@
  *
  *	bytes -> the way's decoder -> OTLP bytes -> batch_from_otlp -> batch, and what was refused
  *
- * LIMITS: memory by the budget, step by step (pipeline/transcode.h).
+ * LIMITS: memory by the budget, step by step (pipeline/ingest/transcode.h).
  */
 #include "receivers/jaeger/jaeger_internal.h"
 
-#include "pipeline/transcode.h"
+#include "pipeline/ingest/transcode.h"
 #include "wire/jaeger_proto.h"
 #include "wire/jaeger_thrift.h"
 #include "wire/zipkin_thrift.h"

@@ -10,7 +10,7 @@
  */
 #include "base/mem.h"
 #include "net/loop.h"
-#include "pipeline/dead_letter_file.h"
+#include "pipeline/send/dead_letter_file.h"
 #include "receivers/kafka/receiver.h"
 
 #include <errno.h>

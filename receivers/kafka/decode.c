@@ -8,7 +8,7 @@
  */
 #include "base/mem.h"
 #include "base/str.h"
-#include "pipeline/transcode.h"
+#include "pipeline/ingest/transcode.h"
 #include "receivers/kafka/receiver.h"
 #include "wire/jaeger_json.h"
 #include "wire/jaeger_proto.h"

@@ -15,7 +15,7 @@
  */
 #include "base/clock.h"
 #include "base/mem.h"
-#include "pipeline/option_blocks.h"
+#include "pipeline/option/blocks.h"
 #include "receivers/kafka/receiver.h"
 
 #include <stdio.h>

@@ -5,7 +5,7 @@
  * accepted, those that ask for less are not (INTERFACE "Defaults that differ").
  */
 #include "base/clock.h"
-#include "pipeline/conf_tree.h"
+#include "pipeline/conf/tree.h"
 #include "receivers/kafka/receiver.h"
 
 #include <regex.h>

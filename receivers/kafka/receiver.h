@@ -14,9 +14,9 @@
 #include "net/kafka_producer.h"
 #include "base/rng.h"
 #include "pipeline/component.h"
-#include "pipeline/conf_error.h"
-#include "pipeline/kafka_options.h"
-#include "pipeline/source.h"
+#include "pipeline/conf/error.h"
+#include "pipeline/option/kafka.h"
+#include "pipeline/source/source.h"
 #include "pipeline/telemetry.h"
 
 #include <pthread.h>

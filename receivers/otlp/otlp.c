@@ -16,7 +16,7 @@
 #include "receivers/otlp/otlp_internal.h"
 
 #include "base/str.h"
-#include "pipeline/conf_error.h"
+#include "pipeline/conf/error.h"
 #include "wire/json_writer.h"
 #include "wire/pb.h"
 

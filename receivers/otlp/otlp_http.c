@@ -10,8 +10,8 @@
 #include "receivers/otlp/otlp_internal.h"
 
 #include "base/mem.h"
-#include "pipeline/http_ingest.h"
-#include "pipeline/transcode.h"
+#include "pipeline/ingest/http.h"
+#include "pipeline/ingest/transcode.h"
 #include "wire/otlp_json_decode.h"
 
 enum { JSON_GROW_MAX = 4 };

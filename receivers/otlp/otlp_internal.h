@@ -5,9 +5,9 @@
 #ifndef RECEIVERS_OTLP_INTERNAL_H
 #define RECEIVERS_OTLP_INTERNAL_H
 
-#include "pipeline/grpc_listener.h"
-#include "pipeline/http_listener.h"
-#include "pipeline/ingest.h"
+#include "pipeline/listen/grpc.h"
+#include "pipeline/listen/http.h"
+#include "pipeline/ingest/ingest.h"
 
 struct otlp_http_config {
 	struct http_server_options server;

@@ -17,7 +17,7 @@
  */
 #include "base/mem.h"
 #include "pipeline/batch_record.h"
-#include "pipeline/segment_log.h"
+#include "pipeline/segment/log.h"
 #include "tests/bench/child.h"
 #include "tests/bench/next_hop.h"
 #include "tests/bench/payload.h"

@@ -9,7 +9,7 @@
  */
 #include "base/rcbuf.h"
 #include "pipeline/batch.h"
-#include "pipeline/ottl.h"
+#include "pipeline/ottl/ottl.h"
 #include "tests/bench/payload.h"
 #include "tests/bench/report.h"
 #include "wire/attr_edit.h"

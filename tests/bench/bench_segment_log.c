@@ -13,7 +13,7 @@
  */
 #include "base/clock.h"
 #include "base/mem.h"
-#include "pipeline/segment_reader.h"
+#include "pipeline/segment/reader.h"
 #include "tests/bench/report.h"
 
 #include <fcntl.h>

@@ -14,10 +14,10 @@
 #include "cmd/all_components.h"
 #include "connectors/spanmetrics/connector.h"
 #include "net/loop.h"
-#include "pipeline/conf_tree.h"
+#include "pipeline/conf/tree.h"
 #include "pipeline/fanout.h"
 #include "pipeline/registry.h"
-#include "pipeline/service.h"
+#include "pipeline/service/service.h"
 #include "tests/bench/payload.h"
 #include "tests/bench/report.h"
 

@@ -5,7 +5,7 @@
  */
 #include "base/arena.h"
 #include "cmd/all_components.h"
-#include "pipeline/conf_tree.h"
+#include "pipeline/conf/tree.h"
 #include "pipeline/registry.h"
 
 #include <setjmp.h>

@@ -8,9 +8,9 @@
 #include "base/arena.h"
 #include "base/mem.h"
 #include "cmd/all_components.h"
-#include "pipeline/conf_check.h"
+#include "pipeline/resolve/check.h"
 #include "pipeline/registry.h"
-#include "pipeline/service.h"
+#include "pipeline/service/service.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

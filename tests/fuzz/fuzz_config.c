@@ -7,7 +7,7 @@
  * accepted and printed must be accepted again and print the same.
  */
 #include "base/buf.h"
-#include "pipeline/conf_check.h"
+#include "pipeline/resolve/check.h"
 #include "pipeline/registry.h"
 
 #include <stdlib.h>

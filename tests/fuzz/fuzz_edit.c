@@ -7,11 +7,11 @@
  * edited is a request still: it indexes with as many spans, none rejected, and encodes to the size
  * that was said. Attributes that the actions write are there, those that they delete are not.
  */
-#include "pipeline/attribute_actions.h"
-#include "pipeline/conf_tree.h"
-#include "pipeline/ottl.h"
-#include "pipeline/resource_edit.h"
-#include "pipeline/span_match.h"
+#include "pipeline/edit/attribute_actions.h"
+#include "pipeline/conf/tree.h"
+#include "pipeline/ottl/ottl.h"
+#include "pipeline/edit/resource.h"
+#include "pipeline/edit/span_match.h"
 #include "tests/unit/otlp_fixture.h"
 #include "wire/any_value.h"
 

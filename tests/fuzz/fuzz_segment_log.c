@@ -11,9 +11,9 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "pipeline/segment_dir.h"
-#include "pipeline/segment_file.h"
-#include "pipeline/segment_reader.h"
+#include "pipeline/segment/dir.h"
+#include "pipeline/segment/file.h"
+#include "pipeline/segment/reader.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -10,8 +10,8 @@
 #include "tests/unit/section_fixture.h"
 
 #include "exporters/blocks/section_log.h"
-#include "pipeline/span_left.h"
-#include "pipeline/segment_log.h"
+#include "pipeline/span/left.h"
+#include "pipeline/segment/log.h"
 #include "tests/faulty_backend.h"
 
 struct fixture {

@@ -14,10 +14,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "pipeline/segment_check.h"
-#include "pipeline/segment_dir.h"
-#include "pipeline/segment_log.h"
-#include "pipeline/segment_reader.h"
+#include "pipeline/segment/check.h"
+#include "pipeline/segment/dir.h"
+#include "pipeline/segment/log.h"
+#include "pipeline/segment/reader.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,10 +13,10 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "pipeline/service_ask.h"
-#include "pipeline/span_left.h"
-#include "pipeline/sending_queue.h"
-#include "pipeline/service.h"
+#include "pipeline/service/ask.h"
+#include "pipeline/span/left.h"
+#include "pipeline/send/queue.h"
+#include "pipeline/service/service.h"
 #include "wire/pb.h"
 
 #include <pthread.h>

@@ -8,7 +8,7 @@
  */
 #include "base/arena.h"
 #include "base/buf.h"
-#include "pipeline/conf_check.h"
+#include "pipeline/resolve/check.h"
 #include "pipeline/registry.h"
 
 #include <setjmp.h>

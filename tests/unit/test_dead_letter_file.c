@@ -2,7 +2,7 @@
  *
  * test_dead_letter_file.c - lines are whole, whatever is at the end of the file or in the texts.
  */
-#include "pipeline/dead_letter_file.h"
+#include "pipeline/send/dead_letter_file.h"
 
 #include <fcntl.h>
 #include <setjmp.h>

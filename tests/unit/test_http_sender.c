@@ -4,7 +4,7 @@
  * sender itself is tested against real servers in tests/integration/test_otlp_http.py.
  */
 #include "base/clock.h"
-#include "pipeline/http_sender.h"
+#include "pipeline/send/http.h"
 #include "wire/otlp_answer.h"
 
 #include <setjmp.h>

@@ -7,8 +7,8 @@
 #include "base/str.h"
 #include "net/kafka_lib.h"
 #include "net/kafka_token.h"
-#include "pipeline/conf_tree.h"
-#include "pipeline/kafka_options.h"
+#include "pipeline/conf/tree.h"
+#include "pipeline/option/kafka.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -5,9 +5,9 @@
  */
 #include "base/arena.h"
 #include "base/buf.h"
-#include "pipeline/conf_scalar.h"
-#include "pipeline/conf_tree.h"
-#include "pipeline/option_blocks.h"
+#include "pipeline/conf/scalar.h"
+#include "pipeline/conf/tree.h"
+#include "pipeline/option/blocks.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

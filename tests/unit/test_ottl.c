@@ -3,7 +3,7 @@
  * test_ottl.c - conditions: what they say of one span, what the parser says of wrong ones, and the
  * filter processor that drops by them.
  */
-#include "pipeline/ottl.h"
+#include "pipeline/ottl/ottl.h"
 #include "tests/unit/processor_fixture.h"
 
 #define ATTR(key, any) "{\"key\":\"" key "\",\"value\":{" any "}}"

@@ -8,11 +8,11 @@
 #include "cmd/all_components.h"
 #include "net/grpc_client.h"
 #include "net/http_client.h"
-#include "pipeline/conf_tree.h"
+#include "pipeline/conf/tree.h"
 #include "pipeline/fanout.h"
 #include "pipeline/registry.h"
-#include "pipeline/service.h"
-#include "pipeline/transcode.h"
+#include "pipeline/service/service.h"
+#include "pipeline/ingest/transcode.h"
 #include "wire/pb.h"
 
 #include <pthread.h>

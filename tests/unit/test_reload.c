@@ -8,7 +8,7 @@
  */
 #include "processor_fixture.h"
 
-#include "pipeline/conf_check.h"
+#include "pipeline/resolve/check.h"
 
 struct options {
 	int64_t n;

@@ -14,7 +14,7 @@
 #include "base/str.h"
 #include "blocks/block_iter.h"
 #include "exporters/blocks/section_streams.h"
-#include "pipeline/segment_file.h"
+#include "pipeline/segment/file.h"
 #include "tests/faulty_backend.h"
 #include "tests/memory_backend.h"
 

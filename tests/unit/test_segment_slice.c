@@ -4,7 +4,7 @@
  * error where there are none.
  */
 #include "base/rng.h"
-#include "pipeline/segment_slice.h"
+#include "pipeline/segment/slice.h"
 #include "tests/unit/segment_fixture.h"
 
 enum { RECORDS = 400 };

@@ -5,7 +5,7 @@
  */
 #include "tests/unit/sending_queue_fixture.h"
 
-#include "pipeline/span_debt.h"
+#include "pipeline/span/debt.h"
 
 static struct client clients[SPANS_MAX];
 

@@ -6,8 +6,8 @@
 #include "tests/unit/sending_queue_fixture.h"
 
 #include "pipeline/fanout.h"
-#include "pipeline/segment_dir.h"
-#include "pipeline/span_numbers.h"
+#include "pipeline/segment/dir.h"
+#include "pipeline/span/numbers.h"
 
 #include <fcntl.h>
 

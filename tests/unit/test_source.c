@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "pipeline/source.h"
+#include "pipeline/source/source.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "pipeline/batch_record.h"
-#include "pipeline/span_numbers.h"
+#include "pipeline/span/numbers.h"
 #include "wire/pb.h"
 
 #include <setjmp.h>

@@ -7,7 +7,7 @@
 #include "tests/unit/otlp_fixture.h"
 
 #include "base/rng.h"
-#include "pipeline/span_watch.h"
+#include "pipeline/span/watch.h"
 
 #include <pthread.h>
 #include <setjmp.h>

@@ -4,7 +4,7 @@
  * none.
  */
 #include "base/base.h"
-#include "pipeline/system.h"
+#include "pipeline/service/system.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -49,6 +49,8 @@ struct s3_client {
 	struct rng rng;
 	_Atomic int tokens;
 	_Atomic bool interrupt;
+	bool (*is_cancelled)(void *arg);
+	void *cancel_arg;
 	_Atomic uint64_t n_requests, n_retries, n_failures, n_ops[S3_OPS];
 };
 
@@ -162,6 +164,14 @@ static int check_bucket(const char *bucket, struct err *err)
 
 /* ---- new, free, pool ---- */
 
+static bool is_interrupted(void *arg)
+{
+	struct s3_client *c = arg;
+
+	return atomic_load(&c->interrupt) ||
+	       (c->is_cancelled != NULL && c->is_cancelled(c->cancel_arg));
+}
+
 static struct http_client *connection_new(struct s3_client *c, struct err *err)
 {
 	return http_client_new(
@@ -172,7 +182,8 @@ static struct http_client *connection_new(struct s3_client *c, struct err *err)
 						.cert_file = c->cert_file,
 						.key_file = c->key_file,
 						.insecure_skip_verify = c->insecure_skip_verify,
-						.interrupt = &c->interrupt },
+						.is_interrupted = is_interrupted,
+						.interrupt_arg = c },
 		err);
 }
 
@@ -191,6 +202,8 @@ struct s3_client *s3_client_new(const struct s3_client_options *o, struct err *e
 	c->backoff_max_ns = o->backoff_max_ns ? o->backoff_max_ns : 5 * NS_PER_S;
 	c->stall_timeout_ms = o->stall_timeout_ms ? o->stall_timeout_ms : STALL_TIMEOUT_MS;
 	c->insecure_skip_verify = o->insecure_skip_verify;
+	c->is_cancelled = o->is_cancelled;
+	c->cancel_arg = o->cancel_arg;
 	c->region = xstrdup(o->region != NULL && o->region[0] != '\0' ? o->region : "us-east-1");
 	c->ca_file = copy(o->ca_file);
 	c->cert_file = copy(o->cert_file);
@@ -201,6 +214,8 @@ struct s3_client *s3_client_new(const struct s3_client_options *o, struct err *e
 	set_style(c, o->lookup);
 	keys.region = c->region;
 	keys.ca_file = c->ca_file;
+	keys.is_interrupted = is_interrupted;
+	keys.interrupt_arg = c;
 	c->credentials = s3_credentials_new(&keys);
 	/* The first connection now: a missing libcurl is found at start. */
 	c->idle[0] = connection_new(c, err);
@@ -461,7 +476,7 @@ static void sleep_for(struct s3_client *c, uint64_t ns)
 {
 	uint64_t until = clock_mono_ns() + ns, now;
 
-	while ((now = clock_mono_ns()) < until && !atomic_load(&c->interrupt)) {
+	while ((now = clock_mono_ns()) < until && !is_interrupted(c)) {
 		uint64_t step = MIN(until - now, 50 * NS_PER_MS);
 		struct timespec ts = { 0, (long)step };
 
@@ -478,13 +493,12 @@ static bool try_again(struct s3_client *c, const struct s3_request *r, enum outc
 		*has_new_key = true;
 		return true;
 	}
-	if (outcome != AGAIN || r->is_once || n_attempts >= c->max_attempts ||
-	    atomic_load(&c->interrupt))
+	if (outcome != AGAIN || r->is_once || n_attempts >= c->max_attempts || is_interrupted(c))
 		return false;
 	if (!take_tokens(c, err->kind == ERR_TIMEOUT ? TOKENS_TIMEOUT : TOKENS_RETRY))
 		return false;
 	sleep_for(c, pause_ns(c, n_attempts, reply));
-	return !atomic_load(&c->interrupt);
+	return !is_interrupted(c);
 }
 
 int s3_client_call(struct s3_client *c, const struct s3_request *r, struct s3_reply *reply,

@@ -39,6 +39,10 @@ struct s3_client_options {
 	unsigned max_attempts;                     /* 0: 5 */
 	uint64_t backoff_first_ns, backoff_max_ns; /* 0: 200 ms, 5 s */
 	uint32_t stall_timeout_ms;                 /* 0: 15 s */
+	/* While it says true calls end as after s3_client_interrupt: for a stop that comes while
+	 * the owner still starts. Any thread; may be NULL. */
+	bool (*is_cancelled)(void *arg);
+	void *cancel_arg;
 };
 
 enum { S3_PARAMS_MAX = 8, S3_HEADERS_MAX = 8 };

@@ -45,6 +45,8 @@ struct s3_credentials *s3_credentials_new(const struct s3_credentials_options *o
 	c->o.session_token = copy(o->session_token);
 	c->o.region = copy(o->region);
 	c->o.ca_file = copy(o->ca_file);
+	c->o.is_interrupted = o->is_interrupted;
+	c->o.interrupt_arg = o->interrupt_arg;
 	pthread_mutex_init(&c->fetching, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	return c;

@@ -33,6 +33,9 @@ struct s3_credentials_options {
 	const char *access_key, *secret_key, *session_token; /* "" or NULL: look elsewhere */
 	const char *region;                                  /* whose STS is asked */
 	const char *ca_file; /* of STS and https container endpoints; NULL: the system's */
+	/* As in struct http_client_settings. */
+	bool (*is_interrupted)(void *arg);
+	void *interrupt_arg;
 };
 
 struct s3_credentials;

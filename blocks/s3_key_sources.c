@@ -184,7 +184,10 @@ static int assume_role(const struct s3_credentials_options *o, const char *role,
 		       struct s3_keys *k, struct err *err)
 {
 	struct http_header type = { "Content-Type", "application/x-www-form-urlencoded" };
-	struct http_client_settings set = { .timeout_ms = STS_TIMEOUT_MS, .ca_file = o->ca_file };
+	struct http_client_settings set = { .timeout_ms = STS_TIMEOUT_MS,
+					    .ca_file = o->ca_file,
+					    .is_interrupted = o->is_interrupted,
+					    .interrupt_arg = o->interrupt_arg };
 	struct http_reply reply = HTTP_REPLY_INIT;
 	struct buf form = BUF_INIT;
 	struct bytes body;
@@ -381,7 +384,9 @@ static int from_container(const struct s3_credentials_options *o, struct s3_keys
 	const char *path = env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
 	struct http_client_settings set = { .timeout_ms = METADATA_TIMEOUT_MS,
 					    .ca_file = o->ca_file,
-					    .no_proxy = true };
+					    .no_proxy = true,
+					    .is_interrupted = o->is_interrupted,
+					    .interrupt_arg = o->interrupt_arg };
 	struct http_header header = { "Authorization", env("AWS_CONTAINER_AUTHORIZATION_TOKEN") };
 	struct buf token = BUF_INIT;
 	char url[1024];
@@ -445,12 +450,13 @@ static int from_instance(const struct s3_credentials_options *o, struct s3_keys 
 	const char *base = env("AWS_EC2_METADATA_SERVICE_ENDPOINT");
 	struct http_client_settings set = { .timeout_ms = METADATA_TIMEOUT_MS,
 					    .connect_timeout_ms = METADATA_TIMEOUT_MS / 2,
-					    .no_proxy = true };
+					    .no_proxy = true,
+					    .is_interrupted = o->is_interrupted,
+					    .interrupt_arg = o->interrupt_arg };
 	struct http_header ttl = { "X-aws-ec2-metadata-token-ttl-seconds", "21600" };
 	char token[256], role[256], url[1024];
 	struct http_header proof = { "X-aws-ec2-metadata-token", token };
 
-	(void)o;
 	if (strcasecmp(env("AWS_EC2_METADATA_DISABLED"), "true") == 0)
 		return 0;
 	if (base[0] == '\0')

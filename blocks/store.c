@@ -12,13 +12,14 @@
 #include "blocks/block_object.h"
 #include "blocks/block_reader.h"
 
-#include <pthread.h>
 #include <stdio.h>
+#include <time.h>
 
 enum {
 	OWN_POLLS = 2, /* for so long a block of ours counts as live: others may not know it yet */
 	WALKS_AGAIN = 3, /* after blocks went away */
 	FILTER_THREADS = 8,
+	JOIN_GRACE_MS = 500,
 };
 
 struct store {
@@ -142,6 +143,21 @@ void store_free(struct store *s)
 struct backend *store_backend(struct store *s)
 {
 	return s->be;
+}
+
+void store_join(struct store *s, pthread_t thread)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += JOIN_GRACE_MS * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000L;
+	until.tv_nsec %= 1000000000L;
+	if (pthread_timedjoin_np(thread, NULL, &until) == 0)
+		return;
+	backend_interrupt(s->be, true);
+	pthread_join(thread, NULL);
+	backend_interrupt(s->be, false);
 }
 
 const char *store_local_path(struct store *s)

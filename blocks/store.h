@@ -23,6 +23,8 @@
 #include "blocks/block_meta.h"
 #include "blocks/blocklist.h"
 
+#include <pthread.h>
+
 struct store;
 
 /* A piece of a trace: OTLP TracesData bytes, borrowed for the call. 0, or -1 to stop. */
@@ -55,6 +57,9 @@ int store_start(struct store *s, struct err *err);
 void store_free(struct store *s);
 
 struct backend *store_backend(struct store *s);
+/* Join a thread that uses the backend and was told to end: what it does may end by itself for half
+ * a second, then a call that hangs on the store is cut off. */
+void store_join(struct store *s, pthread_t thread);
 const char *store_local_path(struct store *s);
 uint64_t store_poll_ns(struct store *s);
 struct blocklist *store_blocklist(struct store *s);

@@ -79,13 +79,13 @@ static void post(unsigned event)
 	pthread_mutex_unlock(&waiting.lock);
 }
 
-/* The events that came; with `block`, at least one. A stop stays. */
-static unsigned take_events(bool block)
+/* The events that came, at least one. A stop stays. */
+static unsigned take_events(void)
 {
 	unsigned events;
 
 	pthread_mutex_lock(&waiting.lock);
-	while (block && waiting.events == 0)
+	while (waiting.events == 0)
 		pthread_cond_wait(&waiting.wake, &waiting.lock);
 	events = waiting.events;
 	waiting.events &= EVENT_STOP;
@@ -93,10 +93,16 @@ static unsigned take_events(bool block)
 	return events;
 }
 
+/* Only looks: a SIGHUP that came meanwhile stays for the main thread. Any thread. */
 static bool stop_is_wanted(void *arg)
 {
+	bool yes;
+
 	(void)arg;
-	return (take_events(false) & EVENT_STOP) != 0;
+	pthread_mutex_lock(&waiting.lock);
+	yes = (waiting.events & EVENT_STOP) != 0;
+	pthread_mutex_unlock(&waiting.lock);
+	return yes;
 }
 
 static void component_failed(void *arg)
@@ -270,7 +276,7 @@ static int run_service(const struct cmd_config *args, const struct service_confi
 		service_free(s);
 		return stopped ? balance() : EXIT_START;
 	}
-	while (!(take_events(true) & EVENT_STOP))
+	while (!(take_events() & EVENT_STOP))
 		reload(args, s);
 	log_info("Starting shutdown...");
 	service_stop(s);

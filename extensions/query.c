@@ -18,7 +18,8 @@
 
 #define TIMEOUT_MAX_NS (20 * NS_PER_S)
 #define HOLD_MS 60000
-#define ANSWER_HEAD MIB /* of an answer of max_trace_bytes: what is not the trace */
+#define JOBS_GRACE_MS 500 /* of a stop, for look-ups under way */
+#define ANSWER_HEAD MIB   /* of an answer of max_trace_bytes: what is not the trace */
 
 struct query_config {
 	struct http_server_options http;
@@ -173,15 +174,32 @@ static void *query_lend(struct component *c)
 	return &COMPONENT_STATE(c, struct query_state)->lookup.lookup;
 }
 
+/* Look-ups under way on the pool, which nobody waits for any more: one that hangs on the store is
+ * cut off. */
+static void end_jobs(struct query_state *st)
+{
+	struct store *store = st->api.places.store;
+	bool is_cut = false;
+
+	peers_interrupt(st->api.places.builders);
+	peers_interrupt(st->api.places.queriers);
+	for (unsigned ms = 0; atomic_load(&st->api.jobs) > 0; ms++) {
+		if (ms == JOBS_GRACE_MS && store != NULL) {
+			backend_interrupt(store_backend(store), true);
+			is_cut = true;
+		}
+		usleep(1000);
+	}
+	if (is_cut)
+		backend_interrupt(store_backend(store), false);
+}
+
 static void query_shutdown(struct component *c)
 {
 	struct query_state *st = COMPONENT_STATE(c, struct query_state);
 
 	http_listener_free(st->listener);
-	peers_interrupt(st->api.places.builders);
-	peers_interrupt(st->api.places.queriers);
-	while (atomic_load(&st->api.jobs) > 0)
-		usleep(1000);
+	end_jobs(st);
 	peers_free(st->api.places.builders);
 	peers_free(st->api.places.queriers);
 	if (st->has_api)

@@ -190,6 +190,11 @@ static void trace_store_validate(void *config, const struct conf_node *node,
 			      "must be above 0");
 }
 
+static bool is_cancelled(void *arg)
+{
+	return component_start_is_cancelled(arg);
+}
+
 static struct backend *open_s3(struct component *c, const struct s3_options *o, struct err *err)
 {
 	static const char *const sse[] = { [SSE_S3] = "AES256", [SSE_KMS] = "aws:kms" };
@@ -209,7 +214,9 @@ static struct backend *open_s3(struct component *c, const struct s3_options *o, 
 					     .session_token = o->session_token },
 			    .max_attempts = (unsigned)o->max_attempts,
 			    .backoff_first_ns = (uint64_t)o->backoff_first_ns,
-			    .backoff_max_ns = (uint64_t)o->backoff_max_ns },
+			    .backoff_max_ns = (uint64_t)o->backoff_max_ns,
+			    .is_cancelled = is_cancelled,
+			    .cancel_arg = c },
 		.prefix = o->prefix,
 		.part_size = o->part_size,
 		.storage_class = o->storage_class,

@@ -30,6 +30,7 @@ enum {
 	WHERE_MAX = HTTP_WHERE_MAX,
 	GRANT_MIN = 16384,
 	POLL_MS = 1000,
+	INTERRUPT_POLL_MS = 100,
 	IDLE_POLL_MS = 60000
 };
 #define REPLY_MAX (64 * MIB)
@@ -108,6 +109,7 @@ static void load_library(void)
 
 struct http_client {
 	CURL *easy;
+	CURLM *multi; /* of calls that may be interrupted; NULL before the first */
 	struct http_client_settings settings; /* strings are ours */
 	char why[CURL_ERROR_SIZE];
 };
@@ -151,6 +153,8 @@ void http_client_free(struct http_client *c)
 		return;
 	if (c->easy != NULL)
 		lib.easy_cleanup(c->easy);
+	if (c->multi != NULL)
+		lib.multi_cleanup(c->multi);
 	free((char *)(uintptr_t)c->settings.unix_socket);
 	free((char *)(uintptr_t)c->settings.ca_file);
 	free((char *)(uintptr_t)c->settings.cert_file);
@@ -261,13 +265,24 @@ static size_t reply_body(char *p, size_t size, size_t n, void *arg)
 	return buf_add(to, p, len) < 0 ? 0 : len;
 }
 
-/* Called about once a second, and whenever something moves. */
-static int is_interrupted(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+static bool may_be_interrupted(const struct http_client *c)
 {
-	const struct http_client *client = arg;
+	return c->settings.interrupt != NULL || c->settings.is_interrupted != NULL;
+}
 
+static bool is_interrupted(const struct http_client *c)
+{
+	const struct http_client_settings *set = &c->settings;
+
+	return (set->interrupt != NULL && atomic_load(set->interrupt)) ||
+	       (set->is_interrupted != NULL && set->is_interrupted(set->interrupt_arg));
+}
+
+/* Called about once a second, and whenever something moves. */
+static int progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
 	(void)a, (void)b, (void)c, (void)d;
-	return atomic_load(client->settings.interrupt);
+	return is_interrupted(arg);
 }
 
 static size_t reply_header(char *p, size_t size, size_t n, void *arg)
@@ -478,9 +493,9 @@ static void set_connection(struct http_client *c, const struct http_call *call)
 	}
 	if (set->no_proxy || set->proxy != NULL)
 		lib.setopt(c->easy, CURLOPT_PROXY, set->no_proxy ? "" : set->proxy);
-	if (set->interrupt != NULL) {
+	if (may_be_interrupted(c)) {
 		lib.setopt(c->easy, CURLOPT_NOPROGRESS, 0L);
-		lib.setopt(c->easy, CURLOPT_XFERINFOFUNCTION, is_interrupted);
+		lib.setopt(c->easy, CURLOPT_XFERINFOFUNCTION, progress);
 		lib.setopt(c->easy, CURLOPT_XFERINFODATA, c);
 	}
 	if (set->unix_socket != NULL)
@@ -581,6 +596,30 @@ static void call_fini(struct call_state *s, bool failed)
 	lib.slist_free_all(s->headers);
 }
 
+/* As curl_easy_perform, but looks up ten times a second: that calls back once, and a stop that has
+ * several calls to end would wait seconds. */
+static CURLcode perform(struct http_client *c)
+{
+	CURLcode rc = CURLE_ABORTED_BY_CALLBACK;
+	int running = 0, left = 0;
+	CURLMsg *m;
+
+	if (!may_be_interrupted(c))
+		return lib.perform(c->easy);
+	if (c->multi == NULL)
+		c->multi = lib.multi_init();
+	if (c->multi == NULL || lib.multi_add(c->multi, c->easy) != CURLM_OK)
+		return CURLE_FAILED_INIT;
+	while (!is_interrupted(c) && lib.multi_perform(c->multi, &running) == CURLM_OK &&
+	       running > 0)
+		lib.multi_poll(c->multi, NULL, 0, INTERRUPT_POLL_MS, NULL);
+	while ((m = lib.multi_read(c->multi, &left)) != NULL)
+		if (m->msg == CURLMSG_DONE)
+			rc = m->data.result;
+	lib.multi_remove(c->multi, c->easy);
+	return rc;
+}
+
 int http_client_call(struct http_client *c, const struct http_call *call, struct http_reply *reply,
 		     struct err *err)
 {
@@ -588,7 +627,7 @@ int http_client_call(struct http_client *c, const struct http_call *call, struct
 	int ret = call_begin(c, call, reply, &s, err);
 
 	if (ret == 0)
-		ret = call_end(c, &s, lib.perform(c->easy), err);
+		ret = call_end(c, &s, perform(c), err);
 	call_fini(&s, ret < 0);
 	return ret;
 }

@@ -31,9 +31,12 @@ struct http_client_settings {
 	const char *min_tls, *max_tls; /* "1.2"; NULL: libcurl's */
 	bool one_call_per_connection;  /* connections are closed after the answer */
 	uint32_t max_idle_s;           /* older idle connections are not used again [118] */
-	/* Set by any thread: calls under way end within a second or so with UNAVAILABLE, later ones
-	 * at once. Borrowed; may be NULL. */
+	/* Set by any thread: calls under way end soon (0.1 s, of a group a second or so) with
+	 * UNAVAILABLE, later ones at once. Borrowed; may be NULL. */
 	const _Atomic bool *interrupt;
+	/* The same, for who has to ask: called on the caller's thread while it waits. */
+	bool (*is_interrupted)(void *arg);
+	void *interrupt_arg;
 };
 
 struct http_call {

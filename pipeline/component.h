@@ -245,6 +245,10 @@ void *component_borrow(struct component *c, const char *type_name);
 bool component_process_is_ready(struct component *c, char *why, size_t why_size);
 /* True between starting (with replay) and stopping, whatever a component cannot do meanwhile. */
 bool component_process_is_running(struct component *c, char *why, size_t why_size);
+/* Some component's start is under way and shall end soon, because a stop is wanted: who waits for
+ * something in `start` asks this. False again once that start has ended: what drains then takes its
+ * time. */
+bool component_start_is_cancelled(const struct component *c);
 /* Stop the whole process as on SIGTERM, because this component can no longer do its work. */
 void component_fail(struct component *c, const struct err *why);
 

@@ -39,8 +39,11 @@ struct faulty_backend {
 	struct backend *inner;	/* owned */
 	pthread_mutex_t lock;
 	struct faulty_rule rule;
+	bool hangs;		/* such a call fails when the backend is interrupted */
 	unsigned hits;		/* calls that the rule failed */
 	unsigned calls[64];	/* by enum faulty_call */
+	pthread_cond_t interrupted;
+	bool interrupt;
 	void (*hook)(void *arg, enum faulty_call call, const char *key);
 	void *hook_arg;
 };
@@ -55,14 +58,26 @@ static inline struct faulty_backend *faulty_of(struct backend *be)
 	return CONTAINER_OF(be, struct faulty_backend, be);
 }
 
-static inline void faulty_set(struct backend *be, struct faulty_rule rule)
+static inline void faulty_set_rule(struct backend *be, struct faulty_rule rule, bool hangs)
 {
 	struct faulty_backend *f = faulty_of(be);
 
 	pthread_mutex_lock(&f->lock);
 	f->rule = rule;
+	f->hangs = hangs;
 	f->hits = 0;
 	pthread_mutex_unlock(&f->lock);
+}
+
+static inline void faulty_set(struct backend *be, struct faulty_rule rule)
+{
+	faulty_set_rule(be, rule, false);
+}
+
+/* Calls that match neither succeed nor fail before backend_interrupt. */
+static inline void faulty_hang(struct backend *be, unsigned calls, const char *part)
+{
+	faulty_set_rule(be, (struct faulty_rule){ calls, part, -1, false, ERR_UNAVAILABLE }, true);
 }
 
 static inline unsigned faulty_hits(struct backend *be)
@@ -94,6 +109,8 @@ static inline int faulty_meet(struct backend *be, enum faulty_call call, const c
 		r->times -= r->times > 0;
 		f->hits++;
 	}
+	while (hit && f->hangs && !f->interrupt)
+		pthread_cond_wait(&f->interrupted, &f->lock);
 	pthread_mutex_unlock(&f->lock);
 	return hit ? err_set(err, r->kind ? r->kind : ERR_UNAVAILABLE, "told to fail") : 0;
 }
@@ -205,12 +222,23 @@ static inline int faulty_rename(struct backend *be, const char *from, const char
 	return backend_rename(faulty_of(be)->inner, from, to, err);
 }
 
+static inline void faulty_interrupt(struct backend *be, bool on)
+{
+	struct faulty_backend *f = faulty_of(be);
+
+	pthread_mutex_lock(&f->lock);
+	f->interrupt = on;
+	pthread_cond_broadcast(&f->interrupted);
+	pthread_mutex_unlock(&f->lock);
+}
+
 static inline void faulty_free(struct backend *be)
 {
 	struct faulty_backend *f = faulty_of(be);
 
 	backend_free(f->inner);
 	pthread_mutex_destroy(&f->lock);
+	pthread_cond_destroy(&f->interrupted);
 	free(f);
 }
 
@@ -231,6 +259,7 @@ static inline struct backend *faulty_backend_new_at(struct backend *inner, bool 
 		.remove = faulty_remove,
 		.rename = faulty_rename,
 		.free = faulty_free,
+		.interrupt = faulty_interrupt,
 	};
 	struct faulty_backend *f = xcalloc(1, sizeof(*f));
 
@@ -239,6 +268,7 @@ static inline struct backend *faulty_backend_new_at(struct backend *inner, bool 
 	f->be.ops = &f->ops;
 	f->inner = inner;
 	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->interrupted, NULL);
 	return &f->be;
 }
 

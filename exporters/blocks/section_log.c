@@ -21,7 +21,6 @@ enum {
 	NOTES_SHARE = 2,    /* of that, for what the builder remembers of each span */
 	LOW_BUDGET = 4,     /* when less than one part in so many is left, notes go */
 	TENANTS_MAX = 1000, /* a section's commit record is read back whole */
-	STOP_GRACE_S = 2,   /* for the builder's step under way */
 	OTLP_MAX = SEGMENT_RECORD_MAX - BATCH_RECORD_HEAD_MAX,
 	/* What is pending is in batches that the budget has granted; this only has to let all the
 	 * halves of one batch pass. */
@@ -381,21 +380,6 @@ static void free_list(struct section_list *list)
 		live_section_free(section_list_take(list));
 }
 
-/* A step under way may end by itself; one that hangs on the store is cut off. */
-static void join_builder(struct section_log *l)
-{
-	struct backend *be = store_backend(l->o.store);
-	struct timespec until;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += STOP_GRACE_S;
-	if (pthread_timedjoin_np(l->builder, NULL, &until) == 0)
-		return;
-	backend_interrupt(be, true);
-	pthread_join(l->builder, NULL);
-	backend_interrupt(be, false);
-}
-
 static void stop_builder(struct section_log *l)
 {
 	pthread_mutex_lock(&l->lock);
@@ -404,7 +388,7 @@ static void stop_builder(struct section_log *l)
 	pthread_cond_broadcast(&l->progress);
 	pthread_mutex_unlock(&l->lock);
 	if (l->building)
-		join_builder(l);
+		store_join(l->o.store, l->builder);
 }
 
 /* Spans that the ledger counts as held here. */

@@ -552,7 +552,7 @@ void section_streams_stop(struct section_streams *m)
 	pthread_cond_broadcast(&m->progress);
 	pthread_mutex_unlock(&m->lock);
 	if (m->building)
-		pthread_join(m->builder, NULL);
+		store_join(m->o.store, m->builder);
 	pthread_mutex_lock(&m->lock);
 	stream_tidy_orphans(m);
 	pthread_mutex_unlock(&m->lock);

@@ -230,6 +230,14 @@ bool component_process_is_ready(struct component *c, char *why, size_t why_size)
 	return service_is_ready(c->service, why, why_size);
 }
 
+bool component_start_is_cancelled(const struct component *c)
+{
+	const struct service *s = c->service;
+
+	return atomic_load(&s->starting) != NULL && s->stop_is_wanted != NULL &&
+	       s->stop_is_wanted(s->arg);
+}
+
 void component_fail(struct component *c, const struct err *why)
 {
 	struct service *s = c->service;

@@ -58,8 +58,8 @@ struct service_reloads {
 struct service {
 	const struct service_config *conf;                /* in force: main thread, and loop 0 */
 	struct conf_generation *generation, *generations; /* conf's; all of them */
-	_Atomic uint64_t exemplar_th; /* conf's */
-	_Atomic double sampled_ratio; /* conf's */
+	_Atomic uint64_t exemplar_th;                     /* conf's */
+	_Atomic double sampled_ratio;                     /* conf's */
 	struct budget budget;
 	struct memory_keeper memory;
 	struct loop **loops;
@@ -82,7 +82,7 @@ struct service {
 	struct telemetry_server *telemetry;
 	struct component *_Atomic starting; /* whose start runs now, or NULL */
 	/* Set by the owner before service_start, each may be NULL. */
-	bool (*stop_is_wanted)(void *arg);   /* asked between two starts: give up starting */
+	bool (*stop_is_wanted)(void *arg);   /* give up starting. Any thread */
 	void (*component_failed)(void *arg); /* a component cannot go on: stop. Any thread */
 	void *arg;
 };

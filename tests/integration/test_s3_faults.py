@@ -164,6 +164,16 @@ def test_a_store_that_hangs_does_not_hold_the_stop(make_mill, seaweed, bad_netwo
     took = time.monotonic() - start
     assert balance["held"] == 15, balance
     assert took < 40, f"the stop took {took:.1f} s"
+    # And while it starts: it waits for the bucket's first answer, or for a proof of conditional puts.
+    for method in ("GET", "PUT"):
+        hung.clear()
+        bad_network.behave = lambda r, m=method: (hung.append(r) or 60) if r.method == m else None
+        mill.start(ready=False)
+        wait_for("a request that hangs", lambda: hung)
+        start = time.monotonic()
+        assert mill.stop()["held"] in (0, 15)
+        took = time.monotonic() - start
+        assert took < 12, f"the stop took {took:.1f} s"  # a silent request is given up after 15
     bad_network.behave = None
     mill.start()
     check(mill, sent, look_up=tempo.settled)

@@ -953,6 +953,24 @@ static void test_store_fails_for_a_while(void **state)
 	live_close(&l);
 }
 
+/* A store that neither answers nor closes does not hold the stop: what was not committed is read
+ * again by whoever has the partition next. */
+static void test_a_store_that_hangs_does_not_hold_the_stop(void **state)
+{
+	struct section_streams_stats s;
+	struct live l;
+
+	(void)state;
+	live_open(&l, 2000, true);
+	faulty_hang(store_backend(l.store), FAULTY_PUT, "commits");
+	send_records(&l, 0, 1, 40);
+	while (faulty_hits(store_backend(l.store)) == 0)
+		usleep(1000);
+	section_streams_stats(l.streams, &s);
+	assert_int_equal(s.s.sections, 0);
+	live_close(&l);
+}
+
 /* At the end of a source what is open is published, or, when that is not wanted, refused. */
 static void test_end_of_a_source(void **state)
 {
@@ -1127,6 +1145,7 @@ int main(void)
 		cmocka_unit_test(test_found_live_then_flushed),
 		cmocka_unit_test(test_incomplete_until_caught_up),
 		cmocka_unit_test(test_store_fails_for_a_while),
+		cmocka_unit_test(test_a_store_that_hangs_does_not_hold_the_stop),
 		cmocka_unit_test(test_end_of_a_source),
 		cmocka_unit_test(test_damaged_scratch),
 		cmocka_unit_test(test_threads),

@@ -15,8 +15,10 @@
 
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
+	REPLAY_TRIES = 60,  /* a second each, of a disk that refuses to read */
 	BUILD_SHARE = 3,    /* of the budget, at most one part in three */
 	NOTES_SHARE = 2,    /* of that, for what the builder remembers of each span */
 	LOW_BUDGET = 4,     /* when less than one part in so many is left, notes go */
@@ -285,16 +287,21 @@ static void wait_for_room(struct section_log *l)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* Index what is in the log and in no committed section. */
+/* Index what is in the log and in no committed section. A disk that refuses to read is given a
+ * minute. */
 static int replay(struct section_log *l, uint64_t from, uint64_t to, struct err *err)
 {
 	struct segment_reader *reader = segment_reader_new(l->log, from);
 	struct segment_record rec;
 	uint64_t n = 0;
-	int got = 0;
+	int got = 0, tries = 0;
 
 	while (segment_reader_lsn(reader) < to &&
 	       (got = segment_reader_next(reader, &rec, err)) != 0) {
+		if (got < 0 && err->retryable && tries++ < REPLAY_TRIES) {
+			sleep(1);
+			continue;
+		}
 		if (got < 0 && err->retryable)
 			break;
 		if (got < 0 || replay_record(l, &rec, err) < 0)

@@ -337,6 +337,74 @@ int segment_dir_open(struct segment_dir *d, const char *path, bool create, struc
 	return 0;
 }
 
+/* Another descriptor of the same number: who uses it meanwhile sees the one or the other. */
+static void replace_fd(int *fd, int with)
+{
+	if (*fd < 0)
+		*fd = fcntl(with, F_DUPFD_CLOEXEC, 0);
+	else
+		dup3(with, *fd, O_CLOEXEC);
+}
+
+static int make_anew(struct segment_dir *d, struct segment_dir *made, struct err *err)
+{
+	char *parent = xstrdup(d->path), *slash = strrchr(parent, '/');
+
+	if (slash != NULL && slash != parent) {
+		*slash = '\0';
+		if (mkdir(parent, DIR_MODE) < 0 && errno != EEXIST)
+			log_debug("folder not made", "dir", parent, "error", strerror(errno));
+	}
+	free(parent);
+	if (segment_dir_open(made, d->path, true, err) < 0)
+		return -1;
+	if (made->has_id)
+		return err_set(err, ERR_EXISTS, "segment log %s: another log lies there now",
+			       d->path);
+	made->generation = d->generation;
+	made->low_water = d->stored;
+	return segment_dir_store_id(made, d->id, err) < 0 ||
+			       segment_dir_make_cursor(made, err) < 0
+		       ? -1
+		       : 0;
+}
+
+int segment_dir_revive(struct segment_dir *d, struct err *err)
+{
+	struct segment_dir made;
+	struct stat st;
+	int ret;
+
+	if (fstat(d->fd, &st) < 0 || st.st_nlink > 0)
+		return 0;
+	ret = make_anew(d, &made, err);
+	if (ret == 0) {
+		log_warn("segment log made again: its folder was removed", "dir", d->path);
+		replace_fd(&d->fd, made.fd);
+		replace_fd(&d->lock_fd, made.lock_fd);
+		replace_fd(&d->cursor_fd, made.cursor_fd);
+		d->generation = made.generation;
+		d->stored = made.stored;
+	}
+	segment_dir_close(&made);
+	return ret;
+}
+
+bool segment_dir_answers(const struct segment_dir *d)
+{
+	_Alignas(4096) static _Thread_local uint8_t page[4096];
+	int fd = openat(d->fd, "id", O_RDONLY | O_DIRECT | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0 && errno == EINVAL)
+		fd = openat(d->fd, "id", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT;
+	n = pread(fd, page, sizeof(page), 0);
+	close(fd);
+	return n >= 0;
+}
+
 void segment_dir_close(struct segment_dir *d)
 {
 	if (d == NULL || d->path == NULL)

@@ -52,6 +52,12 @@ int segment_dir_list(struct segment_dir *d, struct segment_numbers *out, struct 
 void segment_dir_name(uint64_t number, char out[SEGMENT_NAME_SIZE]);
 /* Descriptor or -1 with errno. */
 int segment_dir_open_segment(const struct segment_dir *d, uint64_t number, int flags);
+/* The folder was removed under its owner: make it (and the one above it) again, empty, with the
+ * same id, and take it. 0, also when it is there after all; -1 with *err. Nobody else may use the
+ * cursor meanwhile. */
+int segment_dir_revive(struct segment_dir *d, struct err *err);
+/* Does the disk give what it has, of the folder's smallest file, past the page cache? */
+bool segment_dir_answers(const struct segment_dir *d);
 /* Unlink; or, when damaged, move to quarantine/ and drop what is too much there. 0, or -1 with
  * errno. */
 int segment_dir_remove(const struct segment_dir *d, uint64_t number, bool is_damaged);

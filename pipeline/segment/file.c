@@ -153,6 +153,7 @@ static size_t read_pages(struct segment_scan *s, uint8_t *to, size_t n, uint64_t
 			memset(to + got, 0, ask);
 			got += ask;
 			s->io_errors++;
+			s->is_spotty = true;
 			step = PAGE;
 		}
 	}
@@ -184,6 +185,7 @@ static const uint8_t *window_at(struct segment_scan *s, uint64_t off, size_t n)
 	window_size(s, n);
 	want = (size_t)MIN((uint64_t)s->window_cap, s->limit - off);
 	s->window_off = off;
+	s->is_spotty = false;
 	s->window_n = read_pages(s, s->window, want, off);
 	read_ahead(s);
 	return s->window_n >= n ? s->window : NULL;
@@ -288,6 +290,7 @@ void segment_scan_reset(struct segment_scan *s, int fd, uint32_t salt, uint64_t 
 	s->is_ended = false;
 	s->tail_bytes = s->io_errors = 0;
 	s->window_off = s->window_n = s->ahead_to = 0;
+	s->is_spotty = false;
 }
 
 void segment_scan_init(struct segment_scan *s, int fd, uint32_t salt, uint64_t limit, uint64_t want,
@@ -296,6 +299,16 @@ void segment_scan_init(struct segment_scan *s, int fd, uint32_t salt, uint64_t l
 	memset(s, 0, sizeof(*s));
 	s->budget = budget;
 	segment_scan_reset(s, fd, salt, limit, want, end);
+}
+
+void segment_scan_back(struct segment_scan *s, const struct segment_scan *before)
+{
+	s->offset = before->offset;
+	s->want = before->want;
+	s->end = before->end;
+	s->is_ended = before->is_ended;
+	s->window_n = 0;
+	s->is_spotty = false;
 }
 
 void segment_scan_rest(struct segment_scan *s)

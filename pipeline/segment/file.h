@@ -74,6 +74,7 @@ struct segment_scan {
 	bool is_ended;		/* the end record was met; an unknown `end` is now from it */
 	uint64_t tail_bytes;	/* set with 0: from offset to the last byte that is not zero */
 	uint64_t io_errors;	/* pages that could not be read */
+	bool is_spotty;		/* the window has such pages, as zeros */
 	/* the window [window_off, window_off + window_n) of the file */
 	uint8_t *window;
 	size_t window_cap, window_n;
@@ -95,6 +96,8 @@ int segment_scan_next(struct segment_scan *s, struct segment_scan_record *rec, u
 /* Go over to another file, keeping the window's memory. */
 void segment_scan_reset(struct segment_scan *s, int fd, uint32_t salt, uint64_t limit,
 			uint64_t want, uint64_t end);
+/* Stand again where a copy of the scan, made before the last call, stood, and ask the disk anew. */
+void segment_scan_back(struct segment_scan *s, const struct segment_scan *before);
 /* Nothing to read for a while: give back what a large record took. What was read is void. */
 void segment_scan_rest(struct segment_scan *s);
 void segment_scan_fini(struct segment_scan *s);

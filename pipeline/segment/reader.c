@@ -5,12 +5,15 @@
  * DESIGN: a reader holds a descriptor of its own, so a segment that is freed meanwhile does no
  * harm, and a scan whose limit and end LSN follow what the log says is durable. It asks the log
  * (one lock) only when the scan has nothing more.
+ * What the disk refuses to give is not known to be damaged: the reader stands still, says so, and
+ * asks again, until the disk gives other things and still refuses this for PATIENCE_NS.
  * OWNERSHIP, THREADS: one thread per reader; touches the log under its lock only.
  * LIMITS: memory as segment_scan's window.
  * SPEC: docs/formats/segment-log.md "Reading".
  */
 #include "pipeline/segment/reader.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "pipeline/segment/log_private.h"
 
@@ -18,12 +21,15 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#define PATIENCE_NS (30 * NS_PER_S)
+
 struct segment_reader {
 	struct segment_log *log;
 	struct segment_scan scan;
 	uint64_t number;	/* of the segment being read */
 	uint64_t want;		/* no record below this LSN is handed out */
 	int fd;			/* -1: between two segments */
+	uint64_t refused_ns;	/* since when the disk refuses what is wanted; 0: it does not */
 };
 
 struct segment_reader *segment_reader_new(struct segment_log *log, uint64_t from_lsn)
@@ -162,6 +168,40 @@ static int refresh(struct segment_reader *r)
 	return has_more || !is_last;
 }
 
+/* Bytes were refused, zeros stand for them. True, with *err: wait, and ask again. */
+static bool is_to_wait(struct segment_reader *r, struct err *err)
+{
+	uint64_t now = clock_mono_ns();
+
+	if (r->refused_ns == 0 || !segment_dir_answers(&r->log->dir))
+		r->refused_ns = now;
+	if (now - r->refused_ns >= PATIENCE_NS)
+		return false;
+	err_set(err, ERR_IO, "segment %llu: read at %llu: the disk refuses it: %s",
+		(unsigned long long)r->number, (unsigned long long)r->scan.offset, strerror(EIO));
+	if (err != NULL)
+		err->retryable = true;
+	return true;
+}
+
+/* segment_scan_next, and -2 with *err for "not now". */
+static int scan_next(struct segment_reader *r, struct segment_scan_record *found,
+		     uint64_t *lost_from, struct err *err)
+{
+	struct segment_scan before = r->scan;
+	int rc = segment_scan_next(&r->scan, found, lost_from);
+
+	if (rc < 0 && (before.is_spotty || r->scan.io_errors != before.io_errors)) {
+		segment_scan_back(&r->scan, &before);
+		if (is_to_wait(r, err))
+			return -2;
+		rc = segment_scan_next(&r->scan, found, lost_from);
+	}
+	if (rc == 1)
+		r->refused_ns = 0;
+	return rc;
+}
+
 int segment_reader_next(struct segment_reader *r, struct segment_record *rec, struct err *err)
 {
 	struct segment_scan_record found;
@@ -175,7 +215,9 @@ int segment_reader_next(struct segment_reader *r, struct segment_record *rec, st
 				return rc;
 			continue;
 		}
-		rc = segment_scan_next(&r->scan, &found, &lost_from);
+		rc = scan_next(r, &found, &lost_from, err);
+		if (rc == -2)
+			return -1;
 		if (rc < 0 && damaged(r, lost_from, r->scan.want, err) < 0)
 			return -1;
 		if (rc == 0 && refresh(r) == 0)

@@ -20,11 +20,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { REFUSED_TRIES = 4, REFUSED_PAUSE_US = 500000 };
+
 /* A file found in the folder. */
 struct candidate {
 	uint64_t number, size;
 	struct segment_header header;
 	bool has_header, is_foreign;
+	bool is_refused;	/* the disk does not give its header */
 	bool is_unplaced;	/* nothing says which LSN it starts with */
 };
 
@@ -34,6 +37,7 @@ struct survey {
 	uint64_t end;		/* its records have LSNs below this one */
 	uint64_t bytes;		/* up to the last good record, or behind the end record */
 	uint64_t lost, torn;
+	uint64_t io_errors;	/* pages that the disk does not give */
 	bool is_blank;		/* nothing but zeros behind the header's place */
 };
 
@@ -51,6 +55,7 @@ static void read_candidate(struct segment_log *log, uint64_t number, struct cand
 	uint8_t bytes[SEGMENT_HEADER_SIZE] = { 0 };
 	int fd = segment_dir_open_segment(&log->dir, number, O_RDONLY);
 	struct stat st;
+	ssize_t n;
 
 	memset(c, 0, sizeof(*c));
 	c->number = number;
@@ -58,24 +63,42 @@ static void read_candidate(struct segment_log *log, uint64_t number, struct cand
 		return;
 	if (fstat(fd, &st) == 0)
 		c->size = MIN((uint64_t)st.st_size, (uint64_t)UINT32_MAX);
-	c->has_header = pread(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes) &&
-			segment_header_decode(bytes, &c->header) == 0;
+	for (int i = 0; (n = pread(fd, bytes, sizeof(bytes), 0)) < 0 && i < REFUSED_TRIES; i++)
+		usleep(REFUSED_PAUSE_US);
+	c->is_refused = n < 0;
+	c->has_header =
+		n == (ssize_t)sizeof(bytes) && segment_header_decode(bytes, &c->header) == 0;
 	close(fd);
+}
+
+/* A page that the disk refuses is damaged, a disk that refuses everything is away: what it holds is
+ * not to be judged now. */
+static int check_disk(const struct recovery *rc, const struct candidate *c, struct err *err)
+{
+	if (segment_dir_answers(&rc->log->dir))
+		return 0;
+	errno = EIO;
+	return err_errno(err, "segment log %s: read segment %llu", rc->log->dir.path,
+			 (unsigned long long)c->number);
 }
 
 static int read_candidates(struct recovery *rc, struct err *err)
 {
 	struct segment_numbers numbers;
+	int ret = 0;
 
 	if (segment_dir_list(&rc->log->dir, &numbers, err) < 0)
 		return -1;
 	rc->log->next_number = numbers.highest + 1;
 	rc->n = numbers.n;
 	rc->c = xcalloc(numbers.n + 1, sizeof(*rc->c));
-	for (size_t i = 0; i < numbers.n; i++)
+	for (size_t i = 0; i < numbers.n && ret == 0; i++) {
 		read_candidate(rc->log, numbers.v[i], &rc->c[i]);
+		if (rc->c[i].is_refused)
+			ret = check_disk(rc, &rc->c[i], err);
+	}
 	free(numbers.v);
-	return 0;
+	return ret;
 }
 
 /* The id that the segments themselves agree upon: of the first good header. NULL: none has one, or
@@ -154,7 +177,9 @@ static void survey_file(struct segment_log *log, const struct candidate *c, uint
 	} else if (s.offset + s.tail_bytes > sv->bytes) {
 		sv->torn = s.offset + s.tail_bytes - sv->bytes;
 	}
-	sv->is_blank = sv->n_records == 0 && sv->torn == 0 && s.end == UINT64_MAX;
+	sv->io_errors = s.io_errors;
+	sv->is_blank = sv->n_records == 0 && sv->torn == 0 && s.io_errors == 0 &&
+		       s.end == UINT64_MAX;
 	/* A known end that no record speaks for is the neighbour's word only. */
 	if (sv->n_records == 0 && !c->has_header && !s.is_ended)
 		sv->end = want;
@@ -220,21 +245,34 @@ static void keep(struct recovery *rc, const struct candidate *c, uint64_t base, 
 	rc->log->next_lsn = MAX(rc->log->next_lsn, end);
 }
 
+/* survey_file; a disk that refuses to read is asked again a few times. */
+static int survey(struct recovery *rc, const struct candidate *c, uint64_t base, uint64_t end,
+		  struct survey *sv, struct err *err)
+{
+	survey_file(rc->log, c, base, end, sv);
+	for (int i = 0; sv->io_errors > 0 && i < REFUSED_TRIES; i++) {
+		usleep(REFUSED_PAUSE_US);
+		survey_file(rc->log, c, base, end, sv);
+	}
+	return sv->io_errors > 0 ? check_disk(rc, c, err) : 0;
+}
+
 /* A segment that has to be read: the last, one before a damaged header, or all (verify). */
-static void take_surveyed(struct recovery *rc, const struct candidate *c, uint64_t base,
-			  uint64_t end, bool last)
+static int take_surveyed(struct recovery *rc, const struct candidate *c, uint64_t base,
+			 uint64_t end, bool last, struct err *err)
 {
 	struct segment_log *log = rc->log;
 	struct segment *seg;
 	struct survey sv;
 
-	survey_file(log, c, base, end, &sv);
+	if (survey(rc, c, base, end, &sv, err) < 0)
+		return -1;
 	if (!c->has_header && sv.is_blank && last) {
 		/* Created, and never got its header. */
 		if (segment_dir_remove(&log->dir, c->number, false) < 0)
 			log_warn("segment not removed", "dir", log->dir.path, "segment",
 				 LOG_NUM(c->number), "error", strerror(errno));
-		return;
+		return 0;
 	}
 	if (last && sv.torn > 0) {
 		uint64_t n = (sv.torn + SEGMENT_FRAME_SIZE - 1) / SEGMENT_FRAME_SIZE;
@@ -244,17 +282,23 @@ static void take_surveyed(struct recovery *rc, const struct candidate *c, uint64
 	}
 	if (!c->has_header && sv.n_records == 0) {
 		quarantine(rc, c, "no header and no record");
-		return;
+		return 0;
 	}
 	keep(rc, c, base, MAX(sv.end, base), sv.bytes);
 	seg = segment_log_newest(log);
-	seg->is_damaged = sv.lost > 0;
+	seg->is_damaged = sv.lost > 0 || sv.io_errors > 0;
+	if (sv.io_errors > 0) {
+		/* Nobody is to cut off what may be read another day. */
+		log->disk_bytes -= seg->size - seg->bytes;
+		seg->size = seg->bytes;
+	}
 	seg->lost = sv.lost;
 	seg->lost_upto = sv.end;
 	count_lost(rc, sv.lost);
+	return 0;
 }
 
-static void take(struct recovery *rc, size_t i, bool verify)
+static int take(struct recovery *rc, size_t i, bool verify, struct err *err)
 {
 	struct candidate *c = &rc->c[i];
 	uint64_t before = MAX(rc->end, MAX(rc->log->low_water, UINT64_C(1)));
@@ -264,7 +308,7 @@ static void take(struct recovery *rc, size_t i, bool verify)
 
 	if (c->is_foreign || (c->has_header && c->header.base < rc->end)) {
 		quarantine(rc, c, "belongs to another log or place");
-		return;
+		return 0;
 	}
 	/* What lay in files moved away is known from both neighbours. */
 	if (c->has_header && rc->has_hole && c->header.prev_end > before && is_placed)
@@ -272,10 +316,10 @@ static void take(struct recovery *rc, size_t i, bool verify)
 	c->is_unplaced = !c->has_header && !is_placed;
 	if (end < base)
 		end = UINT64_MAX;
-	if (c->has_header && end != UINT64_MAX && !verify)
-		keep(rc, c, base, end, c->size);
-	else
-		take_surveyed(rc, c, base, end, is_last(rc, i));
+	if (!c->has_header || end == UINT64_MAX || verify)
+		return take_surveyed(rc, c, base, end, is_last(rc, i), err);
+	keep(rc, c, base, end, c->size);
+	return 0;
 }
 
 static void report(struct recovery *rc)
@@ -310,7 +354,8 @@ int segment_recover(struct segment_log *log, bool verify, struct segment_log_fou
 	log->low_water = log->dir.low_water;
 	log->next_lsn = 1;
 	for (size_t i = 0; i < rc.n; i++)
-		take(&rc, i, verify);
+		if (take(&rc, i, verify, err) < 0)
+			goto out;
 	log->next_lsn = MAX(log->next_lsn, log->low_water);
 	segment_log_collect(log);
 	report(&rc);

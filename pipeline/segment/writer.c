@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -99,12 +100,31 @@ static int timed_sync(struct segment_log *log, int fd)
 	return rc;
 }
 
+/* A new file, in a new folder when ours was removed. */
+static int open_new(struct segment_log *log, uint64_t number)
+{
+	int flags = O_RDWR | O_CREAT | O_EXCL, ret;
+	int fd = segment_dir_open_segment(&log->dir, number, flags);
+	struct err err = ERR_INIT;
+
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	pthread_mutex_lock(&log->free_lock);
+	ret = segment_dir_revive(&log->dir, &err);
+	pthread_mutex_unlock(&log->free_lock);
+	if (ret == 0)
+		return segment_dir_open_segment(&log->dir, number, flags);
+	log_warn("segment log not made again", "dir", log->dir.path, "error", err.msg);
+	errno = ENOENT;
+	return -1;
+}
+
 /* The file with its header, durable together with its name. Descriptor, or -1 with errno. */
 static int create_segment(struct segment_log *log, const struct segment_header *h, uint64_t need,
 			  uint64_t *size)
 {
 	uint8_t bytes[SEGMENT_HEADER_SIZE];
-	int fd = segment_dir_open_segment(&log->dir, h->number, O_RDWR | O_CREAT | O_EXCL);
+	int fd = open_new(log, h->number);
 	int saved;
 
 	if (fd < 0)
@@ -375,6 +395,14 @@ static bool fits(const struct segment_log *log, uint64_t offset, const struct se
 	return offset + segment_record_size(a->length) + SEGMENT_FRAME_SIZE <= log->capacity;
 }
 
+/* Somebody removed the file: nobody would find again what is written to it. */
+static bool is_removed(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
 static int write_run(struct segment_log *log, struct run *r)
 {
 	struct segment_append *a = r->first;
@@ -394,7 +422,12 @@ static int write_run(struct segment_log *log, struct run *r)
 	r->rest = a;
 	if (gather_flush(log) < 0)
 		return -1;
-	return log->sync ? timed_sync(log, log->fd) : 0;
+	if (log->sync && timed_sync(log, log->fd) < 0)
+		return -1;
+	if (!is_removed(log->fd))
+		return 0;
+	errno = ENOENT;
+	return -1;
 }
 
 /* ---- telling the callers ---- */

@@ -9,9 +9,16 @@
 #include "net/kafka_lib.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
 
 enum {
+	END_MAX_S = 5,
+	ENDS_IN_ANY_STATE = 0x020300ff, /* librdkafka 2.3.0 */
+	DESTROY_IMMEDIATE = 0x4,        /* all before it have this flag, in rdkafka_int.h */
 	SEEK_TIMEOUT_MS = 10000,
 	/* A producer's batch is 1 MB, unless somebody set it higher. */
 	KEEP_BELOW = 2 << 20,
@@ -23,6 +30,11 @@ struct kafka_consumer {
 	struct kafka_consumer_settings o;
 	const struct kafka_lib *lib;
 	rd_kafka_t *rk;
+	char *id, *token_file; /* of o.client */
+	bool was_assigned;     /* something, at least once */
+	bool is_ending;        /* the owner is told nothing any more */
+	/* ends_lock */
+	bool is_gone, is_left, is_destroyed;
 };
 
 /* ---- rebalances, troubles ---- */
@@ -79,13 +91,18 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
 			 rd_kafka_topic_partition_list_t *list, void *opaque)
 {
 	struct kafka_consumer *c = opaque;
+	bool is_assigned = code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
 	struct kafka_partition *v = partitions_of(list);
 	size_t n = (size_t)list->cnt;
 	struct err err = ERR_INIT;
 
-	if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-		c->o.assigned(c->o.arg, v, n);
+	c->was_assigned |= is_assigned;
+	if (is_assigned) {
+		if (!c->is_ending)
+			c->o.assigned(c->o.arg, v, n);
 		take(c, list);
+	} else if (c->is_ending) {
+		give(c, list);
 	} else {
 		if (code != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
 			kafka_lib_err(&err, code, "rebalance");
@@ -130,6 +147,13 @@ static void tune_malloc(void)
 	mallopt(M_TRIM_THRESHOLD, KEEP_FREE);
 }
 
+static void free_struct(struct kafka_consumer *c)
+{
+	free(c->id);
+	free(c->token_file);
+	free(c);
+}
+
 struct kafka_consumer *kafka_consumer_new(const struct kafka_consumer_settings *s, struct err *err)
 {
 	struct kafka_consumer *c;
@@ -141,6 +165,10 @@ struct kafka_consumer *kafka_consumer_new(const struct kafka_consumer_settings *
 	c->lib = kafka_lib(NULL);
 	c->o = *s;
 	c->settings = &c->o.client;
+	/* Threads of librdkafka's that outlive the owner log, and ask for tokens. */
+	c->o.client.id = c->id = xstrdup(s->client.id);
+	if (s->client.token_file != NULL)
+		c->o.client.token_file = c->token_file = xstrdup(s->client.token_file);
 	tune_malloc();
 	conf = kafka_lib_conf(&s->client, c, err);
 	if (conf != NULL) {
@@ -152,7 +180,7 @@ struct kafka_consumer *kafka_consumer_new(const struct kafka_consumer_settings *
 	c->o.client.n_properties = 0;
 	c->rk = kafka_lib_open(RD_KAFKA_CONSUMER, conf, err);
 	if (c->rk == NULL) {
-		free(c);
+		free_struct(c);
 		return NULL;
 	}
 	c->lib->poll_set_consumer(c->rk);
@@ -172,13 +200,103 @@ int kafka_consumer_subscribe(struct kafka_consumer *c, const char *const *topics
 	return code == RD_KAFKA_RESP_ERR_NO_ERROR ? 0 : kafka_lib_err(err, code, "subscribe");
 }
 
+/* ---- the end ----
+ *
+ * Closing asks the brokers: offsets are committed, the group is left. A broker that is frozen lets
+ * that wait for time-outs of a minute each, so a thread of its own does it, and the owner goes on
+ * after END_MAX_S. What was not committed then is read again.
+ */
+
+static pthread_mutex_t ends_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t ends_one = PTHREAD_COND_INITIALIZER;
+
+static void exit_now(int status, void *arg)
+{
+	(void)arg;
+	fflush(NULL);
+	_exit(status);
+}
+
+/* Some threads of librdkafka's may run while the process exits: nothing that they use is taken down
+ * before it (OpenSSL would be, by its atexit). With ends_lock. */
+static void exit_with_threads(void)
+{
+	static bool is_set;
+
+	if (!is_set)
+		on_exit(exit_now, NULL);
+	is_set = true;
+}
+
+/* Before 2.3.0 the very last step of destroy asserts that cooperative-sticky has the state of an
+ * assignment, which is not so from the answer to the first wish to join until the first assignment
+ * (its issue 4312). Then connections and threads are ended and the handle's memory stays. */
+static bool destroy(struct kafka_consumer *c)
+{
+	if (c->was_assigned || c->lib->version() >= ENDS_IN_ANY_STATE) {
+		c->lib->destroy(c->rk);
+		return true;
+	}
+	c->lib->destroy_flags(c->rk, DESTROY_IMMEDIATE);
+	return false;
+}
+
+static void *end_main(void *arg)
+{
+	struct kafka_consumer *c = arg;
+	bool is_destroyed, is_last;
+
+	c->lib->consumer_close(c->rk);
+	is_destroyed = destroy(c);
+	pthread_mutex_lock(&ends_lock);
+	if (!is_destroyed)
+		exit_with_threads();
+	c->is_destroyed = is_destroyed;
+	c->is_gone = true;
+	is_last = c->is_left && is_destroyed;
+	pthread_cond_broadcast(&ends_one);
+	pthread_mutex_unlock(&ends_lock);
+	if (is_last)
+		free_struct(c);
+	return NULL;
+}
+
+/* False: the end goes on, and frees c. */
+static bool await_end(struct kafka_consumer *c)
+{
+	struct timespec until;
+	bool is_gone;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += END_MAX_S;
+	pthread_mutex_lock(&ends_lock);
+	while (!c->is_gone &&
+	       pthread_cond_clockwait(&ends_one, &ends_lock, CLOCK_MONOTONIC, &until) == 0) {
+	}
+	is_gone = c->is_gone;
+	c->is_left = !is_gone;
+	if (!is_gone) {
+		exit_with_threads();
+		log_warn("the brokers do not answer the end of a consumer, it is left behind",
+			 "component", c->id);
+	}
+	pthread_mutex_unlock(&ends_lock);
+	return is_gone;
+}
+
 void kafka_consumer_free(struct kafka_consumer *c)
 {
+	pthread_t thread;
+
 	if (c == NULL)
 		return;
-	c->lib->consumer_close(c->rk);
-	c->lib->destroy(c->rk);
-	free(c);
+	c->is_ending = true;
+	if (pthread_create(&thread, NULL, end_main, c) == 0)
+		pthread_detach(thread);
+	else
+		end_main(c);
+	if (await_end(c) && c->is_destroyed)
+		free_struct(c);
 }
 
 /* ---- records ---- */

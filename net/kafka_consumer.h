@@ -6,7 +6,7 @@
  *   kafka_consumer_poll -> a record | assigned(), revoked() | troubled()
  *   kafka_consumer_store -> committed by librdkafka soon, and when partitions go or it is freed
  *
- * THREADS: one thread calls everything, and the callbacks run on it inside poll and free.
+ * THREADS: one thread calls everything, and the callbacks run on it inside poll.
  * OWNERSHIP: a message is the caller's until kafka_message_free, also after the partition went.
  * LIMITS: what is fetched ahead, by queued.max.messages.kbytes.
  * SPEC: Kafka consumer protocol, eager and cooperative, by librdkafka.
@@ -33,7 +33,7 @@ struct kafka_message {
 };
 
 struct kafka_consumer_settings {
-	struct kafka_settings client; /* id, token_file outlive the consumer */
+	struct kafka_settings client; /* copied */
 	void *arg;
 	void (*assigned)(void *arg, const struct kafka_partition *v, size_t n);
 	/* is_lost: others own them already, offsets can be committed no more. */
@@ -51,7 +51,10 @@ struct kafka_consumer *kafka_consumer_new(const struct kafka_consumer_settings *
 /* Names, or regular expressions that begin with '^'. */
 int kafka_consumer_subscribe(struct kafka_consumer *c, const char *const *topics, size_t n,
 			     struct err *err);
-/* Leave the group (revoked runs), commit what was stored, free. NULL is fine. */
+/* Commit what was stored, leave the group (unless it is a static member), free; in any state, also
+ * while it joins. No callback runs any more: the partitions are given up without revoked. Blocks
+ * for 5 s at most; with brokers that do not answer the rest goes on by itself, and what was not
+ * committed is read again. All messages are free before. NULL is fine. */
 void kafka_consumer_free(struct kafka_consumer *c);
 
 /* Wait up to timeout_ms for a record: true and *m is filled. */

@@ -33,7 +33,6 @@ enum {
 	ANEW_MAX_MS = 60000,
 	ANEW_FORGET_S = 300,
 	RESERVED = 16 << 20, /* queued.max.messages.kbytes */
-	JOINING_MS = 1000,
 	HAND_OVER_MS = 2000, /* from our part of a rebalance to everybody else's */
 };
 
@@ -258,18 +257,6 @@ static void read_some(struct kafka_receiver_state *st)
 	}
 }
 
-/* librdkafka 2.0 aborts when it is closed between the answer to its wish to join and its first
- * assignment (its issue 4312): wait for that, if it comes. */
-static void await_assignment(struct kafka_receiver_state *st)
-{
-	uint64_t until = clock_mono_ns() + JOINING_MS * NS_PER_MS;
-	struct kafka_message m;
-
-	while (!st->was_assigned && clock_mono_ns() < until)
-		if (kafka_consumer_poll(st->consumer, POLL_MS, &m))
-			kafka_message_free(st->consumer, &m);
-}
-
 /* How long to wait before the next consumer: longer each time, unless the last one lived well. Two
  * that have one group_instance_id end one another, and must not do it without a pause. */
 static uint64_t wait_anew(struct kafka_receiver_state *st)
@@ -328,8 +315,6 @@ static void *consumer_main(void *arg)
 			look_after_all(st);
 		}
 	}
-	if (st->consumer != NULL)
-		await_assignment(st);
 	be_unsure(st);
 	while (st->partitions != NULL)
 		partition_close(st, st->partitions, false);

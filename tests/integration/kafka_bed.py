@@ -18,6 +18,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -539,6 +540,50 @@ class Kafka:
         finally:
             consumer.close()
         return sorted(out, key=lambda r: (r.partition, r.offset))
+
+
+NOT_YET = 14, 15, 16  # the coordinator reads its groups still, is not there, does not know of it
+
+
+class RawMember:
+    """A member of a group, spoken by hand (JoinGroup v2), that does only what the test says: no client
+    library can be held between two requests."""
+
+    def __init__(self, kafka, group, topic, session_ms=2000, strategy="cooperative-sticky"):
+        self.group, self.session_ms, self.strategy, self.id = group, session_ms, strategy, ""
+        self.subscription = struct.pack(">hi", 0, 1) + self.text(topic) + struct.pack(">i", 0)
+        self.socket = socket.create_connection(("127.0.0.1", kafka.brokers[0].port), timeout=60)
+
+    @staticmethod
+    def text(s):
+        return struct.pack(">h", len(s)) + s.encode()
+
+    def call(self, key, version, body):
+        request = struct.pack(">hhi", key, version, 7) + self.text("raw") + body
+        self.socket.sendall(struct.pack(">i", len(request)) + request)
+        answer = self.socket.makefile("rb")
+        return answer.read(struct.unpack(">i", answer.read(4))[0])[4:]
+
+    def join(self):
+        """How many members the new generation has, when we lead it; 0 when another does. Waits for them."""
+        body = (
+            self.text(self.group) + struct.pack(">ii", self.session_ms, 60_000) + self.text(self.id)
+            + self.text("consumer") + struct.pack(">i", 1) + self.text(self.strategy)
+            + struct.pack(">i", len(self.subscription)) + self.subscription
+        )  # fmt: skip
+        error, deadline = NOT_YET[0], time.monotonic() + 60
+        while error in NOT_YET and time.monotonic() < deadline:
+            self.call(10, 1, self.text(self.group) + b"\0")  # who coordinates it? makes the first group's topic
+            answer = self.call(11, 2, body)
+            error = struct.unpack_from(">h", answer, 4)[0]
+        assert error == 0, f"JoinGroup: error {error}"
+        at, texts = 10, []
+        for _ in ("protocol", "leader", "member"):
+            n = struct.unpack_from(">h", answer, at)[0]
+            texts.append(answer[at + 2 : at + 2 + n].decode())
+            at += 2 + n
+        self.id = texts[2]
+        return struct.unpack_from(">i", answer, at)[0]
 
 
 def make_archive(path):

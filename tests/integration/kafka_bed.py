@@ -549,7 +549,7 @@ class RawMember:
     """A member of a group, spoken by hand (JoinGroup v2), that does only what the test says: no client
     library can be held between two requests."""
 
-    def __init__(self, kafka, group, topic, session_ms=2000, strategy="cooperative-sticky"):
+    def __init__(self, kafka, group, topic, session_ms=60_000, strategy="cooperative-sticky"):
         self.group, self.session_ms, self.strategy, self.id = group, session_ms, strategy, ""
         self.subscription = struct.pack(">hi", 0, 1) + self.text(topic) + struct.pack(">i", 0)
         self.socket = socket.create_connection(("127.0.0.1", kafka.brokers[0].port), timeout=60)

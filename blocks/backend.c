@@ -4,6 +4,8 @@
  */
 #include "blocks/backend.h"
 
+#include "base/clock.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -241,6 +243,16 @@ int backend_rename(struct backend *be, const char *from, const char *to, struct 
 int backend_prove_conditional(struct backend *be, struct err *err)
 {
 	return be->ops->prove != NULL ? be->ops->prove(be, err) : 0;
+}
+
+uint64_t backend_now_ns(struct backend *be)
+{
+	return be->ops->now_ns != NULL ? be->ops->now_ns(be) : clock_wall_ns();
+}
+
+uint64_t backend_mtime_spare_ns(const struct backend *be)
+{
+	return be->ops->now_ns != NULL ? NS_PER_S : 0;
 }
 
 void backend_interrupt(struct backend *be, bool on)

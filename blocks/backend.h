@@ -86,6 +86,8 @@ struct backend_ops {
 	/* Missing: IF_NONE_MATCH works by nature; nothing here waits for long. */
 	int (*prove)(struct backend *be, struct err *err);
 	void (*interrupt)(struct backend *be, bool on);
+	/* NULL: the store's clock is this machine's. */
+	uint64_t (*now_ns)(struct backend *be);
 	/* Calls wait for a network: several at once take as long as one, and a list of one level
 	 * costs less than a look at each folder. */
 	bool is_remote;
@@ -150,6 +152,12 @@ int backend_rename(struct backend *be, const char *from, const char *to, struct 
 /* Prove that this store decides between conditional puts, by two of them under _spanmill/probe/:
  * who relies on IF_NONE_MATCH calls this at start. UNIMPLEMENTED when the store does not. */
 int backend_prove_conditional(struct backend *be, struct err *err);
+/* The wall clock that gives objects their mtime, as far as its last answer told; this machine's
+ * before there is one. Of a bucket it is up to a second behind, as its mtimes are. What asks how
+ * old an object is asks this: this machine's clock may be wrong. */
+uint64_t backend_now_ns(struct backend *be);
+/* How much younger than it says an object may be: clocks of buckets count whole seconds. */
+uint64_t backend_mtime_spare_ns(const struct backend *be);
 /* See struct backend_ops. */
 bool backend_is_remote(const struct backend *be);
 /* While on, calls under way and later ones end soon, with UNAVAILABLE, instead of waiting for a

@@ -437,6 +437,11 @@ static void s3_interrupt(struct backend *be, bool on)
 
 /* ---- open, free ---- */
 
+static uint64_t s3_now_ns(struct backend *be)
+{
+	return s3_client_now_ns(s3_of(be)->client);
+}
+
 static void s3_free(struct backend *be)
 {
 	struct s3 *s = s3_of(be);
@@ -466,6 +471,7 @@ static const struct backend_ops s3_ops = {
 	.free = s3_free,
 	.prove = s3_prove,
 	.interrupt = s3_interrupt,
+	.now_ns = s3_now_ns,
 	.is_remote = true,
 };
 

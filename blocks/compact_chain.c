@@ -475,7 +475,7 @@ int compact_chain_commit(struct compact_chain *c, char (*inputs)[COMPACT_ID], si
 
 int compact_chain_sweep(struct compact_chain *c, uint64_t age_ns, struct err *err)
 {
-	uint64_t now = clock_wall_ns();
+	uint64_t now = backend_now_ns(c->be);
 	struct names l;
 	int ret = 0;
 

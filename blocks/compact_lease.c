@@ -61,7 +61,7 @@ static void delete_slot(const struct compact_lease *l, uint64_t slot)
 int compact_lease_take(struct compact_lease *l, struct backend *be, const char *owner,
 		       const char *tenant, const char *group, struct err *err)
 {
-	uint64_t slot = clock_wall_ns() / NS_PER_S / COMPACT_LEASE_S;
+	uint64_t slot = backend_now_ns(be) / NS_PER_S / COMPACT_LEASE_S;
 	int got;
 
 	*l = (struct compact_lease){ .be = be, .owner = owner };
@@ -75,9 +75,12 @@ int compact_lease_take(struct compact_lease *l, struct backend *be, const char *
 
 void compact_lease_renew(struct compact_lease *l)
 {
-	uint64_t now_s = clock_wall_ns() / NS_PER_S, held = l->slot, next;
+	uint64_t held = l->slot, now_s, next;
 
-	if (held == 0 || now_s + RENEW_BEFORE_S < (held + 1) * COMPACT_LEASE_S)
+	if (held == 0)
+		return;
+	now_s = backend_now_ns(l->be) / NS_PER_S;
+	if (now_s + RENEW_BEFORE_S < (held + 1) * COMPACT_LEASE_S)
 		return;
 	next = MAX(held + 1, now_s / COMPACT_LEASE_S);
 	l->slot = put_slot(l, next, NULL) == 1 ? next : 0;
@@ -114,7 +117,7 @@ static int sweep_one(void *arg, const struct backend_entry *e, struct err *err)
 
 int compact_lease_sweep(struct backend *be, uint64_t age_ns, struct err *err)
 {
-	uint64_t now = clock_wall_ns();
+	uint64_t now = backend_now_ns(be);
 	struct sweep s = { be, (now - MIN(now, age_ns)) / NS_PER_S / COMPACT_LEASE_S };
 
 	return backend_list(be, LEASES, BACKEND_RECURSIVE, sweep_one, &s, err);

@@ -2,7 +2,7 @@
  *
  * compact_lease.h - who works on a group of blocks now, so that two compactors do not do the same.
  *
- *   _spanmill/leases/compaction/<tenant>/<group>/<slot>.json     slot = wall clock / 60 s
+ *   _spanmill/leases/compaction/<tenant>/<group>/<slot>.json     slot = clock of the store / 60 s
  *
  * Who puts the slot's object first has the group until the slot ends, and keeps it by putting the
  * next slot's before. For efficiency only: what is wrong here (clocks, a process that sleeps) costs

@@ -93,6 +93,23 @@ static size_t lowest(const struct merge *g, size_t at[])
 	return n;
 }
 
+_Static_assert(INPUTS_MAX <= 64, "a bit each");
+
+/* The joined trace of these inputs, whose pieces are ready. */
+static int write_joined(struct merge *g, const size_t at[], size_t n, struct err *err)
+{
+	struct err local = ERR_INIT;
+
+	if (block_writer_add(g->writer, g->in[at[0]].object.id, g->join.pieces, g->join.n,
+			     &local) == 0)
+		return 0;
+	for (size_t i = 0; local.kind == ERR_TOO_LARGE && i < n; i++)
+		g->m->too_large |= UINT64_C(1) << at[i];
+	if (err != NULL)
+		*err = local;
+	return -1;
+}
+
 static int write_trace(struct merge *g, const size_t at[], size_t n, struct err *err)
 {
 	const struct page_object *first = &g->in[at[0]].object;
@@ -109,7 +126,7 @@ static int write_trace(struct merge *g, const size_t at[], size_t n, struct err 
 		g->m->bad_input = at[bad];
 		return -1;
 	}
-	return block_writer_add(g->writer, first->id, g->join.pieces, g->join.n, err);
+	return write_joined(g, at, n, err);
 }
 
 static int merge_all(struct merge *g, struct err *err)
@@ -198,6 +215,7 @@ int compact_merge(struct compact_merge *m, struct err *err)
 	g->m = m;
 	g->shard = m->inputs[0].shard;
 	m->bad_input = m->n_inputs;
+	m->too_large = 0;
 	m->writer.data_encoding = m->inputs[0].data_encoding;
 	trace_join_init(&g->join, m->budget);
 	if (!budget_charge(m->budget, charged)) {

@@ -32,7 +32,8 @@ struct compact_merge {
 	void *arg;
 	/* ---- what came of it ---- */
 	struct block_meta output;
-	size_t bad_input; /* whose fault an error is; n_inputs: nobody's */
+	size_t bad_input;   /* whose fault an error is; n_inputs: nobody's */
+	uint64_t too_large; /* of TOO_LARGE: a bit for each input that the joined trace is of */
 	uint64_t n_joined, n_duplicates, n_conflicting, n_whole;
 };
 

@@ -32,16 +32,27 @@ static struct compact_seen *seen_of(struct scanning *g, const char *id)
 	return &s->v[s->n++];
 }
 
+/* What a section or a merge writes before its commit. */
+static bool is_block_part(const char *name)
+{
+	return strcmp(name, "data") == 0 || strcmp(name, "index") == 0 ||
+	       strncmp(name, "bloom-", 6) == 0;
+}
+
 /* "data", and "data.parquet" of other formats. */
 static void note(struct compact_seen *b, const char *name, uint64_t mtime_ns)
 {
 	b->newest_ns = MAX(b->newest_ns, mtime_ns);
 	b->has_data |= strncmp(name, "data", 4) == 0;
-	b->has_meta |= strcmp(name, "meta.json") == 0;
+	b->has_other |= !is_block_part(name);
 	b->is_kept |= strcmp(name, "nocompact.flg") == 0;
-	if (strcmp(name, "meta.compacted.json") == 0) {
+	if (strcmp(name, "meta.json") == 0) {
+		b->has_meta = true;
+		b->meta_ns = mtime_ns;
+	} else if (strcmp(name, "meta.compacted.json") == 0) {
 		b->has_compacted = true;
 		b->compacted_ns = mtime_ns;
+		b->meta_ns = b->has_meta ? b->meta_ns : mtime_ns;
 	}
 }
 
@@ -55,10 +66,13 @@ static int visit(void *arg, const struct backend_entry *e, struct err *err)
 	if (e->is_prefix)
 		return 0;
 	g->s->has_index |= strcmp(in, "index.json.gz") == 0;
-	if (slash == NULL || slash - in != COMPACT_ID - 1 || strchr(slash + 1, '/') != NULL)
+	if (slash == NULL || slash - in != COMPACT_ID - 1)
 		return 0;
 	snprintf(id, sizeof(id), "%.36s", in);
-	note(seen_of(g, id), slash + 1, e->mtime_ns);
+	if (strchr(slash + 1, '/') != NULL)
+		seen_of(g, id)->has_other = true;
+	else
+		note(seen_of(g, id), slash + 1, e->mtime_ns);
 	return 0;
 }
 

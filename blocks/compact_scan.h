@@ -17,6 +17,8 @@ struct compact_seen {
 	char id[COMPACT_ID];
 	bool has_data, has_meta, has_compacted;
 	bool is_kept;          /* nocompact.flg: Tempo's sign to leave it alone */
+	bool has_other;        /* objects that are no part of a v2 block, or folders */
+	uint64_t meta_ns;      /* of meta.json; without one, of meta.compacted.json */
 	uint64_t compacted_ns; /* when meta.compacted.json appeared, by the store's clock */
 	uint64_t newest_ns;    /* of all its objects */
 };

@@ -70,7 +70,7 @@ static int by_group(const void *va, const void *vb, void *arg)
 	return c != 0 ? c : compare_sizes(a, b);
 }
 
-static bool is_mergeable(const struct block_meta *m)
+bool compact_is_mergeable(const struct block_meta *m)
 {
 	return strcmp(m->format, "v2") == 0 && block_meta_check_v2(m, NULL) == 0 &&
 	       (strcmp(m->data_encoding, "v1") == 0 || strcmp(m->data_encoding, "v2") == 0);
@@ -134,10 +134,12 @@ static void select_in(struct jobs *jobs, const struct block_meta **v, size_t n, 
 {
 	size_t least = is_open ? r->min_inputs : 2, k;
 
-	while ((k = take(v, n, r)) >= least) {
-		add_job(jobs, v, k, window_of(v[0], r));
-		v += k;
-		n -= k;
+	for (; n >= least; v += k, n -= k) {
+		k = take(v, n, r);
+		if (k >= least)
+			add_job(jobs, v, k, window_of(v[0], r));
+		else
+			k = 1; /* a small one of many traces must not stand before the rest */
 	}
 }
 
@@ -157,7 +159,7 @@ size_t compact_select(const struct block_meta **blocks, size_t n, const struct c
 	size_t kept = 0;
 
 	for (size_t i = 0; i < n; i++)
-		if (is_mergeable(blocks[i]))
+		if (compact_is_mergeable(blocks[i]))
 			blocks[kept++] = blocks[i];
 	if (kept > 0)
 		qsort_r(blocks, kept, sizeof(*blocks), by_group, (void *)r);

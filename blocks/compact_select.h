@@ -35,6 +35,8 @@ struct compact_job {
  * format than v2 is left out. Jobs have no block in common. free(*jobs). */
 size_t compact_select(const struct block_meta **blocks, size_t n, const struct compact_rules *r,
 		      struct compact_job **jobs);
+/* Of a format that is merged at all: v2, and a data encoding that can be taken apart. */
+bool compact_is_mergeable(const struct block_meta *m);
 /* When a block was ingested, for windows and retention: what it says, else its end, but never after
  * now. Nanoseconds. */
 uint64_t compact_time_of(const struct block_meta *m, uint64_t now_ns);

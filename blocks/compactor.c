@@ -154,17 +154,29 @@ static int sweep(struct compactor *c, struct err *err)
 	return ret < 0 ? err_wrap(err, "sweeping") : 0;
 }
 
+static void publish_sums(struct compactor *c)
+{
+	c->stats.outstanding = c->sums.outstanding;
+	c->stats.unreadable = c->sums.unreadable;
+	c->stats.foreign = c->sums.foreign;
+	c->stats.set_aside = c->sums.set_aside;
+}
+
 int compactor_cycle(struct compactor *c, struct err *err)
 {
+	struct err late = ERR_INIT;
 	int ret;
 
-	c->stats.outstanding = 0;
+	c->sums = (struct compactor_sums){ .outstanding = 0 };
 	ret = list_tenants(c, err);
 	if (ret == 0)
 		ret = run_tenants(c, err);
-	if (ret == 0 && !c->stopping && clock_mono_ns() >= c->sweep_due_ns) {
+	publish_sums(c);
+	/* Also when a tenant makes trouble: it may do so for long. */
+	if (!c->stopping && clock_mono_ns() >= c->sweep_due_ns) {
 		c->sweep_due_ns = clock_mono_ns() + sweep_every(c);
-		ret = sweep(c, err);
+		if (sweep(c, ret == 0 ? err : &late) < 0)
+			ret = -1;
 	}
 	c->stats.cycles++;
 	c->stats.failed_cycles += ret < 0;

@@ -54,7 +54,7 @@ struct compactor_options {
 	bool no_leases;          /* tests */
 };
 
-/* Counters; outstanding is a gauge. */
+/* Counters, and four gauges. */
 struct compactor_stats {
 	_Atomic uint64_t cycles, failed_cycles;
 	_Atomic uint64_t compactions, blocks_in, bytes_in, bytes_out;
@@ -68,7 +68,9 @@ struct compactor_stats {
 	_Atomic uint64_t deleted;     /* blocks */
 	_Atomic uint64_t orphans;     /* blocks nobody committed, deleted */
 	_Atomic uint64_t indexes;     /* written */
-	_Atomic uint64_t outstanding; /* blocks that could be merged, at the end of the cycle */
+	/* Blocks, as of the end of the last cycle: that could be merged; whose meta.json cannot be
+	 * read; of a format that is not merged; left out for a while after a failed merge. */
+	_Atomic uint64_t outstanding, unreadable, foreign, set_aside;
 };
 
 struct compactor *compactor_new(const struct compactor_options *o);

@@ -51,6 +51,7 @@ struct s3_client {
 	_Atomic bool interrupt;
 	bool (*is_cancelled)(void *arg);
 	void *cancel_arg;
+	_Atomic int64_t store_ahead_ns; /* the store's clock less this machine's, as last told */
 	_Atomic uint64_t n_requests, n_retries, n_failures, n_ops[S3_OPS];
 };
 
@@ -389,6 +390,16 @@ enum outcome {
 	NEW_KEY, /* at once, with other keys */
 };
 
+/* Only of what the store did: an error may be a proxy's. */
+static void note_clock(struct s3_client *c, const struct http_reply *reply)
+{
+	uint64_t store_s = 0;
+
+	if (s3_failure_date(reply, &store_s))
+		atomic_store(&c->store_ahead_ns,
+			     (int64_t)(store_s * NS_PER_S) - (int64_t)clock_wall_ns());
+}
+
 /* An answer came. */
 static enum outcome judge(struct call *k, const struct s3_keys *keys, struct s3_reply *reply,
 			  struct err *err)
@@ -398,8 +409,10 @@ static enum outcome judge(struct call *k, const struct s3_keys *keys, struct s3_
 	struct s3_error e;
 	bool is_good = http->status >= 200 && http->status < 300;
 
-	if (is_good && !(k->r->may_be_error && s3_answer_error(buf_bytes(&http->body), &e)))
+	if (is_good && !(k->r->may_be_error && s3_answer_error(buf_bytes(&http->body), &e))) {
+		note_clock(c, http);
 		return DONE;
+	}
 	s3_failure_read(http, &e);
 	snprintf(reply->code, sizeof(reply->code), "%s", e.code);
 	s3_failure_describe(
@@ -557,6 +570,11 @@ void s3_client_stats(struct s3_client *c, struct s3_client_stats *out)
 		out->ops[i] = atomic_load(&c->n_ops[i]);
 	out->retries = atomic_load(&c->n_retries);
 	out->failures = atomic_load(&c->n_failures);
+}
+
+uint64_t s3_client_now_ns(const struct s3_client *c)
+{
+	return (uint64_t)((int64_t)clock_wall_ns() + atomic_load(&c->store_ahead_ns));
 }
 
 const char *s3_client_where(const struct s3_client *c)

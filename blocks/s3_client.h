@@ -104,6 +104,9 @@ void s3_reply_fini(struct s3_reply *reply);
  * wait for a store that hangs. */
 void s3_client_interrupt(struct s3_client *c, bool on);
 void s3_client_stats(struct s3_client *c, struct s3_client_stats *out);
+/* The store's wall clock by the Date of its last answer, to a second; this machine's before there
+ * was one. Any thread. */
+uint64_t s3_client_now_ns(const struct s3_client *c);
 /* "get", "list", ...: the label `op` of the metrics. */
 const char *s3_op_name(enum s3_op op);
 /* "https://host/bucket": for messages. Lives as long as the client. */

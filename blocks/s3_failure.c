@@ -89,18 +89,30 @@ static enum err_kind kind_of(int status, const struct s3_error *e)
 
 /* ---- messages ---- */
 
-/* How far this host's clock is from the store's. */
-static void say_skew(const struct http_reply *reply, char *out, size_t size)
+bool s3_failure_date(const struct http_reply *reply, uint64_t *unix_s)
 {
 	const char *date = http_reply_header(reply, "Date");
 	struct tm tm = { .tm_isdst = 0 };
+	time_t t;
+
+	if (date == NULL || strptime(date, "%a, %d %b %Y %H:%M:%S GMT", &tm) == NULL)
+		return false;
+	t = timegm(&tm);
+	*unix_s = (uint64_t)t;
+	return t > 0;
+}
+
+/* How far this host's clock is from the store's. */
+static void say_skew(const struct http_reply *reply, char *out, size_t size)
+{
+	uint64_t store_s = 0;
 	int64_t off;
 
-	if (date == NULL || strptime(date, "%a, %d %b %Y %H:%M:%S GMT", &tm) == NULL) {
+	if (!s3_failure_date(reply, &store_s)) {
 		snprintf(out, size, "the clock of this host is wrong: set it (NTP)");
 		return;
 	}
-	off = (int64_t)(clock_wall_ns() / NS_PER_S) - (int64_t)timegm(&tm);
+	off = (int64_t)(clock_wall_ns() / NS_PER_S) - (int64_t)store_s;
 	snprintf(out, size, "the clock of this host is %lld s %s the store's: set it (NTP)",
 		 (long long)llabs(off), off < 0 ? "behind" : "ahead of");
 }

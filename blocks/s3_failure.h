@@ -20,6 +20,8 @@ struct s3_context {
 	const char *key_source; /* s3_credentials_source */
 };
 
+/* The store's clock as of an answer, by its Date header. False: it does not tell. */
+bool s3_failure_date(const struct http_reply *reply, uint64_t *unix_s);
 /* The <Error> of an answer, completed from its headers; without one the code is "". */
 void s3_failure_read(const struct http_reply *reply, struct s3_error *e);
 /* May the same request succeed in a moment? */

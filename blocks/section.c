@@ -4,13 +4,12 @@
  */
 #include "blocks/section.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "blocks/block.h"
-#include "blocks/compact_record.h"
+#include "blocks/compact_scan.h"
 #include "blocks/sealed_json.h"
 #include "wire/json_reader.h"
 #include "wire/json_writer.h"
@@ -475,7 +474,7 @@ int section_names_add(struct backend *be, const char *source, const struct secti
 int section_sweep_commits(struct backend *be, const char *source, uint64_t before, uint64_t age_ns,
 			  struct err *err)
 {
-	uint64_t now = clock_wall_ns();
+	uint64_t now = backend_now_ns(be);
 	struct commit_list list;
 	int ret = 0;
 
@@ -500,48 +499,24 @@ struct orphans {
 	struct backend *be;
 	uint64_t newest_ns; /* files may be this young */
 	struct map folders;
-	bool is_candidate; /* of the folder being looked at */
 };
-
-static bool is_block_part(const char *name)
-{
-	return strcmp(name, "data") == 0 || strcmp(name, "index") == 0 ||
-	       strncmp(name, "bloom-", 6) == 0;
-}
-
-static int look_at_object(void *arg, const struct backend_entry *e, struct err *err)
-{
-	struct orphans *o = arg;
-	const char *name = strrchr(e->key, '/');
-
-	(void)err;
-	o->is_candidate = !e->is_prefix && name != NULL && is_block_part(name + 1) &&
-			  e->mtime_ns <= o->newest_ns;
-	return o->is_candidate ? 0 : 1;
-}
-
-static int look_at_block(void *arg, const struct backend_entry *e, struct err *err)
-{
-	struct orphans *o = arg;
-	const char *id = strrchr(e->key, '/');
-
-	if (!e->is_prefix || id == NULL || strlen(id + 1) != 36)
-		return 0;
-	o->is_candidate = false;
-	if (backend_list(o->be, e->key, BACKEND_ONE_LEVEL, look_at_object, o, err) < 0)
-		return -1;
-	if (o->is_candidate)
-		map_set(&o->folders, bytes_str(e->key), o);
-	return 0;
-}
 
 static int look_at_tenant(void *arg, const struct backend_entry *e, struct err *err)
 {
 	struct orphans *o = arg;
+	struct compact_scan s;
+	char folder[BACKEND_KEY_MAX + 1];
 
 	if (!e->is_prefix || block_meta_tenant_check(bytes_str(e->key), NULL) < 0)
 		return 0;
-	return backend_list(o->be, e->key, BACKEND_ONE_LEVEL, look_at_block, o, err);
+	if (compact_scan(o->be, e->key, &s, err) < 0)
+		return -1;
+	for (size_t i = 0; i < s.n; i++)
+		if (!s.v[i].has_other && s.v[i].newest_ns <= o->newest_ns &&
+		    backend_key(folder, NULL, "%s/%s", e->key, s.v[i].id) == 0)
+			map_set(&o->folders, bytes_str(folder), o);
+	compact_scan_fini(&s);
+	return 0;
 }
 
 /* What a commit names is no orphan, whoever's commit it is. One that cannot be read spares all. */
@@ -604,7 +579,7 @@ static int delete_orphan(struct orphans *o, struct bytes folder, struct err *err
 
 int section_sweep_orphans(struct backend *be, uint64_t age_ns, size_t *n, struct err *err)
 {
-	uint64_t now = clock_wall_ns();
+	uint64_t now = backend_now_ns(be);
 	struct orphans o = { .be = be, .newest_ns = now > age_ns ? now - age_ns : 0 };
 	struct bytes folder;
 	void *value;
@@ -689,7 +664,7 @@ static void aged_fini(struct aged *g)
 
 int section_sweep_aged(struct backend *be, uint64_t age_ns, size_t *n, struct err *err)
 {
-	uint64_t now = clock_wall_ns();
+	uint64_t now = backend_now_ns(be);
 	struct aged g = { .before_ns = now > age_ns ? now - age_ns : 0 };
 	int ret = backend_list(be, COMMITS, BACKEND_RECURSIVE, note_aged, &g, err);
 

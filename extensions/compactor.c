@@ -384,6 +384,13 @@ static const struct row rows[] = {
 	{ "spanmill_compaction_records", "counter", "state", "damaged", NULL, AT(damaged_records) },
 	{ "spanmill_compaction_outstanding_blocks", "gauge", NULL, NULL,
 	  "Blocks that could be merged, as of the last cycle.", AT(outstanding) },
+	{ "spanmill_compaction_left_blocks", "gauge", "reason", "meta",
+	  "Live blocks that are left as they are, as of the last cycle: meta.json cannot be read "
+	  "(meta); not of the format v2 (format); a merge of them failed, it is tried again later "
+	  "(failed).",
+	  AT(unreadable) },
+	{ "spanmill_compaction_left_blocks", "gauge", "reason", "format", NULL, AT(foreign) },
+	{ "spanmill_compaction_left_blocks", "gauge", "reason", "failed", NULL, AT(set_aside) },
 	{ "spanmill_blocks_compacted", "counter", NULL, NULL, "Blocks that became part of another.",
 	  AT(blocks_in) },
 	{ "spanmill_blocks_retired", "counter", NULL, NULL,

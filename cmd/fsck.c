@@ -134,12 +134,24 @@ static bool is_dir(const char *path)
 	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* It has what any log has; damage may have taken the one or the other. */
 static bool is_log(const char *dir)
 {
-	char path[PATH_MAX + 8];
+	static const char suffix[] = ".segment";
+	DIR *d = opendir(dir);
+	const struct dirent *e;
+	bool found = false;
 
-	snprintf(path, sizeof(path), "%s/id", dir);
-	return access(path, F_OK) == 0;
+	while (d != NULL && !found && (e = readdir(d)) != NULL) {
+		size_t n = strlen(e->d_name);
+
+		found = strcmp(e->d_name, "id") == 0 || strcmp(e->d_name, "cursor") == 0 ||
+			(n >= sizeof(suffix) &&
+			 strcmp(e->d_name + n + 1 - sizeof(suffix), suffix) == 0);
+	}
+	if (d != NULL)
+		closedir(d);
+	return found;
 }
 
 /* Every folder below `dir` that is a log. A data folder may have none. */

@@ -19,13 +19,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A file found in the folder. */
+struct candidate {
+	struct segment_header header;
+	bool has_header, is_foreign;
+};
+
 struct check {
 	struct segment_dir dir;
 	struct segment_numbers numbers;
+	struct candidate *c;
 	struct segment_check_report *out;
 	segment_check_record *record; /* may be NULL */
 	void *arg;
-	uint64_t end;		/* of the segment before */
+	uint64_t end;		/* of the segment before that opening would keep; 0: none */
+	bool has_hole;		/* it would move away what lies behind that */
 };
 
 static const char *const verdict_names[] = {
@@ -42,38 +50,57 @@ const char *segment_check_verdict_name(enum segment_check_verdict v)
 	return (size_t)v < COUNT_OF(verdict_names) ? verdict_names[v] : "unknown";
 }
 
-/* The header of the i-th segment: 1 good, 0 not. */
-static bool read_header(const struct check *c, size_t i, struct segment_header *h)
+static void read_header(const struct check *c, size_t i)
 {
 	uint8_t bytes[SEGMENT_HEADER_SIZE];
-	bool good;
-	int fd;
+	int fd = segment_dir_open_segment(&c->dir, c->numbers.v[i], O_RDONLY);
 
-	if (i >= c->numbers.n)
-		return false;
-	fd = segment_dir_open_segment(&c->dir, c->numbers.v[i], O_RDONLY);
 	if (fd < 0)
-		return false;
-	good = pread(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes) &&
-	       segment_header_decode(bytes, h) == 0;
+		return;
+	c->c[i].has_header = pread(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes) &&
+			     segment_header_decode(bytes, &c->c[i].header) == 0;
 	close(fd);
-	return good;
 }
 
-static void scan_file(struct check *c, int fd, uint64_t number, uint64_t want, uint64_t end,
-		      struct segment_check_line *l)
+/* Where the segment ends, as the next one says that opening would keep; UINT64_MAX: not known. */
+static uint64_t known_end(const struct check *c, size_t i)
+{
+	size_t k = i + 1;
+
+	while (k < c->numbers.n && c->c[k].is_foreign)
+		k++;
+	return k < c->numbers.n && c->c[k].has_header ? c->c[k].header.prev_end : UINT64_MAX;
+}
+
+/* Of records [from, to) those that somebody still wants. */
+static uint64_t wanted(const struct check *c, uint64_t from, uint64_t to)
+{
+	from = MAX(from, c->dir.low_water);
+	return from < to ? to - from : 0;
+}
+
+/* What a scan told, besides the line. */
+struct scanned {
+	uint64_t lost;	/* wanted records */
+	bool is_ended;	/* by an end record */
+};
+
+/* `places`: a record must have come before what is missing counts. */
+static void scan_file(struct check *c, int fd, uint64_t number, uint64_t end, bool places,
+		      struct segment_check_line *l, struct scanned *out)
 {
 	struct segment_scan_record rec;
 	struct segment_scan s;
-	uint64_t from = 0, lost = 0, good_end = SEGMENT_HEADER_SIZE, first_lost = 0;
+	uint64_t from = 0, lost = 0, n_wanted = 0, good_end = SEGMENT_HEADER_SIZE, first_lost = 0;
 	int rc;
 
-	l->end = want;
-	segment_scan_init(&s, fd, segment_salt(c->dir.id, number), l->bytes, want, end, NULL);
+	l->end = l->base;
+	segment_scan_init(&s, fd, segment_salt(c->dir.id, number), l->bytes, l->base, end, NULL);
 	while ((rc = segment_scan_next(&s, &rec, &from)) != 0) {
 		if (rc < 0) {
 			first_lost = first_lost ? first_lost : from;
 			lost += s.want - from;
+			n_wanted += l->records > 0 || !places ? wanted(c, from, s.want) : 0;
 			continue;
 		}
 		l->records++;
@@ -82,15 +109,18 @@ static void scan_file(struct check *c, int fd, uint64_t number, uint64_t want, u
 		l->end = s.want;
 		l->lost = lost;
 		l->first_lost = first_lost;
+		out->lost = n_wanted;
 		good_end = s.offset;
 	}
 	if (s.end != UINT64_MAX) {
 		l->end = s.end;
 		l->lost = lost;
 		l->first_lost = first_lost;
+		out->lost = n_wanted;
 	} else if (s.offset + s.tail_bytes > good_end) {
 		l->torn_bytes = s.offset + s.tail_bytes - good_end;
 	}
+	out->is_ended = s.is_ended;
 	segment_scan_fini(&s);
 }
 
@@ -105,12 +135,46 @@ static enum segment_check_verdict judge(const struct segment_check_line *l, bool
 	return l->torn_bytes > 0 ? SEGMENT_TORN : SEGMENT_GOOD;
 }
 
+/* Opening would move it away, and count what it held when it knows that from its neighbours. */
+static void leave_out(struct check *c, struct segment_check_line *l,
+		      enum segment_check_verdict verdict)
+{
+	l->verdict = verdict;
+	c->has_hole = true;
+}
+
+/* As segment/recover.c takes a segment in. */
+static void check_file(struct check *c, size_t i, int fd, struct segment_check_line *l)
+{
+	const struct candidate *it = &c->c[i];
+	uint64_t low = c->dir.low_water, before = MAX(c->end, MAX(low, UINT64_C(1)));
+	bool is_placed = c->end > 0 || low > 0 || c->numbers.v[0] == 1;
+	uint64_t end = known_end(c, i);
+	struct scanned found = { 0 };
+
+	l->base = it->has_header ? it->header.base : before;
+	if (it->is_foreign || (it->has_header && it->header.base < c->end)) {
+		leave_out(c, l, SEGMENT_FOREIGN);
+		return;
+	}
+	if (it->has_header && c->has_hole && is_placed && it->header.prev_end > before)
+		c->out->lost += it->header.prev_end - before;
+	if (end < l->base)
+		end = UINT64_MAX;
+	scan_file(c, fd, c->numbers.v[i], end, !it->has_header && !is_placed, l, &found);
+	l->verdict = judge(l, it->has_header);
+	if (!it->has_header && l->records == 0) {
+		c->has_hole |= l->verdict != SEGMENT_GOOD;
+		return;
+	}
+	c->out->lost += found.lost;
+	c->end = MAX(l->end, l->base);
+	c->has_hole = false;
+}
+
 static void check_one(struct check *c, size_t i, struct segment_check_line *l)
 {
-	struct segment_header h = { 0 }, next = { 0 };
-	bool has_header = read_header(c, i, &h);
-	uint64_t number = c->numbers.v[i], end = UINT64_MAX;
-	int fd = segment_dir_open_segment(&c->dir, number, O_RDONLY);
+	int fd = segment_dir_open_segment(&c->dir, c->numbers.v[i], O_RDONLY);
 	struct stat st;
 
 	l->verdict = SEGMENT_UNREADABLE;
@@ -118,20 +182,7 @@ static void check_one(struct check *c, size_t i, struct segment_check_line *l)
 		return;
 	if (fstat(fd, &st) == 0)
 		l->bytes = (uint64_t)st.st_size;
-	if (has_header && !c->dir.has_id) {
-		memcpy(c->dir.id, h.id, sizeof(h.id));
-		c->dir.has_id = true;
-	}
-	l->base = has_header ? h.base : MAX(c->end, UINT64_C(1));
-	if (has_header && (memcmp(h.id, c->dir.id, sizeof(h.id)) != 0 || h.number != number)) {
-		l->verdict = SEGMENT_FOREIGN;
-	} else {
-		if (read_header(c, i + 1, &next) && next.prev_end >= l->base &&
-		    memcmp(next.id, c->dir.id, sizeof(next.id)) == 0)
-			end = next.prev_end;
-		scan_file(c, fd, number, l->base, end, l);
-		l->verdict = judge(l, has_header);
-	}
+	check_file(c, i, fd, l);
 	close(fd);
 }
 
@@ -143,9 +194,7 @@ static void add_up(struct check *c, const struct segment_check_line *l)
 	out->bytes += l->bytes;
 	out->unreadable += l->verdict == SEGMENT_UNREADABLE || l->verdict == SEGMENT_FOREIGN;
 	out->records += l->records;
-	out->lost += l->lost;
 	out->torn_bytes += l->torn_bytes;
-	c->end = MAX(c->end, l->end);
 	out->next_lsn = MAX(out->next_lsn, c->end);
 }
 
@@ -153,18 +202,43 @@ static void add_up(struct check *c, const struct segment_check_line *l)
  * wrong. */
 static void settle_id(struct check *c)
 {
-	struct segment_header h;
-	bool has_header = false;
+	struct segment_dir *dir = &c->dir;
+	const uint8_t *id = NULL;
+	bool agrees = false;
 
-	for (size_t i = 0; i < c->numbers.n && c->dir.has_id; i++) {
-		if (!read_header(c, i, &h) || h.number != c->numbers.v[i])
+	for (size_t i = 0; i < c->numbers.n && !agrees; i++) {
+		const struct candidate *it = &c->c[i];
+
+		if (!it->has_header || it->header.number != c->numbers.v[i])
 			continue;
-		has_header = true;
-		if (memcmp(h.id, c->dir.id, sizeof(h.id)) == 0)
-			return;
+		agrees = dir->has_id && memcmp(it->header.id, dir->id, sizeof(dir->id)) == 0;
+		id = id ? id : it->header.id;
 	}
-	c->out->id_damaged = has_header || !c->dir.has_id;
-	c->dir.has_id &= !has_header;
+	c->out->id_damaged = !agrees && (id != NULL || !dir->has_id);
+	if (!agrees && id != NULL)
+		segment_dir_take_id(dir, id);
+	for (size_t i = 0; i < c->numbers.n; i++) {
+		struct candidate *it = &c->c[i];
+		bool is_ours = it->header.number == c->numbers.v[i] &&
+			       memcmp(it->header.id, dir->id, sizeof(dir->id)) == 0;
+
+		it->is_foreign = it->has_header && !is_ours;
+	}
+}
+
+static void look_at_all(struct check *c, void (*line)(void *arg, const struct segment_check_line *))
+{
+	char name[SEGMENT_NAME_SIZE];
+
+	for (size_t i = 0; i < c->numbers.n; i++) {
+		struct segment_check_line l = { .name = name };
+
+		segment_dir_name(c->numbers.v[i], name);
+		check_one(c, i, &l);
+		add_up(c, &l);
+		if (line != NULL)
+			line(c->arg, &l);
+	}
 }
 
 int segment_check(const char *dir, void (*line)(void *arg, const struct segment_check_line *l),
@@ -172,7 +246,6 @@ int segment_check(const char *dir, void (*line)(void *arg, const struct segment_
 		  struct err *err)
 {
 	struct check c = { .out = out, .record = record, .arg = arg };
-	char name[SEGMENT_NAME_SIZE];
 	int ret = -1;
 
 	memset(out, 0, sizeof(*out));
@@ -180,21 +253,16 @@ int segment_check(const char *dir, void (*line)(void *arg, const struct segment_
 	    segment_dir_list(&c.dir, &c.numbers, err) < 0)
 		goto out;
 	snprintf(out->id, sizeof(out->id), "%s", c.dir.id_text);
+	c.c = xcalloc(c.numbers.n + 1, sizeof(*c.c));
+	for (size_t i = 0; i < c.numbers.n; i++)
+		read_header(&c, i);
 	settle_id(&c);
 	out->low_water = c.dir.low_water;
 	out->next_lsn = MAX(out->low_water, UINT64_C(1));
-	for (size_t i = 0; i < c.numbers.n; i++) {
-		struct segment_check_line l = { 0 };
-
-		segment_dir_name(c.numbers.v[i], name);
-		l.name = name;
-		check_one(&c, i, &l);
-		add_up(&c, &l);
-		if (line != NULL)
-			line(arg, &l);
-	}
+	look_at_all(&c, line);
 	ret = 0;
 out:
+	free(c.c);
 	free(c.numbers.v);
 	segment_dir_close(&c.dir);
 	return ret;

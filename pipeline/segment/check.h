@@ -34,7 +34,8 @@ struct segment_check_report {
 	uint64_t low_water;	/* records below are freed; 0: no cursor */
 	uint64_t segments, unreadable;
 	uint64_t records;	/* good ones, freed or not */
-	uint64_t lost, torn_bytes, bytes;
+	uint64_t lost;		/* that are not freed, as far as their neighbours tell */
+	uint64_t torn_bytes, bytes;
 	uint64_t next_lsn;
 };
 

@@ -227,6 +227,14 @@ static int put_file(struct segment_dir *d, const char *name, const void *p, size
 
 static void read_cursor(struct segment_dir *d);
 
+void segment_dir_take_id(struct segment_dir *d, const uint8_t *id)
+{
+	memcpy(d->id, id, sizeof(d->id));
+	id_to_text(d);
+	d->has_id = true;
+	read_cursor(d);
+}
+
 int segment_dir_store_id(struct segment_dir *d, const uint8_t *id, struct err *err)
 {
 	char line[ID_TEXT + 2];
@@ -235,10 +243,7 @@ int segment_dir_store_id(struct segment_dir *d, const uint8_t *id, struct err *e
 		rng_uuid(d->id_text);
 		id_from_text(d);
 	} else {
-		memcpy(d->id, id, sizeof(d->id));
-		id_to_text(d);
-		d->has_id = true;
-		read_cursor(d);
+		segment_dir_take_id(d, id);
 	}
 	snprintf(line, sizeof(line), "%s\n", d->id_text);
 	return put_file(d, "id", line, ID_TEXT + 1, err);
@@ -258,6 +263,8 @@ static void read_cursor(struct segment_dir *d)
 
 	if (d->cursor_fd < 0)
 		d->cursor_fd = openat(d->fd, "cursor", O_RDWR | O_CLOEXEC);
+	if (d->cursor_fd < 0 && d->is_looked_at) /* it may lie on a read-only disk */
+		d->cursor_fd = openat(d->fd, "cursor", O_RDONLY | O_CLOEXEC);
 	for (unsigned i = 0; i < 2 && d->cursor_fd >= 0; i++) {
 		if (pread(d->cursor_fd, slot, sizeof(slot), i * SLOT_STEP) != SLOT_SIZE)
 			continue;
@@ -322,6 +329,7 @@ int segment_dir_open(struct segment_dir *d, const char *path, bool create, struc
 	memset(d, 0, sizeof(*d));
 	d->fd = d->lock_fd = d->cursor_fd = -1;
 	d->path = xstrdup(path);
+	d->is_looked_at = !create;
 	if (create && mkdir(path, DIR_MODE) < 0 && errno != EEXIST)
 		return err_errno(err, "segment log %s: create", path);
 	d->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

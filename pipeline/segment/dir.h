@@ -24,6 +24,7 @@ struct segment_dir {
 	uint64_t low_water;	/* as read by segment_dir_read_cursor; 0: never written */
 	uint64_t stored;	/* low water that the file has */
 	bool cursor_damaged;
+	bool is_looked_at;	/* opened without `create`: nothing is written */
 };
 
 struct segment_numbers {
@@ -38,6 +39,8 @@ struct segment_numbers {
 int segment_dir_open(struct segment_dir *d, const char *path, bool create, struct err *err);
 void segment_dir_close(struct segment_dir *d);
 
+/* Believe this id from now on, and read the cursor again; nothing is written. */
+void segment_dir_take_id(struct segment_dir *d, const uint8_t *id);
 /* Store this id, or a new random one when id is NULL, durably. */
 int segment_dir_store_id(struct segment_dir *d, const uint8_t *id, struct err *err);
 /* Make sure there is a cursor file with room for both slots. */

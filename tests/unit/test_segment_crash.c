@@ -412,6 +412,95 @@ static void damage_is_skipped_and_counted(void **state)
 	items_free(it, DAMAGE_RECORDS);
 }
 
+/* ---- what a check says is what opening and reading do ---- */
+
+static void count_record(void *arg, uint64_t lsn, struct bytes payload)
+{
+	(void)lsn;
+	(void)payload;
+	++*(uint64_t *)arg;
+}
+
+/* Once or twice: one of its files damaged, removed, put under another name, or exchanged. */
+static void damage_folder(const char *dir, struct rng *rng, uint64_t last)
+{
+	static const char *const small[] = { "id", "cursor", "lock" };
+	char path[256], other[256], cmd[2048];
+	uint64_t from, to;
+	struct stat st;
+
+	if (rng_below(rng, 3) == 0)
+		snprintf(path, sizeof(path), "%s/%s", dir, small[rng_below(rng, 3)]);
+	else
+		segment_path(dir, 1 + rng_below(rng, last), path);
+	segment_path(dir, 1 + rng_below(rng, last + 4), other);
+	if (stat(path, &st) < 0 || st.st_size == 0)
+		return;
+	switch (rng_below(rng, 8)) {
+	case 0:
+		snprintf(cmd, sizeof(cmd), "rm '%s'", path);
+		break;
+	case 1:
+		snprintf(cmd, sizeof(cmd), "cp -f '%s' '%s' 2>/dev/null || :", path, other);
+		break;
+	case 2:
+		snprintf(cmd, sizeof(cmd),
+			 "mv '%s' '%s.x'; mv '%s' '%s' 2>/dev/null; mv '%s.x' '%s'", path, path,
+			 other, path, path, other);
+		break;
+	default:
+		damage_file(path, rng, (uint64_t)st.st_size, &from, &to);
+		return;
+	}
+	assert_int_equal(system(cmd), 0);
+}
+
+static void a_check_foretells(const char *dir, int round)
+{
+	struct segment_log_options o = { .dir = dir, .segment_bytes = 64 * KIB };
+	struct segment_check_report rep;
+	struct segment_log_stats st;
+	struct segment_log *log;
+	struct err err = ERR_INIT;
+	uint64_t n_told = 0, n_read;
+	unsigned damages;
+
+	assert_int_equal(segment_check(dir, NULL, count_record, &n_told, &rep, &err), 0);
+	log = open_log(&o, NULL);
+	n_read = drain(log, 0, &damages, NULL, NULL);
+	segment_log_stats(log, &st);
+	segment_log_close(log);
+	if (n_read != n_told || st.lost != rep.lost)
+		fail_msg("round %d: told %llu and %llu lost, read %llu and %llu lost", round,
+			 (unsigned long long)n_told, (unsigned long long)rep.lost,
+			 (unsigned long long)n_read, (unsigned long long)st.lost);
+}
+
+static void a_check_is_exact(void **state)
+{
+	struct segment_log_options o = { .dir = scratch("told"), .segment_bytes = 64 * KIB };
+	uint64_t seed = pick_seed(), last;
+	struct segment_log *log = open_log(&o, NULL);
+	struct item *it = fill(log, 1, DAMAGE_RECORDS, 9000);
+	char copy[128], dir[128];
+	struct rng rng;
+
+	(void)state;
+	snprintf(dir, sizeof(dir), "%s", o.dir);
+	last = it[DAMAGE_RECORDS - 1].a.position.segment;
+	segment_log_free_to(log, it[DAMAGE_RECORDS / 3].a.lsn);
+	segment_log_close(log);
+	snprintf(copy, sizeof(copy), "%s/told-copy", root);
+	rng_seed(&rng, seed);
+	for (int round = 0; round < 200; round++) {
+		copy_dir(dir, copy);
+		for (int i = round % 2; i >= 0; i--)
+			damage_folder(copy, &rng, last);
+		a_check_foretells(copy, round);
+	}
+	items_free(it, DAMAGE_RECORDS);
+}
+
 static void put(const char *dir, const char *name, const char *text)
 {
 	char path[256];
@@ -478,6 +567,7 @@ int main(void)
 		cmocka_unit_test(kill_9_loses_nothing_acknowledged),
 		cmocka_unit_test(power_cut_keeps_what_was_synced),
 		cmocka_unit_test(damage_is_skipped_and_counted),
+		cmocka_unit_test(a_check_is_exact),
 		cmocka_unit_test(damaged_folder_files_do_not_stop_it),
 	};
 

@@ -4,6 +4,7 @@
  */
 #include "blocks/backend_s3.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -14,8 +15,10 @@
 #include <stdio.h>
 
 enum {
-	PAGE_MAX = 16 << 20, /* bytes of one page of a listing */
-	PAGES_MAX = 100000,  /* of one listing: 100 million entries */
+	PAGE_MAX = 16 << 20,    /* bytes of one page of a listing */
+	PAGES_MAX = 100000,     /* of one listing: 100 million entries */
+	EMPTY_PAGES_MAX = 1000, /* one after another */
+	PROBES_MAX = 3,
 	RENAME_MAX = 16 << 20,
 	PART_MIN = 5 << 20,
 	PART_DEFAULT = 8 << 20,
@@ -240,6 +243,8 @@ struct listing {
 	char after[KEY_SIZE]; /* full; "": from the beginning */
 	enum backend_list_mode mode;
 	unsigned n_max; /* entries of a page; 0: the store's 1,000 */
+	uint64_t kept;  /* hash of a page before */
+	unsigned n_empty;
 };
 
 static int ask_page(const struct listing *l, struct s3_listing *page, struct err *err)
@@ -289,6 +294,32 @@ static int show_page(const struct listing *l, const struct s3_listing *page, bac
 	return ret;
 }
 
+static uint64_t hash_page(const struct s3_listing *page)
+{
+	uint64_t hash = 0;
+
+	for (size_t i = 0; i < page->n; i++)
+		hash = hash_xxh64(page->entries[i].key, strlen(page->entries[i].key), hash);
+	return hash;
+}
+
+/* Is the n-th page (from 0) one that was there before? A page is kept in mind at each power of two,
+ * so that a circle of any length is found in at most three rounds. Pages may be empty (AWS skips
+ * what was deleted), but not for ever. */
+static bool goes_round(struct listing *l, unsigned n, const struct s3_listing *page)
+{
+	uint64_t hash = hash_page(page);
+
+	if (page->n == 0)
+		return ++l->n_empty > EMPTY_PAGES_MAX;
+	l->n_empty = 0;
+	if (n > 0 && hash == l->kept)
+		return true;
+	if ((n & (n - 1)) == 0)
+		l->kept = hash;
+	return false;
+}
+
 static int walk_pages(struct listing *l, backend_list_fn *fn, void *arg, struct err *err)
 {
 	for (unsigned n = 0; n < PAGES_MAX; n++) {
@@ -298,7 +329,8 @@ static int walk_pages(struct listing *l, backend_list_fn *fn, void *arg, struct 
 
 		if (ret == 0)
 			ret = show_page(l, &page, fn, arg, err);
-		if (ret == 0 && goes_on && strcmp(page.token, l->token) == 0)
+		if (ret == 0 && goes_on &&
+		    (strcmp(page.token, l->token) == 0 || goes_round(l, n, &page)))
 			ret = err_set(err, ERR_INVALID, "the listing does not get on");
 		memcpy(l->token, page.token, sizeof(l->token));
 		s3_listing_fini(&page);
@@ -404,11 +436,13 @@ static int s3_prove(struct backend *be, struct err *err)
 	const struct bytes text = BYTES_LIT("conditional put?");
 	char key[64] = "_spanmill/probe/", id[37];
 	struct err local = ERR_INIT;
-	int ret;
+	int ret = -1;
 
 	rng_uuid(id);
 	memcpy(key + strlen(key), id, sizeof(id));
-	ret = s3_put(be, key, text, BACKEND_IF_NONE_MATCH, &local);
+	/* MinIO says AccessDenied while another process's probe goes and takes the folder along. */
+	for (int i = 0; ret < 0 && i < PROBES_MAX && (i == 0 || local.kind == ERR_PERMISSION); i++)
+		ret = s3_put(be, key, text, BACKEND_IF_NONE_MATCH, &local);
 	if (ret < 0 && local.kind != ERR_EXISTS) {
 		if (err != NULL)
 			*err = local;
@@ -502,6 +536,9 @@ static int knock(struct s3 *s, struct err *err)
 	memcpy(l.folder, s->prefix, strlen(s->prefix) + 1);
 	ret = ask_page(&l, &page, err);
 	s3_listing_fini(&page);
+	if (ret < 0 && err != NULL && err->kind == ERR_INVALID)
+		err_wrap(err, "%.100s does not answer as an S3 store, check s3.endpoint",
+			 s3_client_where(s->client));
 	return ret;
 }
 

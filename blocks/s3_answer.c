@@ -130,6 +130,17 @@ int s3_answer_upload_id(struct bytes xml, char id[S3_UPLOAD_ID_SIZE], struct err
 	return id[0] != '\0' ? 0 : err_set(err, ERR_INVALID, "the answer has no UploadId");
 }
 
+static int no_leaf(void *arg, struct bytes parent, const struct xml_item *leaf, struct err *err)
+{
+	(void)arg, (void)parent, (void)leaf, (void)err;
+	return 0;
+}
+
+bool s3_answer_is_completed(struct bytes xml)
+{
+	return walk(xml, "CompleteMultipartUploadResult", no_leaf, NULL, NULL) > 0;
+}
+
 static int set_time(struct bytes text, uint64_t *wall_ns, struct err *err)
 {
 	struct block_time t;

@@ -30,6 +30,9 @@ int s3_answer_error(struct bytes xml, struct s3_error *e);
 /* The id of a started multipart upload. */
 int s3_answer_upload_id(struct bytes xml, char id[S3_UPLOAD_ID_SIZE], struct err *err);
 
+/* Does this say that a multipart upload is complete? An answer that was cut short does not. */
+bool s3_answer_is_completed(struct bytes xml);
+
 /* One page of a listing. */
 struct s3_listing {
 	struct backend_entry

@@ -62,11 +62,17 @@ bool s3_failure_is_stale_key(const struct s3_error *e)
 	return is_one_of(e->code, codes, COUNT_OF(codes));
 }
 
+/* None is followed: a signature is for one host, and where it leads is the configuration's say. */
+static bool is_redirect(int status)
+{
+	return status >= 300 && status < 400 && status != 304;
+}
+
 static enum err_kind kind_of(int status, const struct s3_error *e)
 {
 	if (s3_failure_is_transient(status, e) || status == 507)
 		return ERR_UNAVAILABLE;
-	if (is(e, "NoSuchBucket") || is(e, "InvalidBucketName") || status == 301 || status == 307)
+	if (is(e, "NoSuchBucket") || is(e, "InvalidBucketName") || is_redirect(status))
 		return ERR_CONFIG;
 	if (s3_failure_is_stale_key(e) || status == 401 || status == 403)
 		return ERR_PERMISSION;
@@ -117,12 +123,19 @@ static void say_skew(const struct http_reply *reply, char *out, size_t size)
 		 (long long)llabs(off), off < 0 ? "behind" : "ahead of");
 }
 
+/* Other reasons of a 403, a quota for example, tell themselves. */
+static bool says_denied(const struct s3_error *e)
+{
+	return e->code[0] == '\0' || e->message[0] == '\0' || is(e, "AccessDenied") ||
+	       is(e, "AllAccessDisabled") || is(e, "AccountProblem");
+}
+
 /* What to do; "" when the store's own words must do. */
 static void say_hint(const struct http_reply *reply, const struct s3_error *e,
 		     const struct s3_context *x, char *out, size_t size)
 {
 	int status = reply->status;
-	bool is_elsewhere = status == 301 || status == 307;
+	bool is_elsewhere = is_redirect(status);
 
 	out[0] = '\0';
 	if (is(e, "RequestTimeTooSkewed"))
@@ -136,12 +149,15 @@ static void say_hint(const struct http_reply *reply, const struct s3_error *e,
 			 x->key_source);
 	else if (is(e, "SignatureDoesNotMatch"))
 		snprintf(out, size, "the secret key (from %s) is wrong", x->key_source);
+	else if (is(e, "ExpiredToken") || is(e, "TokenRefreshRequired"))
+		snprintf(out, size, "the session token (from %s) is out of date: renew it",
+			 x->key_source);
 	else if (is(e, "NoSuchBucket") || is(e, "InvalidBucketName"))
 		snprintf(out, size, "no %.100s: create the bucket or correct s3.bucket", x->where);
 	else if (e->endpoint[0] != '\0')
 		snprintf(out, size, "bucket %.64s is at %.100s: set s3.endpoint", x->bucket,
 			 e->endpoint);
-	else if (status == 401 || status == 403)
+	else if ((status == 401 || status == 403) && says_denied(e))
 		snprintf(out, size, "the keys (from %s) may not %s at %.100s", x->key_source,
 			 x->method, x->where);
 	else if (is_elsewhere)

@@ -259,7 +259,8 @@ static int from_file(const struct s3_credentials_options *o, struct s3_keys *k, 
 		if (ret < 0)
 			err_wrap(&local, "%s: profile %s", path, profile[0] ? profile : "default");
 		else if (ret == 0 && profile[0] != '\0')
-			ret = err_set(&local, ERR_PERMISSION, "%s: no keys in profile %s", path,
+			ret = err_set(&local, ERR_PERMISSION,
+				      "%s: no keys in profile %s (~/.aws/config is not read)", path,
 				      profile);
 	}
 	if (ret < 0 && err != NULL)

@@ -70,8 +70,24 @@ static int read_setting(struct bytes line, struct s3_keys *k, struct err *err)
 	return 0;
 }
 
+/* Ways to get keys that others have. To go on with the next place would sign as somebody else. */
+static const char *foreign_way(struct bytes line)
+{
+	static const char *const names[] = { "credential_process", "role_arn",
+					     "sso_session",        "sso_start_url",
+					     "source_profile",     "credential_source" };
+	const uint8_t *equals = memchr(line.p, '=', line.n);
+
+	for (size_t i = 0; equals != NULL && i < COUNT_OF(names); i++)
+		if (bytes_eq_str(trim((struct bytes){ line.p, (size_t)(equals - line.p) }),
+				 names[i]))
+			return names[i];
+	return NULL;
+}
+
 int s3_profile_read(struct bytes text, const char *profile, struct s3_keys *keys, struct err *err)
 {
+	const char *foreign = NULL;
 	bool inside = false;
 
 	memset(keys, 0, sizeof(*keys));
@@ -84,7 +100,14 @@ int s3_profile_read(struct bytes text, const char *profile, struct s3_keys *keys
 			inside = bytes_eq_str(section_name(line), profile);
 		else if (inside && read_setting(line, keys, err) < 0)
 			return -1;
+		else if (inside && foreign == NULL)
+			foreign = foreign_way(line);
 	}
+	if (keys->access_key[0] == '\0' && keys->secret_key[0] == '\0' && foreign != NULL)
+		return err_set(err, ERR_UNIMPLEMENTED,
+			       "%s is not supported: write keys, or give them by the AWS_* "
+			       "environment",
+			       foreign);
 	if (keys->access_key[0] == '\0' && keys->secret_key[0] == '\0')
 		return 0;
 	if (keys->access_key[0] == '\0' || keys->secret_key[0] == '\0')

@@ -15,8 +15,9 @@
 
 #include "blocks/s3_credentials.h"
 
-/* 1 when the profile is there with both keys, 0 when there is no such profile (or it has none of
- * the keys), -1 when it is there and unusable; the message says why without quoting a value. */
+/* 1 when the profile is there with both keys; 0 when there is no such profile, or it has neither
+ * keys nor another way to get them; -1 when it is there and unusable: the message says why without
+ * quoting a value. */
 int s3_profile_read(struct bytes text, const char *profile, struct s3_keys *keys, struct err *err);
 
 #endif

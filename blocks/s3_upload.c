@@ -51,17 +51,54 @@ static void add_wishes(const struct s3_upload_settings *set, struct s3_request *
 					      set->sse_kms_key };
 }
 
+/* Is there an object of that size? Asked when an answer leaves it open: keys of large objects are
+ * fresh random ids, so it is ours. */
+static bool is_there(const struct s3_upload_settings *set, const char *key, uint64_t size)
+{
+	struct s3_request r = { .method = "HEAD", .key = key };
+	struct s3_reply reply = S3_REPLY_INIT;
+	const char *text;
+	uint64_t found = 0;
+	bool is = false;
+
+	if (s3_client_call(set->client, &r, &reply, NULL) == 0) {
+		text = http_reply_header(&reply.http, "Content-Length");
+		is = text != NULL && str_to_u64(bytes_str(text), &found) == 0 && found == size;
+	}
+	s3_reply_fini(&reply);
+	return is;
+}
+
+/* A status of success is believed only with the answer that belongs to it: an error that came after
+ * the status and was cut short, or somebody else's page, may look the same. */
+static int check_stored(const struct s3_upload_settings *set, const char *key, uint64_t size,
+			struct err *err)
+{
+	if (is_there(set, key, size))
+		return 0;
+	return err_set(err, ERR_UNAVAILABLE,
+		       "the store said success, but with an answer that is none, and the object is "
+		       "not there");
+}
+
 int s3_upload_put(const struct s3_upload_settings *set, const char *key, const struct bytes *pieces,
 		  size_t n, enum backend_put_mode mode, struct err *err)
 {
-	struct s3_request r = { .method = "PUT", .key = key, .body = pieces, .n_body = n };
+	struct s3_request r = {
+		.method = "PUT", .key = key, .body = pieces, .n_body = n, .may_be_error = true
+	};
 	struct s3_reply reply = S3_REPLY_INIT;
+	uint64_t size = 0;
 	int ret;
 
 	add_wishes(set, &r);
 	if (mode == BACKEND_IF_NONE_MATCH)
 		r.headers[r.n_headers++] = (struct http_header){ "If-None-Match", "*" };
 	ret = s3_client_call(set->client, &r, &reply, err);
+	for (size_t i = 0; i < n; i++)
+		size += pieces[i].n;
+	if (ret == 0 && reply.http.body.n > 0)
+		ret = check_stored(set, key, size, err);
 	s3_reply_fini(&reply);
 	return ret;
 }
@@ -96,7 +133,9 @@ static int note_etag(struct upload *u, const struct http_reply *reply, struct er
 
 static int send_part(struct upload *u, const struct bytes *pieces, size_t n, struct err *err)
 {
-	struct s3_request r = { .method = "PUT", .key = u->key, .body = pieces, .n_body = n };
+	struct s3_request r = {
+		.method = "PUT", .key = u->key, .body = pieces, .n_body = n, .may_be_error = true
+	};
 	struct s3_reply reply = S3_REPLY_INIT;
 	char number[16];
 	int ret;
@@ -131,24 +170,6 @@ static void list_parts(const struct upload *u, struct buf *xml)
 	buf_add_str(xml, "</CompleteMultipartUpload>");
 }
 
-/* The upload is gone: did an attempt whose answer was lost complete it? Keys of large objects are
- * fresh random ids, so an object of that size is ours. */
-static bool is_there(const struct upload *u)
-{
-	struct s3_request r = { .method = "HEAD", .key = u->key };
-	struct s3_reply reply = S3_REPLY_INIT;
-	const char *text;
-	uint64_t size = 0;
-	bool found = false;
-
-	if (s3_client_call(u->set->client, &r, &reply, NULL) == 0) {
-		text = http_reply_header(&reply.http, "Content-Length");
-		found = text != NULL && str_to_u64(bytes_str(text), &size) == 0 && size == u->sent;
-	}
-	s3_reply_fini(&reply);
-	return found;
-}
-
 static int complete(struct upload *u, struct err *err)
 {
 	struct s3_request r = { .method = "POST",
@@ -167,7 +188,10 @@ static int complete(struct upload *u, struct err *err)
 	r.body = &body;
 	r.n_body = 1;
 	ret = s3_client_call(u->set->client, &r, &reply, &local);
-	if (ret < 0 && (reply.is_unsure || local.kind == ERR_NOT_FOUND) && is_there(u))
+	if (ret == 0 && !s3_answer_is_completed(buf_bytes(&reply.http.body)))
+		ret = check_stored(u->set, u->key, u->sent, &local);
+	else if (ret < 0 && (reply.is_unsure || local.kind == ERR_NOT_FOUND) &&
+		 is_there(u->set, u->key, u->sent))
 		ret = 0;
 	if (ret < 0 && err != NULL)
 		*err = local;

@@ -30,6 +30,12 @@
 		.status = 200, .headers = "ETag: \"e\"\r\n"                                        \
 	}
 
+#define COMPLETED                                                                                  \
+	{                                                                                          \
+		.status = 200, .body = "<CompleteMultipartUploadResult>"                           \
+				       "</CompleteMultipartUploadResult>"                          \
+	}
+
 enum { PART = 5 << 20 };
 
 struct fixture {
@@ -124,10 +130,28 @@ static void conditional_puts_must_decide(void **state)
 	static const struct http_step lost[] = {
 		OPENED, { .status = 500 }, { .status = 412 }, { .status = 412 }, { .status = 204 }
 	};
+	static const struct http_step denied[] = { OPENED,
+						   { .status = 403, .body = ERROR("AccessDenied") },
+						   { .status = 403, .body = ERROR("AccessDenied") },
+						   { .status = 403,
+						     .body = ERROR("AccessDenied") } };
+	static const struct http_step folder_goes[] = { OPENED,
+							{ .status = 403,
+							  .body = ERROR("AccessDenied") },
+							{ .status = 200 },
+							{ .status = 412 },
+							{ .status = 204 } };
 	struct err err = ERR_INIT;
 	struct fixture f;
 
 	(void)state;
+	start(&f, denied, COUNT_OF(denied));
+	assert_int_equal(backend_prove_conditional(f.be, &err), -1);
+	assert_int_equal(err.kind, ERR_PERMISSION);
+	stop(&f);
+	start(&f, folder_goes, COUNT_OF(folder_goes));
+	assert_int_equal(backend_prove_conditional(f.be, &err), 0);
+	stop(&f);
 	start(&f, ignores, COUNT_OF(ignores));
 	assert_int_equal(backend_prove_conditional(f.be, &err), -1);
 	assert_int_equal(err.kind, ERR_UNIMPLEMENTED);
@@ -227,6 +251,15 @@ static void listings_of_odd_stores(void **state)
 		{ .status = 200, .body = LIST(KEY("p/q/t/1") MORE("same")) },
 		{ .status = 200, .body = LIST(KEY("p/q/t/2") MORE("same")) },
 	};
+	/* Tokens that are new each time, pages that are not. */
+	static const struct http_step round[] = {
+		OPENED,
+		{ .status = 200, .body = LIST(KEY("p/q/t/1") MORE("a")) },
+		{ .status = 200, .body = LIST(KEY("p/q/t/2") MORE("b")) },
+		{ .status = 200, .body = LIST(MORE("c")) },
+		{ .status = 200, .body = LIST(KEY("p/q/t/3") MORE("d")) },
+		{ .status = 200, .body = LIST(KEY("p/q/t/2") MORE("e")) },
+	};
 	static const struct http_step gone[] = { OPENED,
 						 { .status = 404, .body = ERROR("NoSuchBucket") } };
 	struct err err = ERR_INIT;
@@ -241,6 +274,10 @@ static void listings_of_odd_stores(void **state)
 	assert_asked(&f, 2, "GET /bucket1?continuation-token=t%3D1&encoding-type=url");
 	stop(&f);
 	start(&f, circle, COUNT_OF(circle));
+	assert_int_equal(backend_list(f.be, "t", BACKEND_ONE_LEVEL, count_entry, &n, &err), -1);
+	assert_string_equal(err.msg, "list t: the listing does not get on");
+	stop(&f);
+	start(&f, round, COUNT_OF(round));
 	assert_int_equal(backend_list(f.be, "t", BACKEND_ONE_LEVEL, count_entry, &n, &err), -1);
 	assert_string_equal(err.msg, "list t: the listing does not get on");
 	stop(&f);
@@ -268,9 +305,21 @@ static int write_large(struct fixture *f, size_t n, struct err *err)
 
 static void uploads_that_go_wrong(void **state)
 {
-	static const struct http_step whole[] = {
-		OPENED, UPLOAD, PART_DONE, PART_DONE, { .status = 200, .body = "<Ok/>" }
-	};
+	static const struct http_step whole[] = { OPENED, UPLOAD, PART_DONE, PART_DONE, COMPLETED };
+	/* Success without the answer of a success: the object tells. */
+	static const struct http_step odd[] = { OPENED,
+						UPLOAD,
+						PART_DONE,
+						PART_DONE,
+						{ .status = 200, .body = "<Ok/>" },
+						{ .status = 200, .announce = PART + 100 } };
+	static const struct http_step cut[] = { OPENED,
+						UPLOAD,
+						PART_DONE,
+						PART_DONE,
+						{ .status = 200, .body = "<?xml ?><Err" },
+						{ .status = 404 },
+						{ .status = 204 } };
 	/* Completed, the answer lost, and gone when asked again; the object is there. */
 	static const struct http_step lost[] = { OPENED,
 						 UPLOAD,
@@ -307,6 +356,10 @@ static void uploads_that_go_wrong(void **state)
 		const char *want;
 	} cases[] = {
 		{ whole, COUNT_OF(whole), "" },
+		{ odd, COUNT_OF(odd), "" },
+		{ cut, COUNT_OF(cut),
+		  "finish t/data: the store said success, but with an answer that is none, and the "
+		  "object is not there" },
 		{ lost, COUNT_OF(lost), "" },
 		{ failed, COUNT_OF(failed), "finish t/data: 404 NoSuchUpload" },
 		{ part_fails, COUNT_OF(part_fails), "write t/data: part 1: 403 AccessDenied" },
@@ -334,11 +387,35 @@ static void uploads_that_go_wrong(void **state)
 	}
 }
 
+/* A 200 of somebody else, or one that an error follows, is no success of a PUT either. */
+static void a_put_is_answered_by_the_store(void **state)
+{
+	static const struct http_step steps[] = {
+		OPENED,
+		{ .status = 200, .body = "<html>please log in</html>" },
+		{ .status = 404 },
+		{ .status = 200, .body = ERROR("AccessDenied") },
+		{ .status = 200, .body = "<PutObjectResult/>" },
+		{ .status = 200, .announce = 1 },
+	};
+	struct err err = ERR_INIT;
+	struct fixture f;
+
+	(void)state;
+	start(&f, steps, COUNT_OF(steps));
+	assert_int_equal(backend_put(f.be, "k", BYTES_LIT("x"), BACKEND_REPLACE, &err), -1);
+	assert_true(err.retryable);
+	assert_asked(&f, 2, "HEAD /bucket1/p/q/k HTTP");
+	assert_int_equal(backend_put(f.be, "k", BYTES_LIT("x"), BACKEND_REPLACE, &err), -1);
+	assert_string_equal(err.msg, "put k: 200 AccessDenied");
+	assert_int_equal(backend_put(f.be, "k", BYTES_LIT("x"), BACKEND_REPLACE, &err), 0);
+	stop(&f);
+}
+
 static void wishes_go_with_the_object(void **state)
 {
-	static const struct http_step steps[] = { OPENED,    { .status = 200 },
-						  UPLOAD,    PART_DONE,
-						  PART_DONE, { .status = 200, .body = "<Ok/>" } };
+	static const struct http_step steps[] = { OPENED,    { .status = 200 }, UPLOAD,
+						  PART_DONE, PART_DONE,         COMPLETED };
 	struct fixture f;
 
 	(void)state;
@@ -422,6 +499,7 @@ int main(void)
 		cmocka_unit_test(ranges_are_checked),
 		cmocka_unit_test(listings_of_odd_stores),
 		cmocka_unit_test(uploads_that_go_wrong),
+		cmocka_unit_test(a_put_is_answered_by_the_store),
 		cmocka_unit_test(wishes_go_with_the_object),
 		cmocka_unit_test(renames_are_finished),
 		cmocka_unit_test(sizes_and_limits),

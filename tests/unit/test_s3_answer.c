@@ -174,6 +174,14 @@ static void errors_say_what_to_do(void **state)
 		  "403 AccessDenied: the keys (from environment) may not PUT at http://h/b" },
 		{ 403, "", "", 0, ERR_PERMISSION, false,
 		  "403: the keys (from environment) may not PUT at http://h/b" },
+		{ 403, "", "<Error><Code>QuotaExceeded</Code><Message>Full.</Message></Error>", 0,
+		  ERR_PERMISSION, false, "403 QuotaExceeded: Full." },
+		{ 400, "", "<Error><Code>ExpiredToken</Code><Message>Old.</Message></Error>", 0,
+		  ERR_PERMISSION, false,
+		  "400 ExpiredToken: the session token (from environment) is out of date: renew "
+		  "it" },
+		{ 302, "Location\0http://login/", "<html>", 23, ERR_CONFIG, false,
+		  "302: http://h/b is elsewhere: check s3.endpoint and s3.region" },
 		{ 403, "Date\0Thu, 26 Nov 2026 15:45:05 GMT",
 		  "<Error><Code>RequestTimeTooSkewed</Code></Error>", 35, ERR_PERMISSION, false,
 		  "403 RequestTimeTooSkewed: the clock of this host is 7200 s behind the store's: "

@@ -32,9 +32,12 @@ struct grpc_call {
 	enum content_coding coding; /* what grpc-encoding names */
 	uint8_t prefix[5];
 	uint8_t prefix_n;
-	size_t length;     /* of the message, from the prefix */
-	size_t received;   /* of those */
-	size_t unconsumed; /* received, but not yet given back as stream window */
+	size_t length;               /* of the message, from the prefix */
+	size_t received;             /* of those */
+	size_t unconsumed;           /* received, but not yet given back as stream window */
+	struct grpc_call *next_turn; /* grpc_turns.h */
+	size_t promised;             /* bytes it was let in for and has not sent yet, */
+	uint32_t round;              /* in this round */
 	struct rcbuf *message;
 	struct budget *budget; /* charged with `charged` bytes for the call itself */
 	size_t charged;
@@ -44,6 +47,7 @@ struct grpc_call {
 	void *cancel_arg;
 	void (*gate)(struct grpc_call *call, void *arg); /* before the handler; NULL: none */
 	void *gate_arg;
+	bool waits; /* for its turn */
 	bool compressed;
 	bool cancelled;
 };

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "net/grpc_session.h"
+#include "net/grpc_turns.h"
 #include "net/listen.h"
 #include "net/stream.h"
 
@@ -303,6 +304,8 @@ static void plan(struct connection *k)
 	due = earlier(due, blocked_due(k));
 	if (grpc_session_calls(k->session) > 0)
 		due = earlier(due, now + SLOW_CHECK_MS);
+	if (grpc_session_has_waiting(k->session))
+		due = earlier(due, now + TURN_MS);
 	if (loop_timer_is_active(&k->timer) && k->timer.due_ms <= due)
 		return;
 	loop_timer_start(k->server->loop, &k->timer, due > now ? due - now : 0);
@@ -343,6 +346,7 @@ static void timer_rang(void *arg)
 	} else if (idle != 0 && idle <= now && k->drained_ms == 0) {
 		drain_connection(k, false);
 	}
+	grpc_session_take_turns(k->session, now);
 	grpc_session_check_slow(k->session, now);
 	plan(k);
 }

@@ -6,7 +6,8 @@
  * known, before its bytes are taken; each DATA chunk is copied once, to its place in that buffer.
  * The connection's window is given back as bytes are taken; a stream's only while its message is
  * admitted and incomplete, so what a refused client can still send is one stream window, which is
- * thrown away until the stream is reset. The
+ * thrown away until the stream is reset. On a connection that is crowded with messages they come in
+ * by turns (grpc_turns.h), and the memory of each with its turn. The
  * rejected alternative, growing the buffer with the bytes, copies large messages twice and refuses
  * them after they were half sent.
  * OWNERSHIP, THREADS: owns its calls' first reference; loop's thread.
@@ -23,6 +24,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "net/grpc_call.h"
+#include "net/grpc_turns.h"
 
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
@@ -38,7 +40,12 @@ enum {
 	SLOWEST_BYTES_PER_S = 64 * 1024,
 	SHORT_GRACE_MS = 1000, /* for a request that stalls while memory is short */
 	LINGER_MS = 500,
+	CROWD_CALLS = 8,    /* so many requests, with more than a stream's window, come by turns */
+	PADDED_BYTES = 512, /* a window below this may be used up by padding */
 };
+
+/* A connection's way to turns: new windows are asked for, and count once they were acknowledged. */
+enum turns_state { TURNS_OFF, TURNS_ASKED, TURNS_ON };
 
 struct grpc_session {
 	nghttp2_session *h2;
@@ -51,6 +58,9 @@ struct grpc_session {
 	size_t n_incoming; /* calls before CALL_HANDED */
 	uint64_t claimed;  /* bytes of messages that are coming in */
 	size_t unconsumed; /* connection window to give back */
+	struct grpc_turns turns;
+	enum turns_state turns_state;
+	unsigned n_settings; /* sent and not acknowledged */
 	uint64_t now_ms, idle_since_ms, refilled_ms;
 	int64_t frame_tokens;
 	bool receiving;
@@ -71,6 +81,7 @@ static void end_incoming(struct grpc_call *call, enum grpc_call_state next)
 {
 	struct grpc_session *s = call->session;
 
+	grpc_turns_leave(&s->turns, call);
 	if (is_incoming(call)) {
 		s->n_incoming--;
 		if (call->state == CALL_BODY || call->state == CALL_COMPLETE)
@@ -216,12 +227,101 @@ static size_t charge_of(size_t n)
 	return size;
 }
 
+static void submit_settings(struct grpc_session *s, const nghttp2_settings_entry *v, size_t n)
+{
+	if (nghttp2_submit_settings(s->h2, NGHTTP2_FLAG_NONE, v, n) == 0)
+		s->n_settings++;
+}
+
+static bool needs_turn(const struct grpc_call *call)
+{
+	return call->state == CALL_BODY && call->length + sizeof(call->prefix) >= TURN_FIRST_BYTES;
+}
+
+static bool is_crowded(const struct grpc_session *s)
+{
+	uint32_t window = s->env->settings->stream_window_bytes;
+
+	return s->n_incoming >= CROWD_CALLS && s->claimed > window && window > TURN_FIRST_BYTES;
+}
+
+/* A message was admitted. */
+static void notice_message(struct grpc_call *call)
+{
+	static const nghttp2_settings_entry small = { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+						      TURN_FIRST_BYTES };
+	struct grpc_session *s = call->session;
+
+	if (s->turns_state == TURNS_ON && needs_turn(call)) {
+		grpc_turns_join(&s->turns, call);
+	} else if (s->turns_state == TURNS_OFF && is_crowded(s)) {
+		s->turns_state = TURNS_ASKED;
+		submit_settings(s, &small, 1);
+	}
+}
+
+/* The client knows the last settings we sent: from here on the small windows count, also for what
+ * it had begun to send. */
+static void begin_turns(struct grpc_session *s)
+{
+	struct grpc_call *call = s->calls;
+
+	s->turns_state = TURNS_ON;
+	while (call != NULL && call->next != NULL)
+		call = call->next;
+	for (; call != NULL; call = call->prev) /* the oldest first */
+		if (needs_turn(call))
+			grpc_turns_join(&s->turns, call);
+}
+
+/* Let the client send the rest of the message, or as much of it as a stream may have. */
+static void open_window(struct grpc_call *call)
+{
+	nghttp2_session *h2 = call->session->h2;
+	int32_t taken = nghttp2_session_get_stream_effective_recv_data_length(h2, call->stream_id);
+	/* One more, so that who sends too much is told instead of waiting. */
+	size_t more = MIN(call->length - call->received + 1,
+			  call->session->env->settings->stream_window_bytes);
+
+	nghttp2_session_set_local_window_size(h2, NGHTTP2_FLAG_NONE, call->stream_id,
+					      MAX(taken, 0) + (int32_t)more);
+}
+
+/* The clock of its speed begins here. */
+static void take_turn(struct grpc_call *call)
+{
+	call->started_ms = call->session->now_ms;
+	if (call->message != NULL && rcbuf_grow(&call->message, call->length) < 0)
+		refuse_budget(call);
+	else
+		open_window(call);
+}
+
+static void take_turns(struct grpc_session *s)
+{
+	struct grpc_call *call;
+
+	while ((call = grpc_turns_next(&s->turns, s->now_ms)) != NULL)
+		take_turn(call);
+}
+
+/* Padding takes window, and is no part of the message. */
+static void make_up_for_padding(struct grpc_call *call, const nghttp2_frame *frame)
+{
+	if (frame->hd.type == NGHTTP2_DATA && frame->data.padlen > 0 && call->state == CALL_BODY &&
+	    !call->waits &&
+	    nghttp2_session_get_stream_local_window_size(call->session->h2, call->stream_id) <
+		    PADDED_BYTES)
+		open_window(call);
+}
+
 /* The prefix is in: is there room for the message? */
 static void admit(struct grpc_call *call)
 {
 	struct grpc_session *s = call->session;
 	const struct grpc_server_settings *c = s->env->settings;
 	size_t n = load_be32(call->prefix + 1);
+	size_t first = s->turns_state == TURNS_ON ? MIN(n, (size_t)TURN_FIRST_BYTES) : n;
 
 	call->compressed = call->prefix[0] == 1;
 	if (call->prefix[0] > 1) {
@@ -236,13 +336,15 @@ static void admit(struct grpc_call *call)
 		   s->claimed + n > (uint64_t)c->budget->limit / 2) {
 		/* One connection must not reserve everything by promises. */
 		refuse_budget(call);
-	} else if (!call->route->discard && (!budget_allows_body(c->budget, n) ||
-					     (call->message = rcbuf_new(c->budget, n)) == NULL)) {
+	} else if (!call->route->discard &&
+		   (!budget_allows_body(c->budget, n) ||
+		    (call->message = rcbuf_new(c->budget, first)) == NULL)) {
 		refuse_budget(call);
 	} else {
 		call->length = n;
 		s->claimed += n;
 		call->state = n > 0 ? CALL_BODY : CALL_COMPLETE;
+		notice_message(call);
 	}
 }
 
@@ -252,6 +354,11 @@ static void take_body(struct grpc_call *call, struct bytes in)
 	struct grpc_session *s = call->session;
 	uint32_t window = s->env->settings->stream_window_bytes;
 
+	if (call->message != NULL && in.n > call->message->cap - call->message->n) {
+		refuse(call, 200, GRPC_INVALID_ARGUMENT, "more bytes than the stream's window");
+		return;
+	}
+	grpc_turns_came(&s->turns, call, in.n);
 	call->received += in.n;
 	call->unconsumed += in.n;
 	if (call->message != NULL) {
@@ -260,7 +367,7 @@ static void take_body(struct grpc_call *call, struct bytes in)
 	}
 	if (call->received == call->length) {
 		call->state = CALL_COMPLETE;
-	} else if (call->unconsumed >= window / 2) {
+	} else if (!call->waits && call->unconsumed >= window / 2) {
 		nghttp2_session_consume_stream(s->h2, call->stream_id, call->unconsumed);
 		call->unconsumed = 0;
 	}
@@ -506,12 +613,20 @@ static int on_invalid_frame(nghttp2_session *h2, const nghttp2_frame *frame, int
 	return 0;
 }
 
+static void settings_acknowledged(struct grpc_session *s)
+{
+	if (s->n_settings > 0 && --s->n_settings == 0 && s->turns_state == TURNS_ASKED)
+		begin_turns(s);
+}
+
 static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
 {
 	struct grpc_session *s = arg;
 	struct grpc_call *call;
 
 	s->greeted = true;
+	if (frame->hd.type == NGHTTP2_SETTINGS && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0)
+		settings_acknowledged(s);
 	if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
 		return charge_frame(s, frame);
 	call = call_of(h2, frame->hd.stream_id);
@@ -519,6 +634,7 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
 		return charge_frame(s, frame);
 	if (frame->hd.type == NGHTTP2_HEADERS && call->state == CALL_HEADERS)
 		end_of_headers(call);
+	make_up_for_padding(call, frame);
 	if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0)
 		end_of_request(call);
 	return charge_frame(s, frame);
@@ -581,7 +697,7 @@ struct grpc_session *grpc_session_new(struct grpc_session_env *env, const char *
 	s->now_ms = s->idle_since_ms = s->refilled_ms = now_ms;
 	s->frame_tokens = FRAME_BURST;
 	s->h2 = new_h2(s);
-	nghttp2_submit_settings(s->h2, NGHTTP2_FLAG_NONE, settings, COUNT_OF(settings));
+	submit_settings(s, settings, COUNT_OF(settings));
 	nghttp2_session_set_local_window_size(s->h2, NGHTTP2_FLAG_NONE, 0,
 					      (int32_t)c->connection_window_bytes);
 	return s;
@@ -608,6 +724,7 @@ int grpc_session_recv(struct grpc_session *s, struct bytes in, uint64_t now_ms, 
 	if (rc >= 0 && s->unconsumed > 0)
 		nghttp2_session_consume_connection(s->h2, s->unconsumed);
 	s->unconsumed = 0;
+	take_turns(s);
 	s->receiving = false;
 	if (rc >= 0 && !s->abused)
 		return 0;
@@ -693,9 +810,9 @@ static void check_incoming(struct grpc_call *call, uint64_t now_ms, uint64_t now
 	const struct grpc_server_settings *c = call->session->env->settings;
 	bool is_late = call->deadline_ns != 0 && now_ns >= call->deadline_ns;
 
-	if (is_late || is_behind(call, now_ms, c->message_timeout_ms))
+	if (is_late || (!call->waits && is_behind(call, now_ms, c->message_timeout_ms)))
 		refuse(call, 200, GRPC_DEADLINE_EXCEEDED, "the request came in too slowly");
-	else if (call->state == CALL_BODY && budget_is_short(c->budget) &&
+	else if (!call->waits && call->state == CALL_BODY && budget_is_short(c->budget) &&
 		 is_behind(call, now_ms, SHORT_GRACE_MS))
 		refuse_budget(call);
 }
@@ -721,6 +838,20 @@ bool grpc_session_check_slow(struct grpc_session *s, uint64_t now_ms)
 		}
 	}
 	return s->n_incoming > 0;
+}
+
+void grpc_session_take_turns(struct grpc_session *s, uint64_t now_ms)
+{
+	s->now_ms = now_ms;
+	if (!grpc_session_has_waiting(s))
+		return;
+	take_turns(s);
+	s->wake(s->wake_arg);
+}
+
+bool grpc_session_has_waiting(const struct grpc_session *s)
+{
+	return s->turns.first != NULL;
 }
 
 const char *grpc_session_peer(const struct grpc_session *s)

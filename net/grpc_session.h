@@ -51,6 +51,11 @@ void grpc_session_ping(struct grpc_session *s);
 /* Fail calls whose request comes too slowly, reset those that were answered before their end; to be
  * called about every second. True while some request is still coming in. */
 bool grpc_session_check_slow(struct grpc_session *s, uint64_t now_ms);
+/* On a crowded connection: do some requests wait for their turn? */
+bool grpc_session_has_waiting(const struct grpc_session *s);
+/* Let in the next of them, also where those before them stall; to be called every TURN_MS
+ * (grpc_turns.h) while some wait. */
+void grpc_session_take_turns(struct grpc_session *s, uint64_t now_ms);
 /* Free env's spare calls. */
 void grpc_session_env_fini(struct grpc_session_env *env);
 

@@ -92,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		rest.n -= n;
 		if (rest.n < size / 2 && (how & 8) != 0) {
 			now_ms += 60000;
+			grpc_session_take_turns(s, now_ms);
 			grpc_session_check_slow(s, now_ms);
 			how &= (uint8_t)~8;
 		}

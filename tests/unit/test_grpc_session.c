@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "net/grpc_session.h"
+#include "net/grpc_turns.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -187,6 +188,9 @@ static void read_answers(void)
 			buf_printf(&f.text, "rst %u %u; ", stream, load_be32(p + 9));
 		else if (p[3] == GOAWAY)
 			buf_printf(&f.text, "goaway %u %u; ", load_be32(p + 9), load_be32(p + 13));
+		else if (p[3] == SETTINGS && n == 6)
+			buf_printf(&f.text, "setting %u %u; ", load_be32(p + 9) >> 16,
+				   load_be32(p + 11));
 		else if (p[3] == WINDOW)
 			buf_printf(&f.text, "window %u %u; ", stream, load_be32(p + 9));
 		p += 9 + n;
@@ -463,6 +467,165 @@ static void windows_are_given_for_admitted_bytes_only(void **state)
 	free(p);
 }
 
+/* ---- turns ---- */
+
+enum { CROWD = 10, CROWD_MESSAGE = 200000, CROWD_SENT = 25 };
+
+/* Ten calls, streams 1 to 19, that announce 200 kB each and send 20 bytes of it. */
+static const char *crowd(void)
+{
+	for (uint32_t s = 1; s < 2 * CROWD; s += 2) {
+		post(s, "/t.T/Echo");
+		message(s, 0, 0, CROWD_MESSAGE, CROWD_SENT);
+	}
+	return play();
+}
+
+/* The client takes the small windows. */
+static const char *crowd_in_turns(void)
+{
+	assert_has(crowd(), "setting 4 16384; ");
+	frame(SETTINGS, 1, 0, BYTES_EMPTY);
+	return play();
+}
+
+/* The rest of a message, fed as it comes. */
+static const char *finish(uint32_t stream)
+{
+	buf_reset(&f.text);
+	more(stream, CROWD_MESSAGE + 5 - CROWD_SENT);
+	frame(DATA, END_STREAM, stream, BYTES_EMPTY);
+	grpc_session_recv(f.session, buf_bytes(&f.in), f.now_ms, NULL);
+	buf_reset(&f.in);
+	return answers();
+}
+
+static void a_crowd_comes_in_turns(void **state)
+{
+	const char *text;
+
+	(void)state;
+	text = crowd_in_turns();
+	/* What goes over 16 KiB, and one more than that. */
+	assert_string_equal(text, "window 1 183622; window 3 183622; ");
+	assert_true(grpc_session_has_waiting(f.session));
+	for (uint32_t s = 1; s < 2 * CROWD; s += 2) {
+		char next[32];
+
+		text = finish(s);
+		assert_has(text, ": :status=200"); /* the answer does not fit the client's window */
+		snprintf(next, sizeof(next), "window %u 183622; ", s + 4);
+		assert_int_equal(strstr(text, next) != NULL, s + 4 < 2 * CROWD);
+	}
+	assert_false(grpc_session_has_waiting(f.session));
+	assert_int_equal(f.n_calls, CROWD);
+}
+
+static void few_calls_have_no_turns(void **state)
+{
+	(void)state;
+	for (uint32_t s = 1; s < 14; s += 2) {
+		post(s, "/t.T/Echo");
+		message(s, 0, 0, CROWD_MESSAGE, CROWD_SENT);
+	}
+	assert_string_equal(play(), "");
+}
+
+/* Memory is taken with the turn. */
+static void those_who_wait_hold_little(void **state)
+{
+	(void)state;
+	crowd_in_turns();
+	for (uint32_t s = 21; s < 21 + 2 * CROWD; s += 2) {
+		post(s, "/t.T/Echo");
+		message(s, 0, 0, CROWD_MESSAGE, CROWD_SENT);
+	}
+	play();
+	/* The first came before turns were; these have 16 KiB each. */
+	assert_in_range(f.budget.used, CROWD * 262144 + CROWD * 16384,
+			CROWD * 262144 + CROWD * (16384 + 4096));
+}
+
+static void a_client_that_stalls_holds_up_nobody(void **state)
+{
+	const char *text;
+
+	(void)state;
+	crowd_in_turns();
+	buf_reset(&f.text);
+	f.now_ms += TURN_MS - 1;
+	grpc_session_take_turns(f.session, f.now_ms);
+	assert_string_equal(answers(), "");
+	f.now_ms += 1;
+	grpc_session_take_turns(f.session, f.now_ms);
+	assert_string_equal(answers(), "window 5 183622; window 7 183622; ");
+	/* What comes late of those before is not taken off what these were promised. */
+	text = finish(1);
+	assert_has(text, "1: :status=200");
+	assert_null(strstr(text, "window"));
+	assert_has(finish(7), "window 9 183622; ");
+}
+
+static void those_who_leave_make_room(void **state)
+{
+	uint8_t code[4] = { 0, 0, 0, 8 };
+
+	(void)state;
+	crowd_in_turns();
+	for (uint32_t s = 5; s < 2 * CROWD; s += 4) /* 5, 9, 13, 17 wait, the last is 19 */
+		frame(RST_STREAM, 0, s, (struct bytes){ code, 4 });
+	frame(RST_STREAM, 0, 19, (struct bytes){ code, 4 });
+	frame(RST_STREAM, 0, 1, (struct bytes){ code, 4 });
+	assert_string_equal(play(), "window 7 183622; ");
+	post(21, "/t.T/Echo");
+	message(21, 0, 0, CROWD_MESSAGE, CROWD_SENT);
+	assert_string_equal(play(), "");
+	assert_has(finish(3), "window 11 183622; ");
+	assert_has(finish(7), "window 15 183622; ");
+	assert_has(finish(11), "window 21 183622; ");
+}
+
+/* Who waits and sends more than 16 KiB breaks HTTP/2's rule; nothing is written past its buffer. */
+static void who_does_not_wait_is_reset(void **state)
+{
+	uint8_t *p = xcalloc(1, 16384);
+
+	(void)state;
+	crowd_in_turns();
+	post(21, "/t.T/Echo");
+	message(21, 0, 0, CROWD_MESSAGE, CROWD_SENT);
+	frame(DATA, 0, 21, (struct bytes){ p, 16384 });
+	frame(DATA, 0, 21, (struct bytes){ p, 16384 });
+	assert_has(play(), "rst 21 3; ");
+	assert_has(finish(1), "1: :status=200");
+	free(p);
+}
+
+/* A byte of message and 255 of padding in each frame: more window goes for padding than for the
+ * message, and it must come to its end all the same. */
+static void padding_does_not_use_up_the_window(void **state)
+{
+	uint8_t p[257] = { 255 };
+	int64_t window = CROWD_MESSAGE + 5 + 1 - CROWD_SENT;
+	size_t sent = CROWD_SENT, updates = 0;
+
+	(void)state;
+	crowd_in_turns();
+	while (sent < 8000) {
+		const char *text, *w;
+
+		assert_true(window >= 257);
+		frame(DATA, 8 /* PADDED */, 1, (struct bytes){ p, 257 });
+		window -= 257;
+		sent++;
+		text = play();
+		for (w = text; (w = strstr(w, "window 1 ")) != NULL; w++, updates++)
+			window += atol(w + 9);
+	}
+	assert_true(updates > 0);
+	assert_int_equal(f.n_calls, 0);
+}
+
 static void slow_requests_end(void **state)
 {
 	(void)state;
@@ -722,6 +885,13 @@ int main(void)
 		SESSION_TEST(large_headers_are_refused),
 		SESSION_TEST(promises_do_not_take_the_whole_budget),
 		SESSION_TEST(windows_are_given_for_admitted_bytes_only),
+		SESSION_TEST(a_crowd_comes_in_turns),
+		SESSION_TEST(few_calls_have_no_turns),
+		SESSION_TEST(those_who_wait_hold_little),
+		SESSION_TEST(a_client_that_stalls_holds_up_nobody),
+		SESSION_TEST(those_who_leave_make_room),
+		SESSION_TEST(who_does_not_wait_is_reset),
+		SESSION_TEST(padding_does_not_use_up_the_window),
 		SESSION_TEST(slow_requests_end),
 		SESSION_TEST(requests_past_their_deadline_end),
 		SESSION_TEST(stalled_requests_give_way_when_memory_is_short),

@@ -10,10 +10,10 @@
  * send at once; over 64 partitions, that is what a record or a request to the broker can hold.
  * 2 x 128 calls (25 MB) fill them, as many agents do; 2 x 16 (48 KB a partition) are shown beside.
  *
- * Seven rounds of slices in turn: sink, nop, Kafka, sink, of 2 x 128 calls, each some seconds long: the
- * first 25 MB that are under way are memory never touched before. A round's sink is the
- * mean of the two about its Kafka, as neighbours come and go; figures are the medians of the
- * rounds, and the ratio is of these. Beside it: the best of each, of whichever round, and the
+ * Seven rounds of slices in turn: sink, nop, Kafka, sink, of 2 x 128 calls, each some seconds long:
+ * the first 25 MB that are under way are memory never touched before. A round's sink is the mean of
+ * the two about its Kafka, as neighbours come and go; figures are the medians of the rounds, and
+ * the ratio is of these. Beside it: the best of each, of whichever round, and the
  * least and largest ratio of a round. The CPU of a path is that of every thread of its process,
  * between idle and idle; the broker's is not in it. Its parts: receive is the sink's; index what
  * otlp -> nop takes beside; group the rest of the loop's thread (partition, copy, debts, answers);

@@ -378,7 +378,7 @@ def probers_agree(mills):
     """What those found who asked all the while, since their last start."""
     for name, mill in mills.items():
         wait_for(f"the prober of the {name}", lambda m=mill: m.metric("exemplar_probe_waiting") == 0,
-                 120, 0.2)  # fmt: skip
+                 700, 0.2)  # fmt: skip; what nobody answers for is given up after ten minutes
         found = {r: mill.metric("exemplar_probe_total", result=r) for r in ("ok", "missing", "partial")}
         late = mill.metric("exemplar_probe_late_total")
         print(f"{name}: prober {found}, late {late:.0f}")

@@ -9,8 +9,10 @@
  */
 #include "pipeline/component.h"
 #include "pipeline/conf/error.h"
+#include "pipeline/segment/check.h"
 #include "pipeline/send/queue.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -79,6 +81,36 @@ static int file_storage_start(struct component *c, struct err *err)
 	return 0;
 }
 
+/* A log without an owner that has something to send: its exporter was renamed or removed, or keeps
+ * its queue elsewhere now. */
+static void tell_of_forgotten(const char *dir)
+{
+	uint64_t n_records, n_bytes;
+
+	if (segment_check_brief(dir, &n_records, &n_bytes, NULL) == 0 && n_records > 0)
+		log_warn("a queue on disk waits for an exporter of its name", "dir", dir, "records",
+			 LOG_NUM(n_records), "bytes", LOG_NUM(n_bytes));
+}
+
+static void file_storage_all_started(struct component *c)
+{
+	const char *directory = COMPONENT_STATE(c, struct file_storage_state)->storage.directory;
+	DIR *d = directory != NULL ? opendir(directory) : NULL;
+	const struct dirent *e;
+	struct buf path = BUF_INIT;
+
+	while (d != NULL && (e = readdir(d)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		buf_reset(&path);
+		buf_printf(&path, "%s/%s", directory, e->d_name);
+		tell_of_forgotten(buf_cstr(&path));
+	}
+	if (d != NULL)
+		closedir(d);
+	buf_fini(&path);
+}
+
 static void *file_storage_lend(struct component *c)
 {
 	struct file_storage_state *st = COMPONENT_STATE(c, struct file_storage_state);
@@ -101,6 +133,7 @@ const struct component_type extension_file_storage = {
 	.state_size = sizeof(struct file_storage_state),
 	.options = file_storage_options,
 	.start = file_storage_start,
+	.all_started = file_storage_all_started,
 	.shutdown = file_storage_shutdown,
 	.lend = file_storage_lend,
 };

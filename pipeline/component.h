@@ -106,6 +106,9 @@ struct component_type {
 	 * stops the process with exit status 2; shutdown is still called. */
 	int (*start)(struct component *c, struct err *err);
 	void (*consume)(struct component *c, struct batch *b);
+	/* Every instance of the configuration has started: after the start and after each reload,
+	 * on the main thread, while data flows. */
+	void (*all_started)(struct component *c);
 	/* Begin to end: stop taking new data (receivers close their listeners), finish what is
 	 * held. Returns at once. */
 	void (*drain)(struct component *c);

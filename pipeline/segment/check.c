@@ -32,8 +32,8 @@ struct check {
 	struct segment_check_report *out;
 	segment_check_record *record; /* may be NULL */
 	void *arg;
-	uint64_t end;		/* of the segment before that opening would keep; 0: none */
-	bool has_hole;		/* it would move away what lies behind that */
+	uint64_t end;  /* of the segment before that opening would keep; 0: none */
+	bool has_hole; /* it would move away what lies behind that */
 };
 
 static const char *const verdict_names[] = {
@@ -81,8 +81,8 @@ static uint64_t wanted(const struct check *c, uint64_t from, uint64_t to)
 
 /* What a scan told, besides the line. */
 struct scanned {
-	uint64_t lost;	/* wanted records */
-	bool is_ended;	/* by an end record */
+	uint64_t lost; /* wanted records */
+	bool is_ended; /* by an end record */
 };
 
 /* `places`: a record must have come before what is missing counts. */
@@ -172,16 +172,23 @@ static void check_file(struct check *c, size_t i, int fd, struct segment_check_l
 	c->has_hole = false;
 }
 
+static uint64_t file_size(const struct check *c, size_t i)
+{
+	char name[SEGMENT_NAME_SIZE];
+	struct stat st;
+
+	segment_dir_name(c->numbers.v[i], name);
+	return fstatat(c->dir.fd, name, &st, 0) == 0 ? (uint64_t)st.st_size : 0;
+}
+
 static void check_one(struct check *c, size_t i, struct segment_check_line *l)
 {
 	int fd = segment_dir_open_segment(&c->dir, c->numbers.v[i], O_RDONLY);
-	struct stat st;
 
 	l->verdict = SEGMENT_UNREADABLE;
 	if (fd < 0)
 		return;
-	if (fstat(fd, &st) == 0)
-		l->bytes = (uint64_t)st.st_size;
+	l->bytes = file_size(c, i);
 	check_file(c, i, fd, l);
 	close(fd);
 }
@@ -241,29 +248,65 @@ static void look_at_all(struct check *c, void (*line)(void *arg, const struct se
 	}
 }
 
+/* The folder, its files, and their headers. */
+static int look(struct check *c, const char *dir, struct err *err)
+{
+	if (segment_dir_open(&c->dir, dir, false, err) < 0 ||
+	    segment_dir_list(&c->dir, &c->numbers, err) < 0)
+		return -1;
+	snprintf(c->out->id, sizeof(c->out->id), "%s", c->dir.id_text);
+	c->c = xcalloc(c->numbers.n + 1, sizeof(*c->c));
+	for (size_t i = 0; i < c->numbers.n; i++)
+		read_header(c, i);
+	settle_id(c);
+	c->out->low_water = c->dir.low_water;
+	c->out->next_lsn = MAX(c->out->low_water, UINT64_C(1));
+	return 0;
+}
+
+static void check_fini(struct check *c)
+{
+	free(c->c);
+	free(c->numbers.v);
+	segment_dir_close(&c->dir);
+}
+
 int segment_check(const char *dir, void (*line)(void *arg, const struct segment_check_line *l),
 		  segment_check_record *record, void *arg, struct segment_check_report *out,
 		  struct err *err)
 {
 	struct check c = { .out = out, .record = record, .arg = arg };
-	int ret = -1;
+	int ret;
 
 	memset(out, 0, sizeof(*out));
-	if (segment_dir_open(&c.dir, dir, false, err) < 0 ||
-	    segment_dir_list(&c.dir, &c.numbers, err) < 0)
-		goto out;
-	snprintf(out->id, sizeof(out->id), "%s", c.dir.id_text);
-	c.c = xcalloc(c.numbers.n + 1, sizeof(*c.c));
-	for (size_t i = 0; i < c.numbers.n; i++)
-		read_header(&c, i);
-	settle_id(&c);
-	out->low_water = c.dir.low_water;
-	out->next_lsn = MAX(out->low_water, UINT64_C(1));
-	look_at_all(&c, line);
-	ret = 0;
-out:
-	free(c.c);
-	free(c.numbers.v);
-	segment_dir_close(&c.dir);
+	ret = look(&c, dir, err);
+	if (ret == 0)
+		look_at_all(&c, line);
+	check_fini(&c);
+	return ret;
+}
+
+int segment_check_brief(const char *dir, uint64_t *n_records, uint64_t *n_bytes, struct err *err)
+{
+	struct segment_check_report report = { 0 };
+	struct check c = { .out = &report };
+	uint64_t first = UINT64_MAX;
+	int ret = look(&c, dir, err);
+
+	*n_records = *n_bytes = 0;
+	for (size_t i = 0; ret == 0 && i < c.numbers.n; i++) {
+		struct segment_check_line l = { 0 };
+
+		if (c.c[i].has_header && !c.c[i].is_foreign)
+			first = MIN(first, c.c[i].header.base);
+		if (i + 1 == c.numbers.n)
+			check_one(&c, i, &l);
+		else
+			l.bytes = file_size(&c, i);
+		*n_bytes += l.bytes;
+	}
+	first = MAX(first, c.dir.low_water);
+	*n_records = c.end > first ? c.end - first : 0;
+	check_fini(&c);
 	return ret;
 }

@@ -49,4 +49,8 @@ int segment_check(const char *dir, void (*line)(void *arg, const struct segment_
 		  segment_check_record *record, void *arg, struct segment_check_report *out,
 		  struct err *err);
 
+/* Of a log that nobody owns, without reading more than its last segment: records that are not freed
+ * (damaged ones, too), and the bytes of its files. -1: it cannot be opened, or is in use. */
+int segment_check_brief(const char *dir, uint64_t *n_records, uint64_t *n_bytes, struct err *err);
+
 #endif

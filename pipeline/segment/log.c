@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #define FAILURE_COUNTS_NS (10 * NS_PER_S)
+#define FULL_COUNTS_NS (1 * NS_PER_S)
 
 _Static_assert(sizeof(((struct segment_append *)0)->header) == SEGMENT_FRAME_SIZE, "frame");
 _Static_assert(SEGMENT_RECORD_MAX == SEGMENT_PAYLOAD_MAX, "one limit of a record");
@@ -505,22 +506,24 @@ static bool has_room(const struct segment_log *log)
 {
 	struct statvfs fs;
 
-	return statvfs(log->dir.path, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize >= MIB;
+	return statvfs(log->dir.path, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize >= MIB &&
+	       (fs.f_files == 0 || fs.f_favail > 0);
 }
 
 bool segment_log_is_failing(struct segment_log *log, char *why, size_t why_size)
 {
 	struct err last;
-	uint64_t when;
+	uint64_t when, counts_ns = FAILURE_COUNTS_NS;
 
 	pthread_mutex_lock(&log->lock);
 	when = log->failed_ns;
 	last = log->last_error;
 	pthread_mutex_unlock(&log->lock);
-	/* Nobody may try again while we say no, so a failure does not count for ever. */
-	if (when == 0 || (last.kind == ERR_EXHAUSTED
-				  ? has_room(log)
-				  : clock_mono_ns() - when > FAILURE_COUNTS_NS))
+	/* Nobody may try again while we say no, so a failure does not count for ever; that of a
+	 * disk that has room again (unless it is a quota's) not for long. */
+	if (when != 0 && last.kind == ERR_EXHAUSTED)
+		counts_ns = has_room(log) ? FULL_COUNTS_NS : UINT64_MAX;
+	if (when == 0 || clock_mono_ns() - when > counts_ns)
 		return false;
 	snprintf(why, why_size, "%s", last.msg);
 	return true;

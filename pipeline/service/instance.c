@@ -152,6 +152,16 @@ int service_start_missing(struct service *s, struct graph *g, struct err *err)
 	return 0;
 }
 
+void service_tell_started(struct service *s)
+{
+	for (size_t i = 0; i < s->graph->n; i++) {
+		struct component *c = s->graph->nodes[i].c;
+
+		if (c->type->all_started != NULL)
+			c->type->all_started(c);
+	}
+}
+
 static void nothing(void *arg)
 {
 	(void)arg;

@@ -53,4 +53,7 @@ extern const enum component_kind service_start_order[KIND_MAX];
 /* No loop is inside a handler that began before the call. */
 void service_pass_loops(struct service *s);
 
+/* Tell those who want to know that every instance of s->graph has started. */
+void service_tell_started(struct service *s);
+
 #endif

@@ -545,6 +545,7 @@ static int change(struct reload *l, struct err *err)
 		finish(l);
 		count_success(l->s);
 		tell(l, &r);
+		service_tell_started(l->s);
 		ret = 0;
 	}
 	report_fini(&r);

@@ -126,6 +126,7 @@ int service_start(struct service *s, struct err *err)
 	atomic_store(&s->phase, SERVICE_RUNNING);
 	atomic_store(&s->reloads.success_wall_ns, clock_wall_ns());
 	memory_keeper_start(&s->memory, s->loops[0], &s->budget);
+	service_tell_started(s);
 	return 0;
 fail:
 	shutdown_all(s);

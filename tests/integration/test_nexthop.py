@@ -2,6 +2,8 @@
 SPANMILL_DEAD_SECONDS=60 is the full outage; the default is shorter."""
 
 import os
+import re
+import signal
 import threading
 import time
 
@@ -304,6 +306,37 @@ def test_disk_queue_holds_at_stop(forward, next_hop, http):
     otlp.send_grpc(mill, otlp.request(n_spans=7))
     balance = mill.stop()
     assert balance == {"accepted": 7, "delivered": 0, "dropped": 0, "held": 7}
+
+
+def test_a_queue_whose_exporter_goes_is_named(forward, next_hop):
+    """An exporter gets another name while its queue has something: said at the reload and at the next
+    start; under its old name it sends it."""
+    hop = next_hop(start=False)
+    mill = forward(hop.target, storage=True)
+    for _ in range(3):
+        otlp.send_grpc(mill, otlp.request(n_spans=2))
+    exporters, pipeline = mill.config["exporters"], mill.config["service"]["pipelines"]["traces"]
+
+    def rename(old, new):
+        exporters[new] = exporters.pop(old)
+        pipeline["exporters"] = [new]
+        mill.write_config()
+
+    rename("otlp", "otlp/new")
+    mill.process.send_signal(signal.SIGHUP)
+    said = re.compile(r"a queue on disk waits for an exporter of its name dir=\S+/otlp records=3 ")
+    wait_for("the warning", lambda: said.search(mill.stderr()))
+    assert re.search(r"sending queue keeps records on disk exporter=otlp dir=\S+/otlp records=3\n", mill.stderr())
+    mill.stop()
+    mill.start()
+    wait_for("the warning again", lambda: said.search(mill.stderr()))
+    mill.stop()
+    rename("otlp/new", "otlp")
+    hop.start()
+    mill.start()
+    wait_for("the spans", lambda: len(hop.span_counts()) == 6)
+    assert mill.stop() == {"accepted": 6, "delivered": 6, "dropped": 0, "held": 0}
+    assert "waits for" not in mill.stderr()
 
 
 def test_queue_full(forward, next_hop):

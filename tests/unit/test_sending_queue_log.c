@@ -282,10 +282,10 @@ static void drain_with_a_live_hop_empties_the_log(void **state)
 	bed_start(bed);
 	send_many(bed, 100, 3, 10);
 	WAIT_FOR(all_settled(clients, 100));
+	WAIT_FOR(bed->n_held > 0);
 	sending_queue_drain(bed->q);
 	assert_false(sending_queue_is_drained(bed->q));
 	hop_change(bed, hop_ok);
-	WAIT_FOR(bed->n_held > 0);
 	hop_release(bed);
 	WAIT_FOR(sending_queue_is_drained(bed->q));
 	assert_balance(300, 300, 0, 0);

@@ -6,8 +6,8 @@
  *   many, large ones        each may send the first 16 KiB; then they are let in one by one
  *
  * Hundreds of messages that come in side by side are all incomplete for a long time: their buffers
- * are not in the cache when they are indexed, and so many buffers are fresh pages each time
- * (more than half of what it costs to receive them, docs/performance.md). In turn, a few are under way.
+ * are not in the cache when they are indexed, and so many buffers are fresh pages each time (more
+ * than half of what it costs to receive them, docs/performance.md). In turn, a few are under way.
  *
  * Nobody waits for a client that stalls: what was promised to calls TURN_MS ago is forgotten, so
  * that in such a time TURN_BYTES at least are let in (64 MB/s, whatever the network's round trip).

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "pipeline/telemetry.h"
+#include "wire/otlp_encode.h"
 
 static void set_retry_timer(struct kafka_state *st);
 
@@ -61,6 +62,34 @@ static int produce(struct kafka_state *st, struct record *rec, struct err *err)
 	return kafka_producer_send(st->producer, &r, err);
 }
 
+/* Ask about its topic first. */
+static void park(struct kafka_state *st, struct record *rec)
+{
+	rec->next = st->parked;
+	st->parked = rec;
+	topics_ask(&st->topics, rec->route->topic);
+}
+
+bool delivery_park_above(struct kafka_state *st, struct route *route, const struct batch *b,
+			 uint32_t i)
+{
+	struct span_tables tables = b->tables;
+	struct topic *topic = route->topic;
+	struct record *rec;
+	size_t size;
+
+	if (st->is_stopping || topic->max_bytes >= st->conf->max_message_bytes ||
+	    !topics_is_stale(topic, st->gather.o.linger_ns))
+		return false;
+	tables.n_extras = 0;
+	size = otlp_encoded_size(&tables, &i, 1);
+	rec = record_new(&st->pool, route, KAFKA_ANY_PARTITION, size);
+	record_append(rec, b, &tables, &i, 1, size);
+	rec->is_above = true;
+	park(st, rec);
+	return true;
+}
+
 /* Its spans once more through the grouping, by what is known of the topic now. */
 static void gather_again(struct kafka_state *st, struct record *rec)
 {
@@ -83,7 +112,8 @@ static void too_large_encoded(struct kafka_state *st, struct record *rec, size_t
 		return;
 	}
 	b = record_to_batch(rec);
-	dead_letter_put(st, route, b, 0, 0, limit);
+	if (!delivery_park_above(st, route, b, 0))
+		dead_letter_put(st, route, b, 0, 0, limit);
 	batch_unref(b);
 }
 
@@ -106,10 +136,54 @@ static bool encode(struct kafka_state *st, struct record *rec)
 	return false;
 }
 
+/* Those of b's spans whose clients still wait; NULL: there are none. Takes b. */
+static struct batch *still_wanted(struct batch *b)
+{
+	uint8_t *keep = xmalloc(b->tables.n_spans);
+
+	for (uint32_t i = 0; i < b->tables.n_spans; i++)
+		keep[i] = !origin_is_withdrawn(b->origins[b->tables.spans[i].origin].origin);
+	b = batch_filter(b, keep, DROP_SHUTDOWN);
+	free(keep);
+	return b;
+}
+
+/* A record that was not sent yet, without the spans that are sent again by their clients: they
+ * would be there twice. NULL: nothing is left. Takes rec. */
+static struct record *without_withdrawn(struct kafka_state *st, struct record *rec)
+{
+	struct record whole = *rec; /* where it goes, and its key */
+	struct batch *b = still_wanted(record_to_batch(rec));
+	size_t size;
+
+	if (b == NULL)
+		return NULL;
+	size = otlp_encoded_size(&b->tables, NULL, b->tables.n_spans);
+	rec = record_new(&st->pool, whole.route, whole.partition, size);
+	record_append(rec, b, &b->tables, NULL, b->tables.n_spans, size);
+	rec->has_key = whole.has_key;
+	memcpy(rec->trace_id, whole.trace_id, sizeof(rec->trace_id));
+	batch_unref(b);
+	return rec;
+}
+
+/* No client waits shorter than that, so that with a short linger nothing has to be looked at. */
+#define WITHDRAWN_AFTER_NS (40 * NS_PER_MS)
+
+static bool may_be_withdrawn(const struct kafka_state *st, const struct record *rec, uint64_t now)
+{
+	return rec->first_ns == 0 && rec->reason == NULL && !st->has_storage &&
+	       now + st->gather.o.linger_ns > rec->due_ns + WITHDRAWN_AFTER_NS;
+}
+
 void delivery_send(struct kafka_state *st, struct record *rec)
 {
+	uint64_t now = clock_mono_ns();
 	struct err err = ERR_INIT;
 
+	if (may_be_withdrawn(st, rec, now) && span_debt_has_withdrawn(&rec->debt) &&
+	    (rec = without_withdrawn(st, rec)) == NULL)
+		return;
 	if (!encode(st, rec))
 		return;
 	if (st->wants_producer) {
@@ -118,7 +192,7 @@ void delivery_send(struct kafka_state *st, struct record *rec)
 		return;
 	}
 	if (rec->first_ns == 0)
-		rec->first_ns = clock_mono_ns();
+		rec->first_ns = now;
 	if (produce(st, rec, &err) < 0)
 		delivery_failed(st, rec, &err);
 }
@@ -221,14 +295,6 @@ void delivery_failed(struct kafka_state *st, struct record *rec, const struct er
 	insert_failed(st, rec);
 }
 
-/* Ask about its topic first. */
-static void park(struct kafka_state *st, struct record *rec)
-{
-	rec->next = st->parked;
-	st->parked = rec;
-	topics_ask(&st->topics, rec->route->topic);
-}
-
 /* A broker's limit is lower than we thought. */
 static void too_large(struct kafka_state *st, struct record *rec, const struct err *err)
 {
@@ -298,16 +364,11 @@ void delivery_troubled(void *arg, const struct err *err, bool is_fatal)
 /* ---- again ---- */
 
 /* Without the spans whose clients were told to send them again. */
-static void without_withdrawn(struct kafka_state *st, struct record *rec)
+static void wanted_again(struct kafka_state *st, struct record *rec)
 {
 	struct topic *topic = rec->route->topic;
-	struct batch *b = record_to_batch(rec);
-	uint8_t *keep = xmalloc(b->tables.n_spans);
+	struct batch *b = still_wanted(record_to_batch(rec));
 
-	for (uint32_t i = 0; i < b->tables.n_spans; i++)
-		keep[i] = !origin_is_withdrawn(b->origins[b->tables.spans[i].origin].origin);
-	b = batch_filter(b, keep, DROP_SHUTDOWN);
-	free(keep);
 	if (b == NULL)
 		return;
 	gather_add(&st->gather, gather_route(&st->gather, topic, b->tenant), b, NULL,
@@ -328,7 +389,7 @@ static void send_again(struct kafka_state *st, struct record *rec)
 	else if (topic->n_partitions == 0)
 		delivery_failed(st, rec, &err);
 	else if (span_debt_has_withdrawn(&rec->debt))
-		without_withdrawn(st, rec);
+		wanted_again(st, rec);
 	else if ((uint32_t)rec->partition >= topic->n_partitions)
 		gather_again(st, rec);
 	else
@@ -386,7 +447,7 @@ static void fit(struct kafka_state *st, struct topic *t, struct record *rec, boo
 	size_t size = record_value(rec).n;
 	struct err err = ERR_INIT;
 
-	if (size <= gather_limit(&st->gather, rec->route) && !is_explained) {
+	if (size <= gather_limit(&st->gather, rec->route) && !is_explained && !rec->is_above) {
 		if (st->batch_bytes > BATCH_BYTES_MIN)
 			kafka_replace_producer(st, BATCH_BYTES_MIN);
 		else

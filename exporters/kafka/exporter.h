@@ -125,6 +125,10 @@ void kafka_note(struct kafka_state *st);
 void delivery_pump(struct kafka_state *st);
 /* Send rec. Takes it. */
 void delivery_send(struct kafka_state *st, struct record *rec);
+/* Span i of b is above the limit that is known of its topic: take over its duty, ask for the limit
+ * again and take what comes. False, and nothing done: that is not worth it. */
+bool delivery_park_above(struct kafka_state *st, struct route *route, const struct batch *b,
+			 uint32_t i);
 /* There is another producer. */
 void delivery_send_waiting(struct kafka_state *st);
 /* Callbacks of the producer and of topics. */

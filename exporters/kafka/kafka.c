@@ -35,7 +35,10 @@
 static void add_delivery(const struct kafka_config *conf, bool has_storage,
 			 struct kafka_properties *p)
 {
-	int64_t timeout_ms = conf->timeout_ns / (int64_t)NS_PER_MS;
+	/* Rounded up: 0 is none at all. */
+	int64_t timeout_ms = (conf->timeout_ns + (int64_t)NS_PER_MS - 1) / (int64_t)NS_PER_MS;
+	/* With a record per trace some go together; librdkafka wants it below the timeout. */
+	int64_t linger_ms = conf->partition_traces_by_id ? 5 : 0;
 
 	kafka_properties_add(p, "acks", "%d", conf->required_acks);
 	kafka_properties_add(p, "enable.idempotence", "%s",
@@ -47,7 +50,9 @@ static void add_delivery(const struct kafka_config *conf, bool has_storage,
 			     (long long)MAX(MIN(timeout_ms, INT64_C(900000)), INT64_C(1000)));
 	/* A broker that hangs holds up its partitions for so long. */
 	kafka_properties_add(p, "socket.timeout.ms", "10000");
-	kafka_properties_add(p, "linger.ms", "%d", conf->partition_traces_by_id ? 5 : 0);
+	kafka_properties_add(
+		p, "linger.ms", "%lld",
+		(long long)(timeout_ms > 0 ? MIN(linger_ms, timeout_ms / 2) : linger_ms));
 	kafka_properties_add(p, "batch.num.messages", "%llu",
 			     conf->flush_max_messages ? (unsigned long long)conf->flush_max_messages
 						      : 10000ULL);
@@ -244,12 +249,14 @@ static void add_batch(struct kafka_state *st, struct batch *b)
 			   b->tables.n_spans, true);
 }
 
-/* A span alone is over the limit; called by gather. */
+/* A span alone is over the limit; called by gather. Somebody may have raised that of the topic. */
 static void too_large(void *arg, struct route *route, struct batch *b, uint32_t i, size_t size)
 {
 	struct kafka_state *st = arg;
 
-	dead_letter_put(st, route, b, i, size, gather_limit(&st->gather, route));
+	if (size + route->overhead > st->conf->max_message_bytes ||
+	    !delivery_park_above(st, route, b, i))
+		dead_letter_put(st, route, b, i, size, gather_limit(&st->gather, route));
 }
 
 /* ---- requests ---- */

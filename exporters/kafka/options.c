@@ -92,7 +92,7 @@ const struct option kafka_option_table[] = {
 		 "producer idempotent."),
 	OPT_ENUM(C, "producer.compression", compression, kafka_compressions, "lz4", "Of records."),
 	OPT_INT(C, "producer.compression_params.level", compression_level, "-1", -1, 22,
-		"-1: the codec's default."),
+		"-1: the codec's default. Of zstd those above 12 are 12."),
 	OPT_UINT(C, "producer.flush_max_messages", flush_max_messages, "10000", 0, 1000000,
 		 "Most records in one request to a broker; 0: 10000."),
 	OPT_BOOL(C, "producer.allow_auto_topic_creation", allow_auto_topic_creation, "false",
@@ -177,8 +177,10 @@ static void check_place(struct kafka_config *conf, struct kafka_place *p, const 
 		p->topic = conf->old_topic;
 	if (old_encoding)
 		p->encoding = conf->old_encoding;
-	check_topic(p->topic, place_key(signal, "topic", p->has_topic || !old_topic, key), node,
-		    errs, path);
+	/* What stands at the top is said once. */
+	if (!old_topic || is_traces)
+		check_topic(p->topic, place_key(signal, "topic", !old_topic, key), node, errs,
+			    path);
 	if (kafka_encoding_is_usable(p->encoding, is_traces))
 		return;
 	if (!old_encoding)
@@ -216,6 +218,34 @@ static void check_metadata(const struct kafka_config *conf, const struct conf_no
 				      conf->include_metadata_keys.items[i]);
 }
 
+/* Headers that say something to whoever reads the records, and may stand there once. */
+static void check_headers(const struct kafka_config *conf, const struct conf_node *node,
+			  struct conf_errors *errs, const char *path)
+{
+	for (size_t i = 0; i < conf->record_headers.n; i++)
+		if (strcmp(conf->record_headers.items[i].name, "tenant") == 0)
+			conf_error_at(errs, node, path, "record_headers",
+				      "set `tenant` of the receivers here, or of those that read",
+				      "header tenant is that of the spans");
+}
+
+/* librdkafka would take the next level that there is. */
+static void check_compression(const struct kafka_config *conf, const struct conf_node *node,
+			      struct conf_errors *errs, const char *path)
+{
+	static const char key[] = "producer.compression_params.level";
+	int64_t level = conf->compression_level;
+
+	if (conf->compression == COMPRESSION_GZIP && level > 9)
+		conf_error_at(errs, node, path, key, "write 0 to 9", "gzip has no level %d",
+			      (int)level);
+	if (conf->compression == COMPRESSION_LZ4 && level > 12)
+		conf_error_at(errs, node, path, key, "write 0 to 12", "lz4 has no level %d",
+			      (int)level);
+	if (conf->compression == COMPRESSION_SNAPPY && level > 0)
+		conf_error_at(errs, node, path, key, "remove it", "snappy has no levels");
+}
+
 static void check_dead_letter(const struct kafka_config *conf, const struct conf_node *node,
 			      struct conf_errors *errs, const char *path)
 {
@@ -242,6 +272,8 @@ void kafka_validate(void *config, const struct conf_node *node, struct conf_erro
 	check_place(conf, &conf->metrics, "metrics", node, errs, path);
 	check_place(conf, &conf->logs, "logs", node, errs, path);
 	check_metadata(conf, node, errs, path);
+	check_headers(conf, node, errs, path);
+	check_compression(conf, node, errs, path);
 	check_dead_letter(conf, node, errs, path);
 	option_blocks_check_queue(&conf->queue, node, "sending_queue", errs, path);
 	if (conf->round_robin_on && conf->least_backup_on)

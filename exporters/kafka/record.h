@@ -39,6 +39,7 @@ struct record {
 	uint64_t n_points; /* of metrics */
 	int32_t partition;
 	bool has_key;
+	bool is_above;        /* the limit that is known of its topic: parked for a better answer */
 	uint8_t trace_id[16]; /* the key, when there is one */
 	char key[32];         /* the same as it is sent */
 	char *reason;         /* a dead letter, and why; else NULL */

@@ -11,6 +11,7 @@
 /* Of each of the two questions. A process that stops waits for them. */
 enum { ASK_TIMEOUT_MS = 1000 };
 #define WARN_AGAIN_NS (30 * NS_PER_S)
+#define STALE_NS (2 * NS_PER_S)
 #define WAIT_MAX_NS (10 * NS_PER_S)
 
 static void ask_next(void *arg);
@@ -102,7 +103,8 @@ static void asked(void *arg)
 	struct topic *t = ts->asked;
 
 	atomic_store(&ts->is_asking, false);
-	t->ask_ns = clock_mono_ns() + ts->o.refresh_ns;
+	t->asked_ns = clock_mono_ns();
+	t->ask_ns = t->asked_ns + ts->o.refresh_ns;
 	if (ts->err.kind == ERR_NONE)
 		learn(ts, t);
 	else
@@ -176,6 +178,11 @@ struct topic *topics_find(struct topics *ts, const char *name)
 	map_set(&ts->by_name, bytes_str(name), t);
 	ask_next(ts);
 	return t;
+}
+
+bool topics_is_stale(const struct topic *t, uint64_t linger_ns)
+{
+	return clock_mono_ns() - t->asked_ns > STALE_NS + linger_ns;
 }
 
 bool topics_is_asking(const struct topics *ts)

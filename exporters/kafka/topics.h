@@ -28,6 +28,7 @@ struct topic {
 	uint32_t n_partitions; /* 0: not known yet */
 	uint64_t max_bytes;    /* the largest record batch it takes; UINT64_MAX: not known */
 	/* ---- topics.c's ---- */
+	uint64_t asked_ns;  /* the last answer, well or not */
 	uint64_t ask_ns;    /* when to ask again */
 	uint64_t wait_ns;   /* between two questions while it is missing */
 	uint64_t warned_ns; /* of what is wrong with it */
@@ -65,6 +66,9 @@ void topics_init(struct topics *ts, const struct topics_settings *o);
 struct topic *topics_find(struct topics *ts, const char *name);
 /* What we know may be wrong: ask again now. */
 void topics_ask(struct topics *ts, struct topic *t);
+/* What we know of it is so old that it is worth a question before a span is given up. What comes
+ * back from a question has waited linger_ns since. */
+bool topics_is_stale(const struct topic *t, uint64_t linger_ns);
 /* A question is under way: the producer may not go, nor the loop stop. Any thread. */
 bool topics_is_asking(const struct topics *ts);
 /* Ask no more. */

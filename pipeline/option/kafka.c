@@ -13,6 +13,7 @@
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <strings.h>
 
 /* ---- tables ---- */
 
@@ -95,7 +96,7 @@ const struct option kafka_client_option_table[] = {
 	OPT_IGNORED("metadata.retry.max", "metadata is asked for until it comes"),
 	OPT_DURATION(C, "metadata.retry.backoff", metadata_backoff_ns, "250ms",
 		     "Wait between two attempts to get metadata."),
-	OPT_OPAQUE_MAP(C, "librdkafka", raw,
+	OPT_PROPERTIES(C, "librdkafka", raw,
 		       "Properties of librdkafka by their own names; they override ours."),
 	OPT_END
 };
@@ -121,6 +122,17 @@ static const char *below(char out[100], const char *section, const char *key)
 	return out;
 }
 
+/* What librdkafka knows in front of a broker's ://; it takes no notice of a broker with another. */
+static bool is_scheme(const char *s, size_t n)
+{
+	static const char *const names[] = { "plaintext", "ssl", "sasl_plaintext", "sasl_ssl" };
+
+	for (size_t i = 0; i < COUNT_OF(names); i++)
+		if (strlen(names[i]) == n && strncasecmp(s, names[i], n) == 0)
+			return true;
+	return false;
+}
+
 static void check_brokers(const struct check *c, const struct strlist *brokers)
 {
 	if (brokers->n == 0)
@@ -128,9 +140,10 @@ static void check_brokers(const struct check *c, const struct strlist *brokers)
 		    "requires at least one broker");
 	for (size_t i = 0; i < brokers->n; i++) {
 		const char *b = brokers->items[i];
-		const char *host = strstr(b, "://") ? strstr(b, "://") + 3 : b;
+		const char *colon = strstr(b, "://"), *host = colon ? colon + 3 : b;
 
-		if (host[0] == '\0' || strpbrk(host, " /,@") != NULL)
+		if ((colon != NULL && !is_scheme(b, (size_t)(colon - b))) || host[0] == '\0' ||
+		    strpbrk(host, " /,@") != NULL)
 			conf_error_at(c->errs, c->node, c->path, "brokers",
 				      "write host:port, for example localhost:9092",
 				      "invalid broker \"%.100s\"", b);
@@ -149,7 +162,7 @@ static void check_version(const struct check *c, const char *version)
 		p++;
 	for (; isdigit((unsigned char)*p) || *p == '.'; p++)
 		dots += *p == '.';
-	if (*p != '\0' || (version[0] != '\0' && dots < 2))
+	if (*p != '\0' || (version[0] != '\0' && dots < 1))
 		conf_error_at(c->errs, c->node, c->path, "protocol_version",
 			      "leave it out: the version is negotiated; or write one like 2.1.0",
 			      "invalid Kafka version \"%.40s\"", version);

@@ -47,6 +47,7 @@ enum option_kind {
 	OPTION_ENUM,        /* int or an enum; typed as one of `choices` */
 	OPTION_STRMAP,      /* struct strmap; a map or a list of {name, value} */
 	OPTION_OPAQUE_MAP,  /* the same, values printed as [REDACTED] */
+	OPTION_PROPERTIES,  /* the same; values of any type and content, as they are written */
 	OPTION_NODE, /* const struct conf_node *, NULL when absent: the component reads it itself */
 	OPTION_TABLE,      /* a struct with a table of its own, always there */
 	OPTION_SECTION,    /* the same behind a bool: a section that can be off */
@@ -194,6 +195,11 @@ struct option_list {
 #define OPT_OPAQUE_MAP(T, k, m, text)                                                              \
 	{                                                                                          \
 		.key = k, .kind = OPTION_OPAQUE_MAP, .offset = OPT_AT(T, m, struct strmap),        \
+		.help = text                                                                       \
+	}
+#define OPT_PROPERTIES(T, k, m, text)                                                              \
+	{                                                                                          \
+		.key = k, .kind = OPTION_PROPERTIES, .offset = OPT_AT(T, m, struct strmap),        \
 		.help = text                                                                       \
 	}
 #define OPT_NODE(T, k, m, like, text)                                                              \

@@ -125,8 +125,9 @@ struct conf_node *option_value_node(struct conf_build *b, const struct option *o
 		return enum_node(b, o, MEMBER(config, o, int));
 	case OPTION_STRMAP:
 	case OPTION_OPAQUE_MAP:
+	case OPTION_PROPERTIES:
 		return map_node(b, &MEMBER(config, o, struct strmap),
-				redact && o->kind == OPTION_OPAQUE_MAP);
+				redact && o->kind != OPTION_STRMAP);
 	case OPTION_NODE:
 		return raw_node(b, MEMBER(config, o, struct conf_node *));
 	case OPTION_INT:
@@ -293,6 +294,7 @@ static const char *kind_name(const struct option *o)
 		[OPTION_ENUM] = "one of",
 		[OPTION_STRMAP] = "map",
 		[OPTION_OPAQUE_MAP] = "secret map",
+		[OPTION_PROPERTIES] = "secret map",
 		[OPTION_NODE] = "see text",
 		[OPTION_TABLE] = "section",
 		[OPTION_SECTION] = "optional section",

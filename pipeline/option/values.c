@@ -51,6 +51,7 @@ void option_value_clear(const struct option *o, uint8_t *config)
 		break;
 	case OPTION_STRMAP:
 	case OPTION_OPAQUE_MAP:
+	case OPTION_PROPERTIES:
 		MEMBER(config, o, struct strmap) = (struct strmap){ NULL, 0 };
 		break;
 	case OPTION_NODE:
@@ -64,7 +65,7 @@ void option_value_clear(const struct option *o, uint8_t *config)
 static bool is_opaque(const struct option *o)
 {
 	return o->kind == OPTION_OPAQUE_STR || o->kind == OPTION_OPAQUE_MAP ||
-	       o->kind == OPTION_OPAQUE_LIST;
+	       o->kind == OPTION_OPAQUE_LIST || o->kind == OPTION_PROPERTIES;
 }
 
 static void wrong_type(const struct option_value *v, const struct option *o,
@@ -209,7 +210,8 @@ static const char *string_of(const struct option_value *v, const struct option *
 {
 	if (n->raw != NULL)
 		return n->raw;
-	if (n->kind == CONF_SCALAR && strcmp(conf_tree_type_name(n), "string") == 0)
+	if (n->kind == CONF_SCALAR &&
+	    (o->kind == OPTION_PROPERTIES || strcmp(conf_tree_type_name(n), "string") == 0))
 		return n->text;
 	wrong_type(v, o, n, "string",
 		   n->kind == CONF_SCALAR ? arena_printf(v->arena, "put it in quotes: \"%.40s\"",
@@ -469,6 +471,7 @@ void option_value_parse(const struct option_value *v, const struct option *o,
 		break;
 	case OPTION_STRMAP:
 	case OPTION_OPAQUE_MAP:
+	case OPTION_PROPERTIES:
 		parse_strmap(v, o, n, config);
 		break;
 	case OPTION_NODE:
@@ -507,6 +510,7 @@ const char *option_value_example(const struct option *o, const char *fallback, c
 		return o->choices->name[0] != '\0' ? o->choices->name : o->choices[1].name;
 	case OPTION_STRMAP:
 	case OPTION_OPAQUE_MAP:
+	case OPTION_PROPERTIES:
 		return "{name: value}";
 	case OPTION_TABLE:
 	case OPTION_SECTION:

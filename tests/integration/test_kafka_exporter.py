@@ -148,6 +148,22 @@ def test_records_of_many_requests_are_joined(kafka, make_mill):
     assert mill.metric("spanmill_kafka_produced_records") == len(records)
 
 
+def test_what_a_client_was_told_to_send_again_is_not_sent(kafka, make_mill):
+    """Two clients in one record that lingers: one goes before it is sent."""
+    topic = kafka.create_topic()
+    mill = make_mill(
+        producer(kafka, topic, {"producer": {"linger": "4s"}}, overlay={"receivers": {"otlp": {"ack_timeout": "60s"}}})
+    )
+    gone, stays = otlp.request(n_spans=5), otlp.request(n_spans=7)
+    with futures.ThreadPoolExecutor(1) as pool:
+        stayed = pool.submit(otlp.send_grpc, mill, stays, timeout=60)
+        with pytest.raises(grpc.RpcError):
+            otlp.send_grpc(mill, gone, timeout=0.5)
+        stayed.result()
+    assert otlp.rows(joined(kafka.consume_all(topic))) == otlp.rows(stays)
+    assert mill.stop() == {"accepted": 7, "delivered": 7, "dropped": 0, "held": 0}
+
+
 def test_otlp_json(kafka, make_mill):
     topic = kafka.create_topic(partitions=2)
     mill = make_mill(producer(kafka, topic, {"encoding": "otlp_json"}))
@@ -421,7 +437,16 @@ def test_a_limit_lowered_at_run_time(kafka, make_mill):
     before.resource_spans.extend(after[0].resource_spans)
     before.resource_spans.extend(after[1].resource_spans)
     assert otlp.rows(joined(records)) == otlp.rows(before)
-    assert mill.stop()["delivered"] == 1002
+    # raised: it is asked for before a span is given up, but not for every one
+    kafka.set_topic_config(topic, max_message_bytes=200_000)
+    tries = []
+
+    def is_taken():
+        tries.append(send_all(mill, [giant(60_000)]))
+        return mill.metric("spanmill_kafka_produced_records") > len(records)
+
+    wait_for("the higher limit", is_taken, step=0.5)
+    assert mill.stop()["delivered"] == 1002 + len(tries)
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------------

@@ -115,6 +115,11 @@ static const struct {
 	{ "auth: {sasl: {mechanism: OAUTHBEARER, oauthbearer_token_file: /t}}", "sasl.mechanisms",
 	  "OAUTHBEARER" },
 	{ "librdkafka: {socket.timeout.ms: '1234'}", "socket.timeout.ms", "1234" },
+	{ "librdkafka: {socket.timeout.ms: 1234}", "socket.timeout.ms", "1234" },
+	{ "librdkafka: {socket.keepalive.enable: true}", "socket.keepalive.enable", "true" },
+	{ "librdkafka: {ssl.ca.pem: \"a\\nb\"}", "ssl.ca.pem", "a\nb" },
+	{ "brokers: [SSL://a:1, plaintext://b]", "bootstrap.servers", "SSL://a:1,plaintext://b" },
+	{ "protocol_version: '3.9'", "broker.version.fallback", "3.9" },
 	{ "librdkafka: {reconnect.backoff.max.ms: '9'}", "reconnect.backoff.max.ms", "9" },
 };
 
@@ -162,6 +167,8 @@ static const struct {
 } refusals[] = {
 	{ "brokers: []", "k.brokers: requires at least one broker" },
 	{ "brokers: ['a b']", "invalid broker \"a b\"" },
+	{ "brokers: ['kafka://a:1']", "invalid broker \"kafka://a:1\"" },
+	{ "protocol_version: '3'", "invalid Kafka version \"3\"" },
 	{ "brokers: ['a:x']", "invalid port \"x\"" },
 	{ "protocol_version: two", "f:1:19: k.protocol_version: invalid Kafka version \"two\"" },
 	{ "auth: {sasl: {username: u, password: p}}", "mechanism is required" },

@@ -421,6 +421,25 @@ void kafka_consumer_store(struct kafka_consumer *c, const struct kafka_partition
 	c->lib->topic_partition_list_destroy(list);
 }
 
+void kafka_consumer_store_first(struct kafka_consumer *c, const struct kafka_partition *p,
+				uint64_t next)
+{
+	rd_kafka_topic_partition_list_t *list = list_of(c, p, (int64_t)next);
+
+	/* When it fails a later one will do: only a restart before that begins elsewhere. */
+	if (c->lib->offsets_store(c->rk, list) == RD_KAFKA_RESP_ERR_NO_ERROR)
+		c->lib->commit(c->rk, list, 1);
+	c->lib->topic_partition_list_destroy(list);
+}
+
+void kafka_consumer_forget(struct kafka_consumer *c, const struct kafka_partition *p)
+{
+	rd_kafka_topic_partition_list_t *list = list_of(c, p, RD_KAFKA_OFFSET_INVALID);
+
+	c->lib->offsets_store(c->rk, list);
+	c->lib->topic_partition_list_destroy(list);
+}
+
 bool kafka_consumer_watermarks(struct kafka_consumer *c, const struct kafka_partition *p,
 			       uint64_t *low, uint64_t *high)
 {

@@ -73,6 +73,12 @@ int kafka_consumer_seek(struct kafka_consumer *c, const struct kafka_partition *
 			struct err *err);
 /* Everything below `next` is done with. */
 void kafka_consumer_store(struct kafka_consumer *c, const struct kafka_partition *p, uint64_t next);
+/* The same, for the first time since the partition is ours: the group may have a higher offset, of
+ * records that are not there any more, and librdkafka by itself commits only higher ones. */
+void kafka_consumer_store_first(struct kafka_consumer *c, const struct kafka_partition *p,
+				uint64_t next);
+/* Commit nothing of what was stored any more: it is of others, or of records that are gone. */
+void kafka_consumer_forget(struct kafka_consumer *c, const struct kafka_partition *p);
 /* First offset in the partition and the one behind the last, as known from fetching; false: not
  * known yet. */
 bool kafka_consumer_watermarks(struct kafka_consumer *c, const struct kafka_partition *p,

@@ -211,9 +211,12 @@ static void look_after_all(struct kafka_receiver_state *st)
 	uint64_t now = clock_mono_ns();
 	bool settled = true;
 
-	for (struct partition *p = st->partitions; p != NULL; p = p->next) {
+	for (struct partition *p = st->partitions, *next; p != NULL; p = next) {
+		next = p->next;
 		partition_look_after(st, p, now);
 		settled &= partition_is_settled(p);
+		if (!st->draining && partition_has_ended(p))
+			partition_begin_again(st, p);
 	}
 	st->drained = st->draining && settled;
 	if (st->sure_ns != 0 && now >= st->sure_ns)

@@ -85,9 +85,12 @@ static void store_offset(struct kafka_receiver_state *st, struct partition *p)
 	struct source_progress s;
 
 	source_poll(p->source, &s);
-	if (s.committable <= p->stored)
+	if (s.committable <= p->stored || p->is_ending)
 		return;
-	kafka_consumer_store(st->consumer, &p->at, s.committable);
+	if (p->stored == 0)
+		kafka_consumer_store_first(st->consumer, &p->at, s.committable);
+	else
+		kafka_consumer_store(st->consumer, &p->at, s.committable);
 	p->stored = s.committable;
 	p->backoff_ns = 0;
 }
@@ -97,7 +100,11 @@ void partition_close(struct kafka_receiver_state *st, struct partition *p, bool 
 	struct partition **at = &st->partitions;
 
 	drop_held(st, p);
-	if (!is_lost)
+	/* What is stored already would be committed with the last of it, and a topic of this name
+	 * may be another one by now. */
+	if (is_lost || p->is_ending)
+		kafka_consumer_forget(st->consumer, &p->at);
+	else
 		store_offset(st, p);
 	source_close(p->source);
 	source_unref(p->source);
@@ -124,8 +131,8 @@ bool partition_is_settled(struct partition *p)
 
 bool partition_is_quiet(const struct partition *p)
 {
-	return !p->is_paused && !p->is_stuck && !p->is_waiting && p->seek_to == UINT64_MAX &&
-	       p->n_held == 0 && p->has_caught_up;
+	return !p->is_paused && !p->is_stuck && !p->is_waiting && !p->is_ending &&
+	       p->seek_to == UINT64_MAX && p->n_held == 0 && p->has_caught_up;
 }
 
 /* ---- pausing ---- */
@@ -138,8 +145,8 @@ static void stick(struct partition *p, unsigned ms)
 
 static void pause_as_needed(struct kafka_receiver_state *st, struct partition *p)
 {
-	bool want = p->is_stuck || p->is_waiting || p->seek_to != UINT64_MAX || st->draining ||
-		    source_is_refusing(p->source);
+	bool want = p->is_stuck || p->is_waiting || p->is_ending || p->seek_to != UINT64_MAX ||
+		    st->draining || source_is_refusing(p->source);
 
 	if (want == p->is_paused)
 		return;
@@ -401,10 +408,60 @@ void partition_flush(struct kafka_receiver_state *st, struct partition *p)
 	pause_as_needed(st, p);
 }
 
+/* Offsets go back though nobody asked for it: librdkafka's position was not in the topic any more.
+ * The topic was made again, or lost its end. What comes now are other records, which the source
+ * would take for those that it knows: it ends, with what it has, and another one begins. Should
+ * they be the same records, the commits of their sections say so. */
+static void end_source(struct partition *p, uint64_t offset)
+{
+	struct source_progress s;
+
+	source_poll(p->source, &s);
+	log_warn("offsets begin again, the topic is another one or lost its end", "receiver",
+		 p->c->id, "topic", p->topic, "partition", LOG_NUM(p->at.partition), "was_at",
+		 LOG_NUM(p->expected), "begins_at", LOG_NUM(offset));
+	p->is_ending = true;
+	p->begin_at = MIN(offset, s.committable ? s.committable : p->first_read);
+	p->seek_to = UINT64_MAX;
+	p->is_waiting = false;
+}
+
+bool partition_has_ended(struct partition *p)
+{
+	struct source_progress s;
+
+	if (!p->is_ending)
+		return false;
+	source_poll(p->source, &s);
+	return s.n_under_way == 0 && (p->n_held == 0 || s.has_refused);
+}
+
+void partition_begin_again(struct kafka_receiver_state *st, struct partition *p)
+{
+	struct kafka_partition at = { xstrdup(p->topic), p->at.partition };
+	uint64_t from = p->begin_at;
+	bool is_paused = p->is_paused;
+
+	partition_close(st, p, true);
+	partition_open(st, &at);
+	st->partitions->seek_to = from;
+	st->partitions->is_paused = is_paused;
+	st->rebalances++; /* who remembers a partition looks again */
+	free((char *)(uintptr_t)at.topic);
+}
+
 void partition_take(struct kafka_receiver_state *st, struct partition *p, struct kafka_message *m)
 {
 	atomic_fetch_add_explicit(&st->records, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&st->bytes, m->value.n, memory_order_relaxed);
+	if (!p->is_ending && m->offset < p->expected)
+		end_source(p, m->offset);
+	if (p->is_ending) {
+		p->begin_at = MIN(p->begin_at, m->offset);
+		kafka_message_free(st->consumer, m);
+		return;
+	}
+	p->expected = m->offset + 1;
 	if (!p->was_read) {
 		p->was_read = true;
 		p->first_read = m->offset;
@@ -489,6 +546,7 @@ static void seek(struct kafka_receiver_state *st, struct partition *p)
 		kafka_consumer_pause(st->consumer, &p->at, false);
 	p->is_paused = false;
 	if (kafka_consumer_seek(st->consumer, &p->at, p->seek_to, &err) == 0) {
+		p->expected = p->seek_to;
 		p->seek_to = UINT64_MAX;
 		return;
 	}
@@ -522,6 +580,8 @@ void partition_look_after(struct kafka_receiver_state *st, struct partition *p, 
 	source_poll(p->source, &s);
 	if (st->draining)
 		source_cut(p->source, true);
+	else if (p->is_ending)
+		source_cut(p->source, false);
 	else if (s.has_refused)
 		wait_and_rewind(st, p, &s, now_ns);
 	if (p->seek_to != UINT64_MAX && !st->draining)

@@ -112,7 +112,10 @@ struct partition {
 	uint64_t again_mono_ns;
 	uint64_t backoff_ns; /* the last wait; 0: none */
 	uint64_t seek_to;    /* still to be done; UINT64_MAX: nothing */
-	uint64_t stored;     /* offset told to Kafka */
+	uint64_t expected;   /* lower offsets do not come, unless the topic is another one */
+	bool is_ending;      /* it is: what came of the old one is stored, then begin_at is read */
+	uint64_t begin_at;
+	uint64_t stored; /* offset told to Kafka */
 	bool was_read;
 	uint64_t first_read, next_read; /* offsets */
 	/* Where the topic ended when we took the partition, or a little later: up to there the
@@ -159,6 +162,10 @@ struct kafka_receiver_state {
 void partition_open(struct kafka_receiver_state *st, const struct kafka_partition *at);
 /* It is not. Commits what is done with, unless others have it already. */
 void partition_close(struct kafka_receiver_state *st, struct partition *p, bool is_lost);
+/* The topic is another one, and nothing of the old one is under way. */
+bool partition_has_ended(struct partition *p);
+/* Instead of p one that reads the new topic. */
+void partition_begin_again(struct kafka_receiver_state *st, struct partition *p);
 /* Nothing of it is under way. */
 bool partition_is_settled(struct partition *p);
 /* Nothing of it waits for a time or for somebody below; what it stores it may store a little later.

@@ -469,6 +469,8 @@ class Bed:
         status = mill.wait_exit(30)
         mill.process = None
         words = mill.stderr()
+        if status == -signal.SIGTERM and not words:
+            return  # it had hardly begun
         if status == 2 and "cannot start" in words and "s3" in words:
             return
         if status == -signal.SIGTERM and not words:
@@ -508,7 +510,7 @@ class Bed:
 
     def stored(self, spans, produced):
         """What the blocks hold; a compaction that was interrupted is finished by the next cycle."""
-        deadline = time.monotonic() + (60 if self.compactors else 0)
+        deadline = time.monotonic() + (240 if self.compactors else 0)
         while True:
             stored, before = {}, set()
             try:

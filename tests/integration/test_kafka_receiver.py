@@ -364,6 +364,34 @@ def test_topic_made_again(kafka, make_mill):
     check_once(visible(mill.data), ledger | also)
 
 
+def test_topic_made_again_while_it_is_read(kafka, make_mill):
+    """The process notices that the topic is away, or only that its offset is not there any more: what
+    comes at offsets that it knows is new all the same, and the group's offset, of the old topic, is
+    not the new one's. Then it stops, though librdkafka 2.0 does not."""
+    topic, group = kafka.create_topic(), fresh_group()
+    batch, ledger = records(60)
+    kafka.produce(topic, batch)
+    mill = make_mill(reader(kafka, topic, group, receiver={"metadata": {"refresh_interval": "1s"}}))
+    wait_committed(kafka, group, topic)
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic)
+    for n in (20, 100):  # the first time fewer than there were
+        more, also = records(n)
+        kafka.produce(topic, more)
+        ledger |= also
+        wait_for("them in blocks", lambda also=also: also <= set(visible(mill.data)), step=0.2)
+        wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger)
+    balance = mill.stop()
+    assert balance["delivered"] >= len(ledger)
+    # and from the new topic's offset
+    mill.start()
+    more, also = records(10)
+    kafka.produce(topic, more)
+    wait_committed(kafka, group, topic)
+    check_once(visible(mill.data), ledger | also)
+
+
 def test_topic_grows(kafka, make_mill):
     """Two partitions more under load, from a producer with and without keys: every trace is found
     by its id, in blocks."""

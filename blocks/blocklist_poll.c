@@ -480,6 +480,15 @@ static void end_round(struct blocklist *l)
 }
 
 /* Under `polling`. */
+static void note_failed(struct blocklist *l, const char *tenant, uint64_t begun_ns,
+			const struct err *err)
+{
+	l->failed.begun_ns = begun_ns;
+	l->failed.err = *err;
+	snprintf(l->failed.tenant, sizeof(l->failed.tenant), "%s", tenant);
+}
+
+/* Under `polling`. */
 static int poll_all(struct blocklist *l, struct err *err)
 {
 	uint64_t begun_ns = clock_mono_ns();
@@ -501,11 +510,18 @@ static int poll_all(struct blocklist *l, struct err *err)
 
 int blocklist_poll(struct blocklist *l, struct err *err)
 {
+	struct err local = ERR_INIT;
+	uint64_t begun_ns;
 	int ret;
 
 	pthread_mutex_lock(&l->polling);
-	ret = poll_all(l, err);
+	begun_ns = clock_mono_ns();
+	ret = poll_all(l, &local);
+	if (ret < 0)
+		note_failed(l, "", begun_ns, &local);
 	pthread_mutex_unlock(&l->polling);
+	if (ret < 0 && err != NULL)
+		*err = local;
 	return ret;
 }
 
@@ -524,17 +540,45 @@ static bool is_young(struct blocklist *l, const char *tenant, uint64_t since_ns)
 	return begun_ns >= since_ns;
 }
 
+/* Under `polling`: did a poll of this tenant fail that began after since_ns? */
+static bool has_failed_since(const struct blocklist *l, const char *tenant, uint64_t since_ns)
+{
+	const struct failed_poll *f = &l->failed;
+
+	return f->begun_ns >= since_ns && (f->tenant[0] == '\0' || strcmp(f->tenant, tenant) == 0);
+}
+
+/* Under `polling`. When the store does not answer, those who waited meanwhile do not each find that
+ * out in turn. */
+static int poll_once(struct blocklist *l, const char *tenant, uint64_t asked_ns, struct err *err)
+{
+	uint64_t begun_ns = clock_mono_ns();
+
+	if (has_failed_since(l, tenant, asked_ns)) {
+		*err = l->failed.err;
+		return -1;
+	}
+	if (poll_tenant(l, tenant, err) == 0)
+		return 0;
+	note_failed(l, tenant, begun_ns, err);
+	return -1;
+}
+
 int blocklist_poll_since(struct blocklist *l, const char *tenant, uint64_t since_ns,
 			 struct err *err)
 {
+	uint64_t asked_ns = clock_mono_ns();
+	struct err local = ERR_INIT;
 	int ret = 0;
 
 	if (is_young(l, tenant, since_ns))
 		return 0;
 	pthread_mutex_lock(&l->polling);
 	if (!is_young(l, tenant, since_ns))
-		ret = poll_tenant(l, tenant, err);
+		ret = poll_once(l, tenant, asked_ns, &local);
 	pthread_mutex_unlock(&l->polling);
+	if (ret < 0 && err != NULL)
+		*err = local;
 	return ret;
 }
 

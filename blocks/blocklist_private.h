@@ -51,10 +51,18 @@ struct tenant {
 	char etag[BACKEND_ETAG_SIZE]; /* of the tenant index that was read; "" */
 };
 
+/* The last poll that failed. */
+struct failed_poll {
+	uint64_t begun_ns;                  /* 0: none did */
+	char tenant[BLOCK_META_TENANT + 1]; /* ""; all */
+	struct err err;
+};
+
 struct blocklist {
 	struct backend *be;
-	struct budget *budget;   /* NULL: none */
-	pthread_mutex_t polling; /* one poll at a time */
+	struct budget *budget;     /* NULL: none */
+	pthread_mutex_t polling;   /* one poll at a time */
+	struct failed_poll failed; /* under `polling` */
 	pthread_mutex_t lock;
 	struct map tenants;
 	uint64_t next_number;

@@ -325,6 +325,10 @@ static int find_live(struct store *s, const char *tenant, const uint8_t id[16], 
 		} else {
 			f->result->live_failed++;
 			note_failure(f->result, &local);
+			/* Retryable: a partition that is still being read, nobody's fault. */
+			if (!local.retryable)
+				log_warn("live spans cannot be read, answers are without them",
+					 "tenant", tenant, "error", local.msg);
 		}
 	}
 	live_unhold(s, &live);
@@ -414,10 +418,12 @@ static int ask_block(struct store *s, const struct candidate *c, const uint8_t i
 	if (is_gone(s, &b->meta, &local)) {
 		blocklist_remove(s->list, &b->meta);
 		f->gone_ns = clock_mono_ns();
-	} else {
-		f->result->blocks_failed++;
-		note_failure(f->result, &local);
+		return 0;
 	}
+	f->result->blocks_failed++;
+	note_failure(f->result, &local);
+	log_warn("block cannot be read, answers are without it", "tenant", b->meta.tenant, "block",
+		 b->meta.id, "error", local.msg);
 	return 0;
 }
 
@@ -449,6 +455,16 @@ static bool is_wanted(const struct listed_block *b, const struct store_scope *sc
 	       memcmp(own, scope->first, 16) >= 0 && memcmp(own, scope->last, 16) <= 0;
 }
 
+static bool is_abandoned(const struct store_scope *scope)
+{
+	return scope->is_gone != NULL && atomic_load(scope->is_gone);
+}
+
+static int abandon(struct err *err)
+{
+	return err_set(err, ERR_UNAVAILABLE, "nobody waits for the answer");
+}
+
 /* ---- many blocks far away ----
  *
  * Filters that are not in memory are read by several threads at once: a hundred requests one after
@@ -457,6 +473,7 @@ static bool is_wanted(const struct listed_block *b, const struct store_scope *sc
 
 struct filters {
 	struct store *s;
+	const struct store_scope *scope;
 	const uint8_t *id;
 	struct candidate **cold;
 	struct block_reader *readers[FILTER_THREADS];
@@ -480,16 +497,18 @@ static void ask_filter(void *arg, size_t i, unsigned worker)
 {
 	struct filters *f = arg;
 	struct candidate *c = f->cold[i];
-	struct block_reader *r = reader_at(f->s, &f->readers[worker], c->b);
+	struct block_reader *r =
+		is_abandoned(f->scope) ? NULL : reader_at(f->s, &f->readers[worker], c->b);
 	int got = r != NULL ? block_reader_ask_read(r, f->id, NULL) : -1;
 
 	if (got >= 0)
 		c->verdict = got == 1 ? VERDICT_MAYBE : VERDICT_NO;
 }
 
-static void ask_filters(struct store *s, const uint8_t id[16], struct candidate *v, size_t n)
+static void ask_filters(struct store *s, const struct store_scope *scope, const uint8_t id[16],
+			struct candidate *v, size_t n)
 {
-	struct filters f = { .s = s, .id = id };
+	struct filters f = { .s = s, .scope = scope, .id = id };
 	size_t n_cold = 0;
 
 	f.cold = xmalloc((n + 1) * sizeof(struct candidate *));
@@ -527,9 +546,9 @@ static int walk_blocks(struct store *s, const struct store_scope *scope, const c
 			v[n++] = (struct candidate){ blocks.v[i], VERDICT_UNKNOWN };
 	}
 	if (backend_is_remote(s->be))
-		ask_filters(s, id, v, n);
+		ask_filters(s, scope, id, v, n);
 	for (size_t i = 0; ret == 0 && i < n; i++)
-		ret = ask_block(s, &v[i], id, f, err);
+		ret = is_abandoned(scope) ? abandon(err) : ask_block(s, &v[i], id, f, err);
 	if (scope->blocks && f->asked_to == 0)
 		note_damaged(f, blocks.n_damaged);
 	f->asked_to = newest;

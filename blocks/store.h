@@ -24,6 +24,7 @@
 #include "blocks/blocklist.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct store;
 
@@ -102,10 +103,13 @@ struct store_scope {
 	bool blocks;                 /* every block on the list */
 	uint8_t first[16], last[16]; /* of `blocks`: only those with an id from here to there */
 	uint64_t listed_since_ns;    /* the list must be of this time (clock_mono_ns) or later */
+	const _Atomic bool
+		*is_gone; /* NULL; true: nobody waits any more, stop between two blocks */
 };
 
 /* Every piece of a trace, from live sources and blocks. A source that fails is counted and the
- * others are still asked: the answer is then incomplete. -1 only when `piece` returned -1. */
+ * others are still asked: the answer is then incomplete. -1 only when `piece` returned -1, or with
+ * UNAVAILABLE when *is_gone. */
 int store_find(struct store *s, const char *tenant, const uint8_t id[16], store_piece_fn *piece,
 	       void *arg, struct store_find_result *result, struct err *err);
 

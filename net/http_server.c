@@ -55,7 +55,9 @@ enum {
 static const char raw_408[] = "HTTP/1.1 408 Request Timeout\r\n"
 			      "Connection: close\r\nContent-Length: 0\r\n\r\n";
 static const char raw_503[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
-			      "Connection: close\r\nContent-Length: 0\r\n\r\n";
+			      "Content-Type: text/plain; charset=utf-8\r\n"
+			      "Connection: close\r\nContent-Length: 53\r\n\r\n"
+			      "no memory for more connections now, try again later.\n";
 
 /* ---- driving ---- */
 

@@ -296,13 +296,14 @@ static void looked_up(void *arg)
 }
 
 /* The server answered in our place. A client that closed may have closed its sending half only, and
- * wait. */
+ * wait; another query node has not: it gave up, and what it no longer wants would be in the way of
+ * what it asks for next. */
 static void lookup_gone(struct http_request *req, enum http_gone why, void *arg)
 {
 	struct lookup *l = arg;
 
 	(void)req;
-	if (why != HTTP_GONE_CLIENT)
+	if (why != HTTP_GONE_CLIENT || l->request.is_internal)
 		atomic_store(&l->is_gone, true);
 }
 

@@ -96,8 +96,19 @@ static void turn_to_others(struct round *r)
 			at = (at + 1) % all->n;
 		c->peer = all->v[has_failed[at] ? first : at];
 		c->body = (struct buf)BUF_INIT;
+		c->is_patient = true;
 	}
 	free(has_failed);
+}
+
+/* Where all are slow (a cold start, a bucket that stumbled), hurry gives no answers at all. */
+static void be_patient(struct round *r)
+{
+	for (size_t i = 0; i < r->queriers.n; i++)
+		if (!peer_is_slow(r->queriers.v[i]))
+			return;
+	for (size_t i = 0; i < r->n; i++)
+		r->calls[i].is_patient = true;
 }
 
 /* r->n calls, and those that fail once more elsewhere. */
@@ -106,6 +117,7 @@ static int ask(struct trace_asking *a, struct peers *p, struct round *r, struct 
 	bool is_alone = r->queriers.n < 2;
 	int ret;
 
+	be_patient(r);
 	trace_ask(a, p, r->calls, r->n, false);
 	ret = take_round(a, p, r, r->n, is_alone, err);
 	if (ret < 0 || is_alone || r->n == 0)

@@ -497,6 +497,9 @@ static void take_reply(struct peers *p, struct peer_call *c, const struct http_r
 	if (c->err.kind == ERR_NONE)
 		return;
 	atomic_fetch_add(&p->n_failures, 1);
+	if (!atomic_load(&p->interrupt))
+		log_warn("no answer from a query node", "what", p->what, "address",
+			 c->peer->address, "error", c->err.msg);
 	err_wrap(&c->err, "%s %.100s", p->what, c->peer->address);
 }
 
@@ -512,13 +515,19 @@ static void drop_url(struct err *err)
 	memcpy(err->msg, text, sizeof(text));
 }
 
+bool peer_is_slow(const struct peer *peer)
+{
+	return atomic_load(&peer->slow_until_ns) != 0;
+}
+
 /* Little for one that timed out lately. When that is over, one call finds out whether it still
  * does, and the others do not wait for it. */
-static uint32_t timeout_of(const struct peers *p, struct peer *peer)
+static uint32_t timeout_of(const struct peers *p, const struct peer_call *c)
 {
+	struct peer *peer = c->peer;
 	uint64_t until = atomic_load(&peer->slow_until_ns), now = clock_mono_ns();
 
-	if (until == 0 ||
+	if (until == 0 || c->is_patient ||
 	    (now >= until && atomic_compare_exchange_strong(&peer->slow_until_ns, &until,
 							    now + p->timeout_ms * NS_PER_MS)))
 		return p->timeout_ms;
@@ -539,7 +548,7 @@ static void run_round(struct peers *p, struct http_group *g, struct peer_call *c
 		http[i] = (struct http_call){ .url = urls[i],
 					      .headers = headers,
 					      .n_headers = n_headers,
-					      .timeout_ms = timeout_of(p, calls[i].peer),
+					      .timeout_ms = timeout_of(p, &calls[i]),
 					      .max_reply = p->max_reply,
 					      .into = &calls[i].body,
 					      .grant = grant,

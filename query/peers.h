@@ -55,6 +55,7 @@ struct peer_list {
 struct peer_call {
 	struct peer *peer;
 	char path[PEER_PATH]; /* with the query */
+	bool is_patient;      /* the full time-out, though the peer was slow: who else is there? */
 	struct buf body;      /* of a 200 in protobuf */
 	struct err err;       /* NONE: there is a body; the text names the peer */
 	uint64_t live_ms;     /* what PEER_LIVE_HEADER said; PEER_LIVE_UNSAID */
@@ -85,6 +86,8 @@ void peers_free(struct peers *p);
  * Free with peer_list_fini. */
 void peers_snapshot(struct peers *p, struct peer_list *out);
 void peer_list_fini(struct peer_list *l);
+/* It let a call time out, and none was answered since. */
+bool peer_is_slow(const struct peer *peer);
 
 void peer_call_fini(struct peer_call *c);
 /* GET all, at once. The headers are sent with each, beside Accept. */

@@ -163,6 +163,7 @@ int trace_places_find(const struct trace_places *p, const struct trace_request *
 
 	if (r->scope.live)
 		ret = ask_live(&a, p, err);
+	own.is_gone = is_gone;
 	own.blocks = r->scope.blocks && !is_front_end;
 	own.listed_since_ns = MAX(own.listed_since_ns, a.live_since_ns);
 	if (ret == 0 && p->store != NULL && (own.live || own.blocks))

@@ -65,6 +65,7 @@ def test_damaged_block(make_mill, part, how):
         assert not complete
         if form.startswith("v2"):
             assert "1 of 2 places could not be read" in message, message
+    assert os.path.basename(damaged) in mill.stderr(), "a v1 answer has no room for a message"
     for form in tempo.FORMS:
         answer = tempo.ask_form(mill, "f" * 32, form)
         if part in ("data", "index"):  # the filter rules the block out

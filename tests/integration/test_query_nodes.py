@@ -560,6 +560,24 @@ def test_many_look_ups_wait_beside_each_other(make_mill, tmp_path, liar):
         assert {a.result().status_code for a in asked} == {404}
 
 
+def test_a_slow_querier_without_a_substitute_is_waited_for(make_mill, liar):
+    """One that let a call time out has little time where another can be asked. Alone it has all of it:
+    a bucket that stumbles would be an outage of ten seconds else."""
+    asked = []
+
+    def answer(connection, _):
+        asked.append(1)
+        time.sleep(5 if len(asked) == 1 else 0.6)
+        connection.sendall(http(body=field(1, b"")))
+
+    front = node(
+        make_mill, None, [], [f"127.0.0.1:{liar(answer).port}"], querier_timeout="3s"
+    )
+    # of live data it is asked first; that, too, counts
+    assert timed(front, MISSING, "v1 json")[0].status_code == 503
+    assert 404 in [timed(front, MISSING, "v1 json")[0].status_code for _ in range(3)]
+
+
 def test_a_lying_querier_is_stood_in_for(make_mill, truth, liar):
     """Half of the blocks are asked of a liar, and then of an honest querier."""
     sent = send(truth)

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 import uuid
 
 import pytest
@@ -162,6 +164,37 @@ def test_a_store_that_is_away_makes_the_answer_incomplete(make_mill, seaweed, ba
     assert got is None and not complete and "1 of 1 places" in message
     bad_network.behave = None
     otlp.assert_same(tempo.settled(query, trace_id_of(sent)), sent)
+
+
+def test_a_querier_stops_when_the_front_end_gave_up(make_mill, seaweed, bad_network):
+    """Eight filters are read at a time; the rest is nobody's any more, and would be in the way of what
+    is asked for next."""
+    bucket = seaweed.create_bucket()
+    builder = make_builder(make_mill, seaweed, bucket)
+    for _ in range(20):
+        otlp.send_grpc(builder, otlp.request())
+        flush(builder)
+    builder.stop()
+    query = make_query(make_mill, seaweed, bucket, "60s", f"http://127.0.0.1:{bad_network.port}")
+    filters, go_on = [], threading.Event()
+
+    def arriving(request):
+        if "bloom" in request.path:
+            filters.append(request.path)
+            go_on.wait(60)
+
+    bad_network.arriving = arriving
+    with socket.create_connection(("127.0.0.1", query.ports["query"]), timeout=30) as s:
+        s.sendall(f"GET /querier/api/traces/{MISSING} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        wait_for("the first filters", lambda: len(filters) == 8)
+    # the loop sees that it went before it answers what came later
+    for _ in range(20):
+        requests.get(query.url("query", "/api/echo"), timeout=30)
+    go_on.set()
+    wait_for("the end", lambda: query.metric("spanmill_query_traces", result="failed") == 1)
+    assert len(filters) < 20
+    bad_network.arriving = None
+    assert tempo.settled(query, MISSING) is None
 
 
 def test_a_block_deleted_behind_our_back_is_looked_for_elsewhere(make_mill, seaweed):

@@ -582,16 +582,68 @@ static void test_poll_since(void **state)
 	faulty_set(f->be, (struct faulty_rule){ 0 });
 }
 
+/* Readers who must see what is there now, while the store hangs and then fails: each who waited for
+ * that poll is told what it said, and does not wait for one of its own in turn. */
+enum { READERS = 8 };
+static _Atomic unsigned n_asking, n_lists;
+
+static int hanging_list(struct backend *be, const char *folder, enum backend_list_mode mode,
+			backend_list_fn *fn, void *arg, struct err *err)
+{
+	(void)be, (void)folder, (void)mode, (void)fn, (void)arg;
+	atomic_fetch_add(&n_lists, 1);
+	for (int i = 0; i < 6000 && atomic_load(&n_asking) < READERS; i++)
+		usleep(10000);
+	usleep(100000); /* they are at the lock by now, or some are not: those ask once more */
+	return err_set(err, ERR_UNAVAILABLE, "the store does not answer");
+}
+
+static void *ask_now(void *arg)
+{
+	struct fixture *f = arg;
+	struct err err = ERR_INIT;
+
+	atomic_fetch_add(&n_asking, 1);
+	assert_int_equal(blocklist_poll_since(f->list, "a", clock_mono_ns(), &err), -1);
+	assert_non_null(strstr(err.msg, "the store does not answer"));
+	return NULL;
+}
+
+static void test_readers_share_what_fails(void **state)
+{
+	struct fixture *f = *state;
+	struct backend_ops ops = *f->be->ops;
+	const struct backend_ops *own = f->be->ops;
+	pthread_t threads[READERS];
+
+	ops.list = hanging_list;
+	f->be->ops = &ops;
+	for (size_t i = 0; i < READERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, ask_now, f), 0);
+	for (size_t i = 0; i < READERS; i++)
+		pthread_join(threads[i], NULL);
+	f->be->ops = own;
+	assert_in_range(atomic_load(&n_lists), 1, READERS / 2);
+	assert_int_equal(blocklist_poll_since(f->list, "a", clock_mono_ns(), NULL), 0);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
-#define FAR(fn) { #fn " (far)", fn, set_up_far, tear_down, NULL }
+#define FAR(fn)                                                                                    \
+	{                                                                                          \
+#fn " (far)", fn, set_up_far, tear_down, NULL                                      \
+	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_appear_and_go),        TEST(test_own_block_at_once),
-		TEST(test_damaged_metas),        TEST(test_store_away),
-		TEST(test_metas_are_read_once),  TEST(test_gone_is_told_last),
-		TEST(test_snapshots_are_sorted), TEST(test_threads),
+		TEST(test_appear_and_go),
+		TEST(test_own_block_at_once),
+		TEST(test_damaged_metas),
+		TEST(test_store_away),
+		TEST(test_metas_are_read_once),
+		TEST(test_gone_is_told_last),
+		TEST(test_snapshots_are_sorted),
+		TEST(test_threads),
 		TEST(test_poll_since),
 		TEST(test_one_tenant_fails),
 		FAR(test_one_tenant_fails),
@@ -601,6 +653,7 @@ int main(void)
 		FAR(test_snapshots_are_sorted),
 		FAR(test_threads),
 		FAR(test_poll_since),
+		FAR(test_readers_share_what_fails),
 		FAR(test_index_saves_requests),
 		FAR(test_index_is_never_the_truth),
 		FAR(test_compacted_blocks_leave),

@@ -3,20 +3,23 @@
  * dead_letter.c - records that cannot be read: to the dead letter topic, or a line in a file, as
  * they are.
  *
- * A record is done with only when its letter is safe, so the consumer's thread waits for it; broken
- * records are rare, and a partition must not run ahead of them. Key and value are unchanged, the
- * headers say `topic`, `partition`, `offset` and `reason` (INTERFACE "Dead letters").
- * THREADS: put is called by the consumer's thread; the producer lives on a loop.
+ * A record is done with only when its letter is safe, and its partition does not run ahead of it.
+ * The consumer's thread waits some milliseconds for that, which is enough for brokers that are
+ * well; a letter that takes longer is asked for again, and the other partitions go on. Key and
+ * value are unchanged, the headers say `topic`, `partition`, `offset` and `reason` (INTERFACE "Dead
+ * letters").
+ * THREADS: the consumer's thread calls all; the producer lives on a loop.
  */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "net/loop.h"
 #include "pipeline/send/dead_letter_file.h"
 #include "receivers/kafka/receiver.h"
 
-#include <errno.h>
 #include <stdio.h>
+#include <time.h>
 
-enum { WAIT_S = 15 };
+enum { QUICK_MS = 50, LONG_S = 15 };
 
 struct dead_letters {
 	struct component *c;
@@ -24,6 +27,7 @@ struct dead_letters {
 	struct loop *loop;
 	struct kafka_producer *producer; /* NULL: a file, or nothing */
 	struct kafka_producer_settings settings;
+	bool is_slow; /* the last one took longer than QUICK_MS, or failed */
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 };
@@ -36,6 +40,9 @@ struct letter {
 	char partition[16], offset[24];
 	char *reason, *topic;
 	uint8_t *bytes; /* key and value: the record may be given up while librdkafka has it */
+	uint64_t since_mono_ns;
+	bool is_long; /* and that was said */
+	/* lock */
 	bool is_done, is_left;
 	struct err err;
 };
@@ -121,32 +128,59 @@ static void send_letter(void *arg)
 		finish(l, &err);
 }
 
-static int put_record(struct dead_letters *d, const struct kafka_message *m, const char *reason,
-		      struct err *err)
+static struct letter *letter_begin(struct dead_letters *d, const struct kafka_message *m,
+				   const char *reason)
 {
 	struct letter *l = letter_new(d, m, reason);
-	struct timespec until;
-	int ret = 0;
 
+	l->since_mono_ns = clock_mono_ns();
 	loop_call(d->loop, send_letter, l);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += WAIT_S;
+	return l;
+}
+
+static bool await_letter(struct dead_letters *d, struct letter *l)
+{
+	struct timespec until;
+	bool is_done;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += d->is_slow ? 0 : QUICK_MS * (long)NS_PER_MS;
+	until.tv_sec += until.tv_nsec / (long)NS_PER_S;
+	until.tv_nsec %= (long)NS_PER_S;
 	pthread_mutex_lock(&d->lock);
-	while (!l->is_done && pthread_cond_timedwait(&d->done, &d->lock, &until) != ETIMEDOUT) {
+	while (!l->is_done &&
+	       pthread_cond_clockwait(&d->done, &d->lock, CLOCK_MONOTONIC, &until) == 0) {
 	}
-	if (!l->is_done) {
-		l->is_left = true;
-		pthread_mutex_unlock(&d->lock);
-		return err_set(err, ERR_TIMEOUT, "dead letter topic %s does not answer",
-			       d->conf->dead_letter_topic);
-	}
+	is_done = l->is_done;
 	pthread_mutex_unlock(&d->lock);
-	if (l->err.kind != ERR_NONE) {
-		*err = l->err;
-		ret = -1;
-	}
-	letter_free(l);
-	return ret;
+	d->is_slow = !is_done || l->err.kind != ERR_NONE;
+	return is_done;
+}
+
+static void say_long(struct dead_letters *d, struct letter *l)
+{
+	if (l->is_long || clock_mono_ns() - l->since_mono_ns < LONG_S * NS_PER_S)
+		return;
+	l->is_long = true;
+	log_error("cannot write a dead letter, its partition waits", "receiver", d->c->id, "topic",
+		  l->topic, "partition", l->partition, "offset", l->offset, "error",
+		  "the brokers do not answer");
+}
+
+void dead_letters_leave(struct letter *l)
+{
+	struct dead_letters *d;
+	bool is_done;
+
+	if (l == NULL)
+		return;
+	d = l->d;
+	pthread_mutex_lock(&d->lock);
+	is_done = l->is_done;
+	l->is_left = true;
+	pthread_mutex_unlock(&d->lock);
+	if (is_done)
+		letter_free(l);
 }
 
 /* ---- the file ---- */
@@ -168,22 +202,39 @@ static int put_line(struct dead_letters *d, const struct kafka_message *m, const
 
 /* ---- both ---- */
 
-int dead_letters_put(struct dead_letters *d, const struct kafka_message *m, const char *reason,
-		     struct err *err)
+static enum letter_fate put_record(struct dead_letters *d, const struct kafka_message *m,
+				   const char *reason, struct letter **under_way, struct err *err)
 {
-	if (d->producer == NULL && d->conf->dead_letter_file[0] == '\0')
-		return 0;
-	if (d->producer == NULL)
-		return put_line(d, m, reason, err) < 0 ? -1 : 1;
-	if (put_record(d, m, reason, err) == 0)
-		return 1;
+	struct letter *l = *under_way ? *under_way : letter_begin(d, m, reason);
+
+	*under_way = l;
+	if (!await_letter(d, l)) {
+		say_long(d, l);
+		return LETTER_UNDER_WAY;
+	}
+	*under_way = NULL;
+	if (l->err.kind != ERR_NONE)
+		*err = l->err;
+	letter_free(l);
+	if (err->kind == ERR_NONE)
+		return LETTER_IS_SAFE;
 	if (err->retryable)
-		return -1;
+		return LETTER_FAILED;
 	log_error("the dead letter topic does not take a record, which is lost: raise its "
 		  "max.message.bytes",
 		  "receiver", d->c->id, "topic", d->conf->dead_letter_topic, "error", err->msg);
 	err_clear(err);
-	return 0;
+	return LETTER_NOWHERE;
+}
+
+enum letter_fate dead_letters_put(struct dead_letters *d, const struct kafka_message *m,
+				  const char *reason, struct letter **under_way, struct err *err)
+{
+	if (d->producer != NULL)
+		return put_record(d, m, reason, under_way, err);
+	if (d->conf->dead_letter_file[0] == '\0')
+		return LETTER_NOWHERE;
+	return put_line(d, m, reason, err) < 0 ? LETTER_FAILED : LETTER_IS_SAFE;
 }
 
 struct dead_letters *dead_letters_new(struct component *c, const struct kafka_settings *producer,

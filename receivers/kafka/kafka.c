@@ -48,18 +48,41 @@ static struct partition *find_partition(struct kafka_receiver_state *st,
 	return p;
 }
 
-/* Both owners of a partition must name it alike, so there is no going on without the cluster. */
-static void learn_cluster(struct kafka_receiver_state *st)
+/* Both owners of a partition must name it alike, so there is no going on without the cluster.
+ * False: it is not known, and we end. */
+static bool learn_cluster(struct kafka_receiver_state *st)
 {
 	char id[200] = "";
 
-	while (st->cluster[0] == '\0' && !st->stopping) {
+	while (st->cluster[0] == '\0' && !st->stopping && !st->draining) {
 		kafka_consumer_cluster_id(st->consumer, ASK_MS, id, sizeof(id));
 		if (id[0] != '\0')
 			source_segment(id, st->cluster);
 		else
 			log_warn("the brokers do not tell the cluster's id, asking again",
 				 "receiver", st->c->id);
+	}
+	return st->cluster[0] != '\0';
+}
+
+/* Of each topic it is asked once, and of none any more when a broker does not answer: that takes
+ * seconds, while the group waits for us. */
+static void open_all(struct kafka_receiver_state *st, const struct kafka_partition *v, size_t n)
+{
+	const char *topic = NULL;
+	bool answers = true;
+	uint32_t count = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (find_partition(st, &v[i]) != NULL)
+			continue;
+		if (topic == NULL || strcmp(topic, v[i].topic) != 0)
+			count = answers ? kafka_consumer_n_partitions(st->consumer, v[i].topic,
+								      ASK_MS)
+					: 0;
+		answers &= count > 0;
+		topic = v[i].topic;
+		partition_open(st, &v[i], count);
 	}
 }
 
@@ -92,10 +115,9 @@ static void assigned(void *arg, const struct kafka_partition *v, size_t n)
 	struct kafka_receiver_state *st = arg;
 
 	st->rebalances++;
-	learn_cluster(st);
-	for (size_t i = 0; i < n; i++)
-		if (find_partition(st, &v[i]) == NULL)
-			partition_open(st, &v[i]);
+	if (!learn_cluster(st))
+		return;
+	open_all(st, v, n);
 	if (!st->was_revoked)
 		be_sure(st);
 	else

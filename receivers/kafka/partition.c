@@ -26,6 +26,7 @@ enum {
 	MEMORY_AGAIN_MS = 50,
 	BEHIND_MAX_MS = 500, /* much less than max.poll.interval */
 	LETTER_AGAIN_MS = 1000,
+	LETTER_LOOK_MS = 10,
 };
 
 static const struct kafka_receiver_config *conf_of(const struct partition *p)
@@ -44,9 +45,9 @@ static char *source_name_of(struct kafka_receiver_state *st, const struct kafka_
 	return xasprintf("%s/%s/%s/%d", group, st->cluster, topic, (int)at->partition);
 }
 
-void partition_open(struct kafka_receiver_state *st, const struct kafka_partition *at)
+void partition_open(struct kafka_receiver_state *st, const struct kafka_partition *at,
+		    uint32_t n_partitions)
 {
-	enum { ASK_MS = 5000 };
 	struct partition *p = xcalloc(1, sizeof(*p));
 	char *name = source_name_of(st, at);
 
@@ -57,7 +58,7 @@ void partition_open(struct kafka_receiver_state *st, const struct kafka_partitio
 	p->source = source_new(&(struct source_options){
 		.name = name,
 		.partition = (uint32_t)at->partition,
-		.n_partitions = kafka_consumer_n_partitions(st->consumer, at->topic, ASK_MS),
+		.n_partitions = n_partitions,
 		.count = st->count,
 		.budget = st->budget,
 	});
@@ -74,6 +75,8 @@ void partition_open(struct kafka_receiver_state *st, const struct kafka_partitio
 
 static void drop_held(struct kafka_receiver_state *st, struct partition *p)
 {
+	dead_letters_leave(p->letter);
+	p->letter = NULL;
 	for (size_t i = 0; i < p->n_held; i++)
 		kafka_message_free(st->consumer, &p->held[i]);
 	p->n_held = 0;
@@ -182,28 +185,38 @@ static void emit_none(struct kafka_receiver_state *st, struct partition *p)
 	let_go(st, p, 1);
 }
 
-/* The first held record cannot be read. False: its letter could not be written now. */
+static void pass_over(struct kafka_receiver_state *st, struct partition *p, bool has_letter)
+{
+	atomic_fetch_add(&st->broken, 1);
+	atomic_fetch_add(&st->count->damaged, 1);
+	atomic_fetch_add(&st->dead, has_letter ? 1u : 0u);
+	emit_none(st, p);
+}
+
+/* The first held record cannot be read, for this reason; NULL: its letter is under way. False: that
+ * is not written now. */
 static bool bury(struct kafka_receiver_state *st, struct partition *p, const char *reason)
 {
 	const struct kafka_message *m = &p->held[0];
 	struct err err = ERR_INIT;
-	int put = dead_letters_put(st->dead_letters, m, reason, &err);
+	enum letter_fate fate;
 
-	if (put < 0) {
+	if (p->broken_next <= m->offset)
+		log_warn("a record cannot be read and is passed over", "receiver", p->c->id,
+			 "topic", p->topic, "partition", LOG_NUM(p->at.partition), "offset",
+			 LOG_NUM(m->offset), "reason", reason);
+	p->broken_next = m->offset + 1;
+	fate = dead_letters_put(st->dead_letters, m, reason, &p->letter, &err);
+	if (fate == LETTER_IS_SAFE || fate == LETTER_NOWHERE) {
+		pass_over(st, p, fate == LETTER_IS_SAFE);
+		return true;
+	}
+	if (fate == LETTER_FAILED)
 		log_error("cannot write a dead letter, its partition waits", "receiver", p->c->id,
 			  "topic", p->topic, "partition", LOG_NUM(p->at.partition), "offset",
 			  LOG_NUM(m->offset), "error", err.msg);
-		stick(p, LETTER_AGAIN_MS);
-		return false;
-	}
-	atomic_fetch_add(&st->broken, 1);
-	atomic_fetch_add(&st->count->damaged, 1);
-	atomic_fetch_add(&st->dead, (uint64_t)put);
-	log_warn("a record cannot be read and is passed over", "receiver", p->c->id, "topic",
-		 p->topic, "partition", LOG_NUM(p->at.partition), "offset", LOG_NUM(m->offset),
-		 "reason", reason);
-	emit_none(st, p);
-	return true;
+	stick(p, fate == LETTER_FAILED ? LETTER_AGAIN_MS : LETTER_LOOK_MS);
+	return false;
 }
 
 static void note_rejects(struct kafka_receiver_state *st, struct partition *p, uint32_t n,
@@ -373,6 +386,8 @@ static bool send_run(struct kafka_receiver_state *st, struct partition *p)
 	uint64_t limit;
 	size_t n;
 
+	if (p->letter != NULL)
+		return bury(st, p, NULL);
 	if (source_place(p->source, p->held[0].offset, &limit) == SOURCE_KNOWN) {
 		let_go(st, p, 1);
 		return true;

@@ -77,10 +77,24 @@ struct dead_letters;
 struct dead_letters *dead_letters_new(struct component *c, const struct kafka_settings *producer,
 				      struct err *err);
 void dead_letters_free(struct dead_letters *d);
-/* Write one record and wait until it is safe: 1. -1: not now (try again). 0: there is no place for
- * letters, or the dead letter topic itself does not take this one, which is logged and lost. */
-int dead_letters_put(struct dead_letters *d, const struct kafka_message *m, const char *reason,
-		     struct err *err);
+/* One record on its way to the dead letter topic. */
+struct letter;
+
+enum letter_fate {
+	LETTER_IS_SAFE,
+	LETTER_UNDER_WAY, /* ask again with the same *under_way */
+	LETTER_FAILED,    /* with *err; begin again later */
+	/* There is no place for letters, or the dead letter topic itself does not take this one,
+	 * which is logged and lost. */
+	LETTER_NOWHERE,
+};
+/* Write one record. *under_way is NULL at first, and while it is not the same letter is asked for:
+ * m and reason are not looked at then. Blocks for some milliseconds at most, but for a file's disk.
+ */
+enum letter_fate dead_letters_put(struct dead_letters *d, const struct kafka_message *m,
+				  const char *reason, struct letter **under_way, struct err *err);
+/* Nobody asks for this one any more; it may still arrive. NULL is fine. */
+void dead_letters_leave(struct letter *l);
 
 /* ---- decoding ---- */
 
@@ -105,10 +119,12 @@ struct partition {
 	struct kafka_message *held; /* read and not sent down yet, in order */
 	size_t n_held, cap_held;
 	uint64_t held_bytes;
-	uint64_t one_by_one; /* up to this offset a run is one record: one of them is broken */
-	bool is_paused;      /* at librdkafka */
-	bool is_stuck;       /* what is held cannot be sent down: memory, a dead letter */
-	bool is_waiting;     /* something was refused: it is read again at again_mono_ns */
+	uint64_t one_by_one;   /* up to this offset a run is one record: one of them is broken */
+	struct letter *letter; /* of the first that is held; NULL: none is under way */
+	uint64_t broken_next;  /* of records below this offset it was said that they are broken */
+	bool is_paused;        /* at librdkafka */
+	bool is_stuck;         /* what is held cannot be sent down: memory, a dead letter */
+	bool is_waiting;       /* something was refused: it is read again at again_mono_ns */
 	uint64_t again_mono_ns;
 	uint64_t backoff_ns; /* the last wait; 0: none */
 	uint64_t seek_to;    /* still to be done; UINT64_MAX: nothing */
@@ -158,8 +174,9 @@ struct kafka_receiver_state {
 	struct rng rng; /* of the waits */
 };
 
-/* The partition is ours now. */
-void partition_open(struct kafka_receiver_state *st, const struct kafka_partition *at);
+/* The partition is ours now; of so many of its topic, 0: not known. */
+void partition_open(struct kafka_receiver_state *st, const struct kafka_partition *at,
+		    uint32_t n_partitions);
 /* It is not. Commits what is done with, unless others have it already. */
 void partition_close(struct kafka_receiver_state *st, struct partition *p, bool is_lost);
 /* The topic is another one, and nothing of the old one is under way. */

@@ -451,7 +451,8 @@ def test_a_consumer_that_ended_is_made_anew(kafka, make_mill):
 
 
 def test_broken_records_go_to_the_dead_letter_topic(kafka, make_mill):
-    topic, dead, group = kafka.create_topic(), kafka.create_topic(), fresh_group()
+    """While that is not there their partition waits, and no other one does."""
+    topic, group, dead = kafka.create_topic(partitions=2), fresh_group(), f"dead-{uuid.uuid4().hex[:8]}"
     batch, ledger = records(20, keyed=False)
     broken = [
         {"value": b"\x0a\xff\xff\xff\x7f", "key": b"k1", "headers": {"x": "y"}},
@@ -460,8 +461,17 @@ def test_broken_records_go_to_the_dead_letter_topic(kafka, make_mill):
     ]
     for at, record in zip((3, 11, 15), broken, strict=True):
         batch.insert(at, record)
-    kafka.produce(topic, batch)
+    kafka.produce(topic, [{**record, "partition": 0} for record in batch])
     mill = make_mill(reader(kafka, topic, group, receiver={"dead_letter": {"topic": dead}}))
+    wait_for("the first", lambda: "a record cannot be read" in mill.stderr())
+    for i in range(4):
+        more, spans = records(1, keyed=False)
+        ledger |= spans
+        kafka.produce(topic, [{**more[0], "partition": 1}])
+        wait_for("the other partition", lambda i=i: kafka.committed(group, topic).get(1) == i + 1, step=0.1)
+    assert kafka.committed(group, topic).get(0, 0) <= 3
+    assert mill.stderr().count("cannot write a dead letter") < 3, "each of the four waited for a letter"
+    kafka.create_topic(dead)
     wait_committed(kafka, group, topic)
     check_once(visible(mill.data), ledger)
     letters = sorted(kafka.consume_all(dead), key=lambda r: int(r.headers["offset"]))

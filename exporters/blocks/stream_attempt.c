@@ -73,7 +73,17 @@ static void forget_name(struct stream *st, size_t i)
 	names->n--;
 }
 
-/* Read commit i of the names: 1, 0 when it was swept meanwhile. */
+/* Nobody can follow a damaged record, and none of its source's records could be stored as long as
+ * it stands there: it gets another name. What it named stays, visible or not, and what was not
+ * committed to Kafka is stored again. */
+static int set_aside(struct stream *st, uint64_t first, uint64_t timestamp_ms, struct err *err)
+{
+	if (err->kind != ERR_CORRUPT && err->kind != ERR_TOO_LARGE)
+		return -1;
+	return section_commit_set_aside(backend_of(st), st->name, first, timestamp_ms, err);
+}
+
+/* Read commit i of the names: 1, 0 when it was swept meanwhile, or is set aside. */
 static int read_name(struct stream *st, size_t i, struct section_commit *c, struct err *err)
 {
 	struct err local = ERR_INIT;
@@ -81,7 +91,8 @@ static int read_name(struct stream *st, size_t i, struct section_commit *c, stru
 	if (section_commit_read(backend_of(st), st->name, st->names.v[i].first,
 				st->names.v[i].timestamp_ms, c, &local) == 0)
 		return 1;
-	if (local.kind == ERR_NOT_FOUND) {
+	if (local.kind == ERR_NOT_FOUND ||
+	    set_aside(st, st->names.v[i].first, st->names.v[i].timestamp_ms, &local) == 0) {
 		forget_name(st, i);
 		return 0;
 	}
@@ -486,10 +497,16 @@ static int follow_winner(struct stream *st, struct err *err)
 {
 	struct stream_attempt *a = &st->attempt;
 	struct section_commit winner;
+	struct err local = ERR_INIT;
 
 	if (section_commit_read(backend_of(st), st->name, a->commit.first,
-				a->commit.first_timestamp_ms, &winner, err) < 0)
+				a->commit.first_timestamp_ms, &winner, &local) < 0) {
+		if (err != NULL)
+			*err = local;
+		/* The next try commits in its place. */
+		set_aside(st, a->commit.first, a->commit.first_timestamp_ms, &local);
 		return -1;
+	}
 	/* Our own put may have succeeded although it said no. */
 	a->is_ours = winner.n_metas > 0 && a->commit.n_metas > 0 &&
 		     strcmp(winner.metas[0].id, a->commit.metas[0].id) == 0;

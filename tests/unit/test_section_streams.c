@@ -866,6 +866,41 @@ static void test_found_live_then_flushed(void **state)
 	live_close(&l);
 }
 
+/* A commit record that nobody can read stands where a section begins, in its middle, or behind the
+ * one that was just committed: it gets another name, and all is stored. */
+static void test_damaged_commits(void **state)
+{
+	static const char *const bad[] = { "", "{\"first\":5", "\xff\xff",
+					   "{\"hello\":\"world\"}" };
+	static const unsigned firsts[] = { 1, 5, 9, 13 };
+	struct err err = ERR_INIT;
+	struct live l;
+
+	(void)state;
+	live_open(&l, 0, true);
+	for (unsigned i = 0; i < COUNT_OF(firsts); i++) {
+		char key[BACKEND_KEY_MAX + 1], aside[BACKEND_KEY_MAX + 1];
+		uint64_t size;
+
+		backend_key(key, &err, "_spanmill/commits/g/c/t/0/second/%020u-%u.json", firsts[i],
+			    1000 + firsts[i]);
+		backend_key(aside, &err, "%s.damaged", key);
+		assert_int_equal(
+			backend_put(store_backend(l.store), key, bytes_str(bad[i]), 0, &err), 0);
+		send_records(&l, 0, firsts[i], 4);
+		if (i == 1)
+			continue; /* together with what comes next, in whose middle it is */
+		section_streams_settle_appends(l.streams);
+		if (store_flush(l.store, &err) < 0)
+			fail_msg("%u: %s", firsts[i], err.msg);
+		assert_int_equal(committable(&l, 0), firsts[i] + 4);
+		assert_int_equal(backend_size(store_backend(l.store), aside, &size, &err), 0);
+	}
+	for (uint64_t span = 1; span <= 16; span++)
+		assert_int_equal(times_found(&l, span), 1);
+	live_close(&l);
+}
+
 static void check_missing(struct live *l, const char *want)
 {
 	char missing[256];
@@ -1148,6 +1183,7 @@ int main(void)
 		cmocka_unit_test(test_a_store_that_hangs_does_not_hold_the_stop),
 		cmocka_unit_test(test_end_of_a_source),
 		cmocka_unit_test(test_damaged_scratch),
+		cmocka_unit_test(test_damaged_commits),
 		cmocka_unit_test(test_threads),
 	};
 

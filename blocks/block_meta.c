@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/str.h"
+#include "blocks/block_columns.h"
 #include "blocks/block_index.h"
 
 #include <stdio.h>
@@ -152,7 +153,7 @@ int block_time_compare(struct block_time a, struct block_time b)
 
 /* ---- reading ---- */
 
-enum kind { NAME, UUID, TENANT, TRACE_ID, TIME, U32, U63, U64, ENCODING, SHARD, SUMS };
+enum kind { NAME, UUID, TENANT, TRACE_ID, TIME, U32, U63, U64, ENCODING, COLUMNS, SHARD, SUMS };
 enum { SUM_DIGITS = 16 };
 
 static const struct {
@@ -176,6 +177,7 @@ static const struct {
 	{ "dataEncoding", NAME, offsetof(struct block_meta, data_encoding) },
 	{ "bloomShards", U32, offsetof(struct block_meta, bloom_shards) },
 	{ "footerSize", U32, offsetof(struct block_meta, footer_size) },
+	{ "dedicatedColumns", COLUMNS, offsetof(struct block_meta, columns) },
 	{ "replicationFactor", U32, offsetof(struct block_meta, replication_factor) },
 	{ "shard", SHARD, offsetof(struct block_meta, shard) },
 	{ "bloomXXH64", SUMS, offsetof(struct block_meta, bloom_sums) },
@@ -375,6 +377,18 @@ static int read_sums(const struct json_value *v, struct block_meta *m, struct er
 	return 0;
 }
 
+/* As it stands there. Of another kind than Tempo's: passed over. */
+static int read_columns(struct json_reader *r, const struct json_value *v, const char **to,
+			struct err *err)
+{
+	if (json_reader_skip(r, v, err) < 0)
+		return -1;
+	if (v->kind == JSON_ARRAY)
+		*to = block_columns_intern(
+			(struct bytes){ r->start + v->off, (size_t)(r->p - (r->start + v->off)) });
+	return 0;
+}
+
 static int read_value(struct json_reader *r, const struct json_value *v, enum kind kind, void *to,
 		      struct err *err)
 {
@@ -397,6 +411,8 @@ static int read_value(struct json_reader *r, const struct json_value *v, enum ki
 		return read_number(v, UINT64_MAX, to, err);
 	case ENCODING:
 		return want(v, JSON_STRING, err) < 0 ? -1 : codec_parse(v->text, to, err);
+	case COLUMNS:
+		return read_columns(r, v, to, err);
 	case SHARD:
 		return read_shard(r, v, to, err);
 	case SUMS:
@@ -546,6 +562,10 @@ void block_meta_encode(const struct block_meta *m, struct json_writer *w)
 	put_str(w, "dataEncoding", m->data_encoding);
 	put_u64(w, "bloomShards", m->bloom_shards);
 	put_u64(w, "footerSize", m->footer_size);
+	if (m->columns != NULL) {
+		json_writer_key(w, "dedicatedColumns");
+		json_writer_raw(w, bytes_str(m->columns));
+	}
 	if (m->replication_factor != 0)
 		put_u64(w, "replicationFactor", m->replication_factor);
 	if (m->compacted_at.s != BLOCK_TIME_NONE_S)

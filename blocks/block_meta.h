@@ -62,6 +62,7 @@ struct block_meta {
 	uint32_t bloom_shards;                   /* as written; ask block_meta_bloom_shards */
 	uint32_t footer_size;                    /* parquet only */
 	uint32_t replication_factor;
+	const char *columns; /* parquet only: dedicatedColumns as JSON; block_columns.h owns it */
 	struct block_shard shard;
 	uint32_t n_bloom_sums;                      /* 0 = not said */
 	uint64_t bloom_sums[BLOCK_META_BLOOM_SUMS]; /* XXH64 of bloom-0, ... */
@@ -77,8 +78,8 @@ int block_meta_parse(struct bytes json, struct block_meta *m, struct err *err);
 /* The same for an object that r has just opened, up to its closing bracket (commit records, tenant
  * index). */
 int block_meta_decode(struct json_reader *r, struct block_meta *m, struct err *err);
-/* Append the object. minID, maxID, size, replicationFactor, shard, bloomXXH64, ingestedAt and
- * compactedTime only when set. */
+/* Append the object. minID, maxID, size, dedicatedColumns, replicationFactor, shard, bloomXXH64,
+ * ingestedAt and compactedTime only when set. */
 void block_meta_encode(const struct block_meta *m, struct json_writer *w);
 
 /* Can a trace with this id be in a block of this shard? True when there is no claim, or one by a

@@ -67,9 +67,10 @@ static void smallest_meta_and_defaults(void **state)
 		block_meta_parse(BYTES_LIT(" {\"FORMAT\":\"v2\", \"blockid\":"
 					   "\"E05C7E78-2D19-4DE1-814F-64351EA730C6\",\n"
 					   "\"tenantID\":\"a\",\"x\":{\"y\":[1,{}]},\"minID\":null,"
-					   "\"dedicatedColumns\":[{\"s\":\"span\"}]} "),
+					   "\"dedicatedColumns\": [{\"s\":\"span\"}] } "),
 				 &m, NULL),
 		0);
+	assert_string_equal(m.columns, "[{\"s\":\"span\"}]");
 	assert_string_equal(m.id, ID);
 	assert_int_equal(m.encoding, CODEC_NONE);
 	assert_int_equal(block_meta_bloom_shards(&m), 10);

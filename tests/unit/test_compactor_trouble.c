@@ -234,7 +234,8 @@ static const char parquet[] =
 	"{\"format\":\"vParquet4\",\"blockID\":\"aaaaaaaa-0000-4000-8000-000000000001\","
 	"\"tenantID\":\"" TENANT "\",\"startTime\":\"2020-01-01T00:00:00Z\","
 	"\"endTime\":\"2020-01-01T00:00:01Z\",\"totalObjects\":3,\"size\":9,\"encoding\":\"none\","
-	"\"indexPageSize\":0,\"totalRecords\":1,\"dataEncoding\":\"\",\"bloomShards\":1}";
+	"\"indexPageSize\":0,\"totalRecords\":1,\"dataEncoding\":\"\",\"bloomShards\":1,"
+	"\"dedicatedColumns\":[{\"n\":\"region\"}]}";
 
 /* Two with a damaged meta.json, one of another format: they stay, are counted, and the index is
  * written once, not in each cycle. */
@@ -269,6 +270,11 @@ static void what_is_not_ours_stays(void **state)
 		assert_true(is_there(&b, ids[i], "meta.json"));
 	read_index(&b, &x);
 	assert_int_equal(x.live.n, 2); /* the other format, and what the four became */
+	/* For who reads that format. */
+	for (size_t i = 0; i < x.live.n; i++)
+		assert_true((strcmp(x.live.v[i].format, "v2") != 0) ==
+			    (x.live.v[i].columns != NULL &&
+			     strcmp(x.live.v[i].columns, "[{\"n\":\"region\"}]") == 0));
 	tenant_index_fini(&x);
 	/* Mended, it is read again. */
 	clock_set_wall_for_test(START_NS + NS_PER_S);

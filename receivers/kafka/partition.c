@@ -27,6 +27,7 @@ enum {
 	BEHIND_MAX_MS = 500, /* much less than max.poll.interval */
 	LETTER_AGAIN_MS = 1000,
 	LETTER_LOOK_MS = 10,
+	ASK_MS = 5000,
 };
 
 static const struct kafka_receiver_config *conf_of(const struct partition *p)
@@ -458,7 +459,7 @@ void partition_begin_again(struct kafka_receiver_state *st, struct partition *p)
 	bool is_paused = p->is_paused;
 
 	partition_close(st, p, true);
-	partition_open(st, &at);
+	partition_open(st, &at, kafka_consumer_n_partitions(st->consumer, at.topic, ASK_MS));
 	st->partitions->seek_to = from;
 	st->partitions->is_paused = is_paused;
 	st->rebalances++; /* who remembers a partition looks again */

@@ -240,6 +240,14 @@ int backend_rename(struct backend *be, const char *from, const char *to, struct 
 	return ended(be->ops->rename(be, from, to, err), "rename", from, err);
 }
 
+int backend_sweep_uploads(struct backend *be, uint64_t before_ns, size_t *n, struct err *err)
+{
+	*n = 0;
+	if (be->ops->sweep_uploads == NULL)
+		return 0;
+	return ended(be->ops->sweep_uploads(be, before_ns, n, err), "sweep", "uploads", err);
+}
+
 int backend_prove_conditional(struct backend *be, struct err *err)
 {
 	return be->ops->prove != NULL ? be->ops->prove(be, err) : 0;

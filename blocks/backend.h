@@ -83,6 +83,8 @@ struct backend_ops {
 	int (*remove)(struct backend *be, const char *key, struct err *err);
 	int (*rename)(struct backend *be, const char *from, const char *to, struct err *err);
 	void (*free)(struct backend *be);
+	/* Missing: what writers leave is in listings, or swept by itself. */
+	int (*sweep_uploads)(struct backend *be, uint64_t before_ns, size_t *n, struct err *err);
 	/* Missing: IF_NONE_MATCH works by nature; nothing here waits for long. */
 	int (*prove)(struct backend *be, struct err *err);
 	void (*interrupt)(struct backend *be, bool on);
@@ -149,6 +151,9 @@ int backend_delete(struct backend *be, const char *key, struct err *err);
  * is gone. Its mtime becomes the time of the call. Atomic on a local disk only; elsewhere a crash
  * may leave both keys with equal bytes, and the same rename again finishes it. */
 int backend_rename(struct backend *be, const char *from, const char *to, struct err *err);
+/* Drop what writers of blocks that were opened before then (wall clock of the store) and never
+ * ended left where no listing shows it; at most a thousand a call. *n gets their number. */
+int backend_sweep_uploads(struct backend *be, uint64_t before_ns, size_t *n, struct err *err);
 /* Prove that this store decides between conditional puts, by two of them under _spanmill/probe/:
  * who relies on IF_NONE_MATCH calls this at start. UNIMPLEMENTED when the store does not. */
 int backend_prove_conditional(struct backend *be, struct err *err);

@@ -427,7 +427,12 @@ static int s3_rename(struct backend *be, const char *from, const char *to, struc
 	return ret;
 }
 
-/* ---- proof, interrupt ---- */
+/* ---- proof, interrupt, sweep ---- */
+
+static int s3_sweep_uploads(struct backend *be, uint64_t before_ns, size_t *n, struct err *err)
+{
+	return s3_upload_sweep(&s3_of(be)->upload, s3_of(be)->prefix, before_ns, n, err);
+}
 
 /* Two conditional puts of a fresh key: the first must win and the second must lose. A first that
  * "loses" did so against its own lost answer. */
@@ -504,6 +509,7 @@ static const struct backend_ops s3_ops = {
 	.rename = s3_rename,
 	.free = s3_free,
 	.prove = s3_prove,
+	.sweep_uploads = s3_sweep_uploads,
 	.interrupt = s3_interrupt,
 	.now_ns = s3_now_ns,
 	.is_remote = true,

@@ -5,7 +5,7 @@
  * The object's key is "<prefix>/<key>", so a real Tempo with the same bucket and prefix reads the
  * same blocks. What differs from a local disk (see backend.h for the calls):
  *   put, writer   an object is one PUT; beyond part_size a multipart upload of equal parts. One
- *                 that is never finished leaves parts behind: the bucket needs a lifecycle rule
+ *                 that is never finished leaves parts behind: backend_sweep_uploads
  *   IF_NONE_MATCH a header of that name. After a time-out the store may have taken it, so EXISTS
  *                 may mean one's own earlier attempt: who must know reads the object back
  *   rename        S3 has none: read, put if nobody did, delete. Not atomic: for a moment (after a

@@ -15,7 +15,8 @@
 
 enum {
 	SWEEP_S = 3600,
-	FIRST_SWEEP_S = 300, /* after the start: one that is restarted often sweeps, too */
+	UPLOAD_AGE_S = 86400, /* no block takes a day to write */
+	FIRST_SWEEP_S = 300,  /* after the start: one that is restarted often sweeps, too */
 	LEASE_AGE_S = 3600,
 	COMMIT_SPARE_S = 24 * 3600, /* that commits outlive the blocks they name */
 };
@@ -135,6 +136,19 @@ static int run_tenants(struct compactor *c, struct err *err)
 
 /* ---- the whole store ---- */
 
+/* Parts of writers that were killed; a bucket's own rule may do the same. */
+static void sweep_uploads(struct compactor *c)
+{
+	struct backend *be = c->o.backend;
+	struct err err = ERR_INIT;
+	size_t n = 0;
+
+	if (backend_sweep_uploads(be, backend_now_ns(be) - UPLOAD_AGE_S * NS_PER_S, &n, &err) < 0)
+		log_warn("cannot sweep unfinished multipart uploads", "error", err.msg);
+	if (n > 0)
+		log_info("unfinished multipart uploads were aborted", "uploads", LOG_NUM(n));
+}
+
 static int sweep(struct compactor *c, struct err *err)
 {
 	uint64_t age = MAX(c->o.orphan_age_ns, SWEEP_S * NS_PER_S);
@@ -151,6 +165,8 @@ static int sweep(struct compactor *c, struct err *err)
 		ret = section_sweep_aged(c->o.backend,
 					 c->o.longest_retention_ns + COMMIT_SPARE_S * NS_PER_S, &n,
 					 err);
+	if (ret == 0)
+		sweep_uploads(c);
 	return ret < 0 ? err_wrap(err, "sweeping") : 0;
 }
 

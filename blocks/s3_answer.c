@@ -130,6 +130,65 @@ int s3_answer_upload_id(struct bytes xml, char id[S3_UPLOAD_ID_SIZE], struct err
 	return id[0] != '\0' ? 0 : err_set(err, ERR_INVALID, "the answer has no UploadId");
 }
 
+static int set_time(struct bytes text, uint64_t *wall_ns, struct err *err)
+{
+	struct block_time t;
+
+	if (block_time_parse(text, &t, err) < 0)
+		return -1;
+	*wall_ns = t.s < 0 ? 0 : (uint64_t)t.s * NS_PER_S + t.ns;
+	return 0;
+}
+
+struct pending_reader {
+	struct s3_pending_upload u;
+	struct buf key;
+	s3_pending_fn *fn;
+	void *arg;
+};
+
+/* <Upload> has closed. */
+static int show_pending(struct pending_reader *r, struct err *err)
+{
+	int ret = 0;
+
+	r->u.key = buf_cstr(&r->key);
+	if (strlen(r->u.key) == r->key.n && r->key.n > 0 && r->u.id[0] != '\0' && r->u.begun_ns > 0)
+		ret = r->fn(r->arg, &r->u, err);
+	r->u.id[0] = '\0';
+	r->u.begun_ns = 0;
+	buf_reset(&r->key);
+	return ret;
+}
+
+static int pending_leaf(void *arg, struct bytes parent, const struct xml_item *leaf,
+			struct err *err)
+{
+	struct pending_reader *r = arg;
+
+	if (leaf->depth == 2 && bytes_eq_str(leaf->name, "Upload"))
+		return show_pending(r, err);
+	if (!bytes_eq_str(parent, "Upload"))
+		return 0;
+	if (bytes_eq_str(leaf->name, "Key"))
+		buf_add_bytes(&r->key, leaf->text);
+	else if (bytes_eq_str(leaf->name, "UploadId"))
+		return SET_EXACT(r->u.id, leaf->text, "UploadId", err);
+	else if (bytes_eq_str(leaf->name, "Initiated"))
+		return set_time(leaf->text, &r->u.begun_ns, err);
+	return 0;
+}
+
+int s3_answer_uploads(struct bytes xml, s3_pending_fn *fn, void *arg, struct err *err)
+{
+	static const char root[] = "ListMultipartUploadsResult";
+	struct pending_reader r = { .key = BUF_INIT, .fn = fn, .arg = arg };
+	int got = walk(xml, root, pending_leaf, &r, err);
+
+	buf_fini(&r.key);
+	return got > 0 ? 0 : not_an(root, got, err);
+}
+
 static int no_leaf(void *arg, struct bytes parent, const struct xml_item *leaf, struct err *err)
 {
 	(void)arg, (void)parent, (void)leaf, (void)err;
@@ -139,16 +198,6 @@ static int no_leaf(void *arg, struct bytes parent, const struct xml_item *leaf, 
 bool s3_answer_is_completed(struct bytes xml)
 {
 	return walk(xml, "CompleteMultipartUploadResult", no_leaf, NULL, NULL) > 0;
-}
-
-static int set_time(struct bytes text, uint64_t *wall_ns, struct err *err)
-{
-	struct block_time t;
-
-	if (block_time_parse(text, &t, err) < 0)
-		return -1;
-	*wall_ns = t.s < 0 ? 0 : (uint64_t)t.s * NS_PER_S + t.ns;
-	return 0;
 }
 
 static int role_leaf(void *arg, struct bytes parent, const struct xml_item *leaf, struct err *err)

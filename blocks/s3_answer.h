@@ -30,6 +30,19 @@ int s3_answer_error(struct bytes xml, struct s3_error *e);
 /* The id of a started multipart upload. */
 int s3_answer_upload_id(struct bytes xml, char id[S3_UPLOAD_ID_SIZE], struct err *err);
 
+/* A multipart upload that is neither complete nor aborted. */
+struct s3_pending_upload {
+	const char *key; /* whole, as the store has it; lives for the call */
+	char id[S3_UPLOAD_ID_SIZE];
+	uint64_t begun_ns; /* wall clock of the store */
+};
+
+typedef int s3_pending_fn(void *arg, const struct s3_pending_upload *u, struct err *err);
+
+/* Call fn for each upload of one page of ListMultipartUploads; what has no key, id or time is left
+ * out. -1 as fn does, or for a text that is something else. */
+int s3_answer_uploads(struct bytes xml, s3_pending_fn *fn, void *arg, struct err *err);
+
 /* Does this say that a multipart upload is complete? An answer that was cut short does not. */
 bool s3_answer_is_completed(struct bytes xml);
 

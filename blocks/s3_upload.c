@@ -11,7 +11,7 @@
 
 #include <stdio.h>
 
-enum { PARTS_MAX = 10000, ETAG_SIZE = 80 };
+enum { PARTS_MAX = 10000, ETAG_SIZE = 80, UPLOADS_PAGE_MAX = 4 << 20 };
 
 struct part {
 	char etag[ETAG_SIZE];
@@ -200,20 +200,85 @@ static int complete(struct upload *u, struct err *err)
 	return ret;
 }
 
+static int abort_upload(const struct s3_upload_settings *set, const char *key, const char *id,
+			struct err *err)
+{
+	struct s3_request r = {
+		.method = "DELETE", .key = key, .params = { { "uploadId", id } }, .n_params = 1
+	};
+	struct s3_reply reply = S3_REPLY_INIT;
+	struct err local = ERR_INIT;
+	int ret = s3_client_call(set->client, &r, &reply, &local);
+
+	s3_reply_fini(&reply);
+	if (ret == 0 || local.kind == ERR_NOT_FOUND)
+		return 0;
+	if (err != NULL)
+		*err = local;
+	return -1;
+}
+
 /* Parts cost money until somebody drops them. */
 static void drop_parts(const struct upload *u)
 {
-	struct s3_request r = { .method = "DELETE",
-				.key = u->key,
-				.params = { { "uploadId", u->id } },
-				.n_params = 1 };
-	struct s3_reply reply = S3_REPLY_INIT;
 	struct err err = ERR_INIT;
 
-	if (s3_client_call(u->set->client, &r, &reply, &err) < 0 && err.kind != ERR_NOT_FOUND)
+	if (abort_upload(u->set, u->key, u->id, &err) < 0)
 		log_warn("an unfinished multipart upload stays in the bucket", "key", u->key,
 			 "error", err.msg);
+}
+
+/* ---- what killed writers left ---- */
+
+struct sweep {
+	const struct s3_upload_settings *set;
+	size_t n_prefix;
+	const char *prefix;
+	uint64_t before_ns;
+	size_t n;
+};
+
+/* "<tenant>/<id>/data", "index" or "bloom-N": what else is in the bucket is none of ours. */
+static bool is_block_object(const char *key)
+{
+	const char *id = strchr(key, '/');
+	const char *name = id != NULL ? strchr(id + 1, '/') : NULL;
+
+	if (name == NULL || name - id != 37 || strspn(id + 1, "0123456789abcdef-") != 36)
+		return false;
+	return strcmp(name, "/data") == 0 || strcmp(name, "/index") == 0 ||
+	       str_has_prefix(name, "/bloom-");
+}
+
+static int sweep_one(void *arg, const struct s3_pending_upload *u, struct err *err)
+{
+	struct sweep *s = arg;
+
+	if (u->begun_ns >= s->before_ns || strncmp(u->key, s->prefix, s->n_prefix) != 0 ||
+	    !is_block_object(u->key + s->n_prefix))
+		return 0;
+	if (abort_upload(s->set, u->key, u->id, err) < 0)
+		return -1;
+	s->n++;
+	return 0;
+}
+
+int s3_upload_sweep(const struct s3_upload_settings *set, const char *prefix, uint64_t before_ns,
+		    size_t *n, struct err *err)
+{
+	struct sweep s = { set, strlen(prefix), prefix, before_ns, 0 };
+	struct s3_request r = { .method = "GET",
+				.params = { { "uploads", "" }, { "prefix", prefix } },
+				.n_params = prefix[0] != '\0' ? 2 : 1,
+				.max_reply = UPLOADS_PAGE_MAX };
+	struct s3_reply reply = S3_REPLY_INIT;
+	int ret = s3_client_call(set->client, &r, &reply, err);
+
+	if (ret == 0)
+		ret = s3_answer_uploads(buf_bytes(&reply.http.body), sweep_one, &s, err);
 	s3_reply_fini(&reply);
+	*n = s.n;
+	return ret;
 }
 
 /* ---- the writer ---- */

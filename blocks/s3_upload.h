@@ -27,6 +27,10 @@ struct s3_upload_settings {
 /* One PUT of the pieces. The key is the full one. */
 int s3_upload_put(const struct s3_upload_settings *set, const char *key, const struct bytes *pieces,
 		  size_t n, enum backend_put_mode mode, struct err *err);
+/* Abort uploads of blocks' objects ("<prefix><tenant>/<id>/data" and the like) that were begun
+ * before then; prefix is "" or ends with '/'. One page of the store's list. */
+int s3_upload_sweep(const struct s3_upload_settings *set, const char *prefix, uint64_t before_ns,
+		    size_t *n, struct err *err);
 /* The writer of struct backend_ops. Nothing is sent by open. */
 struct backend_writer *s3_upload_open(const struct s3_upload_settings *set, const char *key);
 int s3_upload_append(struct backend_writer *w, struct bytes data, struct err *err);

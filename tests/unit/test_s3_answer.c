@@ -111,6 +111,36 @@ static void upload_ids(void **state)
 	buf_fini(&xml);
 }
 
+static int add_pending(void *arg, const struct s3_pending_upload *u, struct err *err)
+{
+	(void)err;
+	buf_printf(arg, "%s=%s@%llu ", u->key, u->id, (unsigned long long)(u->begun_ns / NS_PER_S));
+	return 0;
+}
+
+static void pending_uploads(void **state)
+{
+	static const char xml[] =
+		"<ListMultipartUploadsResult><Prefix>p/</Prefix><IsTruncated>false</IsTruncated>"
+		"<Upload><Key>p/a&amp;b</Key><UploadId>1</UploadId><Owner><ID>x</ID></Owner>"
+		"<Initiated>2026-11-26T13:45:05.000Z</Initiated></Upload>"
+		"<Upload><Key>no id</Key><Initiated>2026-11-26T13:45:05Z</Initiated></Upload>"
+		"<Upload><Key>no time</Key><UploadId>2</UploadId></Upload>"
+		"<Upload><UploadId>3</UploadId><Initiated>2026-11-26T13:45:05Z</Initiated></Upload>"
+		"<Upload><Initiated>1970-01-02T00:00:00Z</Initiated><UploadId>4</UploadId>"
+		"<Key>k</Key></Upload></ListMultipartUploadsResult>";
+	struct buf got = BUF_INIT;
+
+	(void)state;
+	assert_int_equal(s3_answer_uploads(bytes_str(xml), add_pending, &got, NULL), 0);
+	assert_string_equal(buf_cstr(&got), "p/a&b=1@1795700705 k=4@86400 ");
+	assert_int_equal(s3_answer_uploads(BYTES_LIT("<Error/>"), add_pending, &got, NULL), -1);
+	assert_int_equal(s3_answer_uploads(BYTES_LIT("<ListMultipartUploadsResult>"), add_pending,
+					   &got, NULL),
+			 -1);
+	buf_fini(&got);
+}
+
 static void roles(void **state)
 {
 	static const char good[] =
@@ -230,11 +260,9 @@ static void errors_say_what_to_do(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(listings),
-		cmocka_unit_test(times_of_objects),
-		cmocka_unit_test(upload_ids),
-		cmocka_unit_test(roles),
-		cmocka_unit_test(errors_say_what_to_do),
+		cmocka_unit_test(listings),   cmocka_unit_test(times_of_objects),
+		cmocka_unit_test(upload_ids), cmocka_unit_test(pending_uploads),
+		cmocka_unit_test(roles),      cmocka_unit_test(errors_say_what_to_do),
 	};
 
 	return cmocka_run_group_tests_name("s3_answer", tests, NULL, NULL);

@@ -79,7 +79,9 @@ deps:				## install system packages (idempotent; root or sudo)
 
 # Only what T picks is built.
 PICK = $(if $(T),$(foreach p,$(1),$(if $(findstring $(T),$(notdir $(p))),$(p))),$(1))
-unit: $(call PICK,$(UNIT)) $(call PICK,$(REPLAY))	## unit, contract and corpus tests (T=word picks some)
+.PHONY: unit-programs
+unit-programs: $(call PICK,$(UNIT)) $(call PICK,$(REPLAY))
+unit: unit-programs		## unit, contract and corpus tests (T=word picks some)
 	@tests/tools/run-unit '$(T)' $(UNIT) -- $(REPLAY)
 
 $(B)/tests/%: tests/%.c $(B)/libspanmill.a
@@ -104,10 +106,16 @@ check:				## sanitizers, fuzz targets S seconds each, cppcheck, layers, style, d
 fuzz:				## make fuzz F=otlp_index S=60
 	@tests/tools/run-fuzz '$(F)' $(S)
 
-# Fuzz targets: clang only, everything compiled with coverage. Called by tests/tools/run-fuzz with B=build/fuzz.
+# Fuzz targets: clang only, everything compiled with coverage. Called by tests/tools/run-fuzz with B=build/fuzz. The
+# library is also what `make check` takes for "clang without warnings".
+FUZZ_CFLAGS = -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+.PHONY: fuzz-lib
+fuzz-lib:
+	@$(MAKE) CC=$(FUZZ_CC) B=build/fuzz/obj CFLAGS='$(FUZZ_CFLAGS)' build/fuzz/obj/libspanmill.a
+
 $(B)/fuzz/%: tests/fuzz/%.c $(SRC) $(PROTO_C)
 	@mkdir -p $(@D)
-	$(MAKE) CC=$(FUZZ_CC) B=$(B)/obj CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' $(B)/obj/libspanmill.a
+	@$(MAKE) CC=$(FUZZ_CC) B=$(B)/obj CFLAGS='$(FUZZ_CFLAGS)' $(B)/obj/libspanmill.a
 	$(FUZZ_CC) -std=c11 $(CPPFLAGS) -I$(B)/obj/gen $(PKG_CFLAGS) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(B)/obj/libspanmill.a $(LIBS)
 
 bench: all $(BENCH)		## fixed inputs, ratios against a do-nothing sink
@@ -128,7 +136,7 @@ run:				## install what is missing, build, run configs/all-in-one.yaml
 	@tests/tools/run-all-in-one
 
 run-kafka:			## the same with Kafka, a bucket and one process per role (installs what is missing)
-	@tests/tools/install-deps build test java
+	@tests/tools/install-deps build python java
 	@$(MAKE) --no-print-directory $(PARALLEL) built
 	@tests/tools/run-kafka
 

@@ -21,10 +21,11 @@
 enum { EXIT_SHOWN = 0, EXIT_USAGE = 1, EXIT_NO_ANSWER = 2, EXIT_NOT_FOUND = 3 };
 
 #define REPLY_MAX (512 * MIB)
+#define ASK_AGAIN_US 200000
 
 struct get {
 	const char *endpoint, *tenant, *id;
-	uint64_t timeout_ns;
+	uint64_t timeout_ns, wait_ns;
 	bool json, ascii, attributes;
 };
 
@@ -142,13 +143,35 @@ static int show(const struct get *g, struct http_reply *reply)
 	return print(&reply->body);
 }
 
+/* Whether an answer may become a better one: what was sent through a broker is found once a block
+ * builder has read it. */
+static bool is_worth_waiting(const struct http_reply *reply)
+{
+	return reply->status == 404 || reply->status == 206 || reply->status == 503;
+}
+
+/* Asks until there is a whole trace, or the time to wait is over: the last answer counts. */
+static int fetch_within(const struct get *g, struct http_reply *reply, struct err *err)
+{
+	uint64_t until = clock_mono_ns() + g->wait_ns;
+	int ret = fetch(g, reply, err);
+
+	while (ret == 0 && is_worth_waiting(reply) && clock_mono_ns() < until) {
+		usleep(ASK_AGAIN_US);
+		http_reply_fini(reply);
+		*reply = (struct http_reply)HTTP_REPLY_INIT;
+		ret = fetch(g, reply, err);
+	}
+	return ret;
+}
+
 static int run(const struct get *g)
 {
 	struct http_reply reply = HTTP_REPLY_INIT;
 	struct err err = ERR_INIT;
 	int status = EXIT_NO_ANSWER;
 
-	if (fetch(g, &reply, &err) < 0)
+	if (fetch_within(g, &reply, &err) < 0)
 		fprintf(stderr, "trace %s: %s\n", g->id, err.msg);
 	else
 		status = show(g, &reply);
@@ -177,7 +200,9 @@ int cmd_get(int argc, char **argv)
 			  "show what each span says: status, attributes, events, links"),
 		FLAG_BOOL("--json", &g.json, "print OTLP JSON as it came"),
 		FLAG_BOOL("--ascii", &g.ascii, "draw with ASCII only"),
-		FLAG_TIME("--timeout", &g.timeout_ns, "how long to wait for the answer (30s)"),
+		FLAG_TIME("--wait", &g.wait_ns,
+			  "ask again that long while it is not there, or not all of it (0s)"),
+		FLAG_TIME("--timeout", &g.timeout_ns, "how long to wait for an answer (30s)"),
 	};
 	const struct flag_command command = { "get", "TRACE-ID [FLAGS]", about, flags,
 					      COUNT_OF(flags) };

@@ -598,6 +598,7 @@ def make_archive(path):
             wait_for(
                 "the broker to start",
                 lambda: broker.check_alive() and "Kafka Server started" in broker.tail(1 << 20),
+                180,
             )
         except AssertionError as e:
             raise AssertionError(f"{e}\n{broker.tail()}") from None

@@ -106,6 +106,22 @@ def test_get_prints_a_tree(shared_mill):
     assert (status, out) == (2, "") and "HTTP 400" in err
 
 
+def test_get_waits_for_what_is_not_there_yet(shared_mill):
+    """Through a broker a trace is found some time after it was sent: --wait asks until then, and no longer."""
+    sent = otlp.request(n_spans=3)
+    trace_id = next(otlp.spans_of(sent)).trace_id.hex()
+    get = [BINARY, "get", "--endpoint", f"127.0.0.1:{shared_mill.ports['query']}", trace_id]
+    in_vain = lambda: shared_mill.metric("spanmill_query_traces", result="not_found")  # noqa: E731
+    before = in_vain()
+    process = subprocess.Popen([*get, "--wait", "300s"], stdout=subprocess.PIPE, text=True)
+    wait_for("get to ask twice in vain", lambda: in_vain() >= before + 2)
+    assert process.poll() is None
+    otlp.send_grpc(shared_mill, sent)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and out.count("op ") == 3, out
+    assert subprocess.run([*get[:-1], "1" * 32, "--wait", "300ms"], capture_output=True).returncode == 3
+
+
 def test_get_fits_the_terminal(shared_mill):
     """Whatever the width: no line is longer, nothing is coloured that goes to no terminal."""
     sent = otlp.request(n_spans=30)

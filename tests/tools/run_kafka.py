@@ -103,19 +103,6 @@ def store(endpoint):
     return {at + "backend": "s3", at + "blocklist_poll": "2s"} | {at + f"s3.{k}": v for k, v in keys.items()}
 
 
-def has_component(name):
-    done = subprocess.run([BINARY, "components"], capture_output=True, text=True, check=True)
-    return f"name: {name}\n" in done.stdout
-
-
-def can_ask_builders():
-    done = subprocess.run(
-        [BINARY, "validate", "--config", "yaml:extensions::query::builders: [127.0.0.1:1]"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    return "query.builders" not in done.stderr
-
-
 class Part:
     """One process in the shape of configs/NAME.yaml, in a folder of its own."""
 
@@ -139,6 +126,10 @@ class Part:
             "metrics": "service.telemetry.metrics.address",
         }
         return {keys[name]: f"127.0.0.1:{port}" for name, port in self.ports.items()}
+
+    @property
+    def carries_spans(self):
+        return self.name in ("agent", "gateway", "builder")
 
     @property
     def log(self):
@@ -176,23 +167,23 @@ class Part:
             self.process.wait()
         if self.process.returncode != 0:
             print(f"{self.name} exited {self.process.returncode}: {self.last_words()}", flush=True)
+        elif self.carries_spans:
+            books = self.last_words().rpartition("spanmill stopped ")[2].strip()
+            print(f"  {self.name:<9} {books}", flush=True)
 
 
 def parts_of(folder, ports, endpoint):
     broker = {"KAFKA_BROKER": f"127.0.0.1:{ports['kafka']['broker']}", "KAFKA_TOPIC": TOPIC}
-    live = {"extensions.query.builders": f"[127.0.0.1:{ports['builder']['query']}]"}
-    out = [
+    builders = {"extensions.query.builders": f"[127.0.0.1:{ports['builder']['query']}]"}
+    return [
         # cut often: there is something to see, and to compact
         Part(folder, "builder", "block-builder.yaml", ports["builder"],
              store(endpoint) | {"exporters.blocks.max_block_age": "5s"}, broker),
-        Part(folder, "query", "query.yaml", ports["query"],
-             store(endpoint) | (live if can_ask_builders() else {})),
+        Part(folder, "compactor", "compactor.yaml", ports["compactor"], store(endpoint)),
+        Part(folder, "query", "query.yaml", ports["query"], store(endpoint) | builders),
         Part(folder, "agent", "agent.yaml", ports["agent"], {}, broker),
         Part(folder, "gateway", "gateway.yaml", ports["gateway"], {}, broker),
     ]  # fmt: skip
-    if has_component("compactor"):
-        out.insert(1, Part(folder, "compactor", "compactor.yaml", ports["compactor"], store(endpoint)))
-    return out
 
 
 def say(folder, ports, parts, endpoint):
@@ -206,7 +197,7 @@ def say(folder, ports, parts, endpoint):
           gateway  OTLP gRPC {at["gateway"]["grpc"]}   OTLP HTTP http://{at["gateway"]["http"]}/v1/traces
                    Zipkin http://{at["gateway"]["zipkin"]}/api/v2/spans
   try     build/spanmill gen --traces 1{flags}          (prints a trace id)
-  look    build/spanmill get{get} <trace id>          or  curl -s http://{at["query"]["query"]}/api/traces/<trace id>
+  look    build/spanmill get{get} --wait 10s <trace id>   or  curl -s http://{at["query"]["query"]}/api/traces/<trace id>
   broker  {at["kafka"]["broker"]}, topic {TOPIC}, {PARTITIONS} partitions
   bucket  {endpoint}/{BUCKET}   access key {s3_servers.ACCESS}   secret key {s3_servers.SECRET}
   watch   {metrics}

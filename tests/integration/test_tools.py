@@ -118,7 +118,7 @@ def test_get_waits_for_what_is_not_there_yet(shared_mill):
     assert process.poll() is None
     otlp.send_grpc(shared_mill, sent)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and out.count("op ") == 3, out
+    assert process.returncode == 0 and out.count("shop  op") == 3, out
     assert subprocess.run([*get[:-1], "1" * 32, "--wait", "300ms"], capture_output=True).returncode == 3
 
 

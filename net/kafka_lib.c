@@ -9,9 +9,11 @@
 #include "net/kafka_token.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 /* ---- the library ---- */
 
@@ -96,6 +98,20 @@ int kafka_client_check_property(const char *name, const char *value, struct err 
 	return ret;
 }
 
+/* librdkafka does not say which file it could not read. */
+static int check_file(const struct kafka_property *p, struct err *err)
+{
+	static const char *const names[] = { "ssl.ca.location", "ssl.certificate.location",
+					     "ssl.key.location" };
+
+	for (size_t i = 0; i < COUNT_OF(names); i++)
+		if (strcmp(p->name, names[i]) == 0 && strcmp(p->value, "probe") != 0 &&
+		    access(p->value, R_OK) < 0)
+			return err_set(err, ERR_CONFIG, "%s: open %s: %s", p->name, p->value,
+				       strerror(errno));
+	return 0;
+}
+
 /* On a thread of librdkafka's, at start and again at 80 % of the token's life. */
 static void refresh_token(rd_kafka_t *rk, const char *config, void *opaque)
 {
@@ -113,6 +129,21 @@ static void refresh_token(rd_kafka_t *rk, const char *config, void *opaque)
 		log_error("no token for the brokers", "component", s->id, "error", err.msg);
 		lib.oauthbearer_set_token_failure(rk, err.msg);
 	}
+	free(t);
+}
+
+void kafka_lib_token_refused(rd_kafka_t *rk, const struct kafka_settings *s)
+{
+	struct kafka_token *t;
+	char why[200] = "";
+
+	if (s->token_file == NULL)
+		return;
+	t = xmalloc(sizeof(*t));
+	/* What is wrong with it is said when its turn comes. */
+	if (kafka_token_read(s->token_file, t, NULL) == 0)
+		lib.oauthbearer_set_token(rk, t->text, t->expires_ms, t->principal, NULL, 0, why,
+					  sizeof(why));
 	free(t);
 }
 
@@ -139,7 +170,8 @@ rd_kafka_conf_t *kafka_lib_conf(const struct kafka_settings *s, void *opaque, st
 	check_scram(s);
 	conf = lib.conf_new();
 	for (size_t i = 0; i < s->n_properties; i++)
-		if (set_property(conf, s->properties[i].name, s->properties[i].value, err) < 0) {
+		if (set_property(conf, s->properties[i].name, s->properties[i].value, err) < 0 ||
+		    check_file(&s->properties[i], err) < 0) {
 			lib.conf_destroy(conf);
 			return NULL;
 		}

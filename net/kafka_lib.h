@@ -33,6 +33,9 @@ rd_kafka_conf_t *kafka_lib_conf(const struct kafka_settings *s, void *opaque, st
  * `opaque` must be a struct kafka_settings *, which log lines and token refreshes ask. NULL with
  * *err. */
 rd_kafka_t *kafka_lib_open(rd_kafka_type_t type, rd_kafka_conf_t *conf, struct err *err);
+/* The brokers refused to let us in: read the token again, which may have been put right long before
+ * it would be asked for. Any thread; does nothing without a token file. */
+void kafka_lib_token_refused(rd_kafka_t *rk, const struct kafka_settings *s);
 
 /* Fill *err with kind, retryable and "fmt: what librdkafka or the broker says". Returns -1. A topic
  * that is not there and what is not allowed are retryable: both are mended at the broker, and then

@@ -64,6 +64,8 @@ static void trouble(struct kafka_producer *p, rd_kafka_event_t *ev)
 		kafka_lib_err(&err, p->lib->fatal_error(p->rk, why, sizeof(why)), "%s", why);
 	else
 		kafka_lib_err(&err, p->lib->event_error(ev), "%s", p->lib->event_error_string(ev));
+	if (p->lib->event_error(ev) == RD_KAFKA_RESP_ERR__AUTHENTICATION)
+		kafka_lib_token_refused(p->rk, p->settings);
 	p->o.troubled(p->o.arg, &err, is_fatal);
 }
 

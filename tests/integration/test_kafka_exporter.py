@@ -638,6 +638,34 @@ def test_a_wrong_password_is_said(secure_kafka, make_mill):
     assert "wrong" not in mill.stderr()
 
 
+def test_a_token_that_is_put_right_is_read_again(secure_kafka, make_mill, tmp_path):
+    """What the brokers refuse is good for as long as it says: minutes. That is not waited for."""
+    kafka, secure = secure_kafka
+    topic, token = kafka.create_topic(), tmp_path / "token"
+    token.write_text(unsecured_token(5))  # not a name
+    extra = {
+        "brokers": kafka.secure_addresses,
+        "auth": {"sasl": {"mechanism": "OAUTHBEARER", "oauthbearer_token_file": str(token)}},
+        "tls": {"ca_file": secure.ca, "cert_file": secure.client_cert, "key_file": secure.client_key},
+    }
+    mill = make_mill(producer(kafka, topic, extra, storage=str(tmp_path / "queue")))
+    sent = otlp.request(n_spans=3)
+    otlp.send_grpc(mill, sent)
+    wait_for("the refusal", lambda: "invalid_token" in mill.stderr())
+    token.write_text(unsecured_token(USER))
+    wait_for("what waited", lambda: is_drained(mill))
+    assert otlp.rows(joined(kafka.consume_all(topic))) == otlp.rows(sent)
+
+
+def test_a_file_that_is_not_there_is_named(kafka, make_mill):
+    mill = make_mill(producer(kafka, "spans", {"tls": {"ca_file": "/no/such.pem"}}), start=False)
+    mill.start(ready=False)
+    assert mill.wait_exit() == 2
+    mill.process = None
+    assert "ssl.ca.location: open /no/such.pem: No such file" in mill.stderr()
+    mill.runs = 0  # nothing of it is shown or stopped
+
+
 @pytest.fixture(scope="module")
 def secure_kafka(kafka_installed, tmp_path_factory):
     tmp = tmp_path_factory.mktemp("secure")

@@ -366,6 +366,8 @@ static void a_handle_is_made_and_a_bad_one_is_not(void **state)
 	assert_null(rk);
 	assert_int_equal(err.kind, ERR_CONFIG);
 	assert_non_null(strstr(err.msg, "ssl.ca.location"));
+	kafka_properties_add(&l.p, "ssl.ca.location", "/");
+	l.p.v[l.p.n - 3].value = "/";
 	kafka_properties_add(&l.p, "no.such", "1");
 	s.properties = l.p.v;
 	s.n_properties = l.p.n;

@@ -29,6 +29,7 @@ enum {
 	ASK_MS = 5000,
 	LOOK_FOR_MS = 2000,
 	LOOK_FOR_EVERY_S = 5,
+	LOOK_ANYHOW_EVERY_S = 30,
 	ANEW_MIN_MS = 1000, /* before the next consumer */
 	ANEW_MAX_MS = 60000,
 	ANEW_FORGET_S = 300,
@@ -202,6 +203,8 @@ static int make_consumer(struct kafka_receiver_state *st, struct err *err)
 					     .troubled = troubled };
 	int ret = -1;
 
+	/* It looks at once by itself. */
+	st->looked_ns = clock_mono_ns();
 	kafka_receiver_properties(conf, &consumer, &producer);
 	s.client = settings_of(st, &consumer);
 	st->consumer = kafka_consumer_new(&s, err);
@@ -215,17 +218,33 @@ static int make_consumer(struct kafka_receiver_state *st, struct err *err)
 
 /* ---- the thread ---- */
 
-/* Somebody creates the topic, or allows it; librdkafka would look in metadata.refresh_interval. */
+/* UINT64_MAX: librdkafka looks soon enough by itself, or shall not ask for all topics. */
+static uint64_t next_look(const struct kafka_receiver_state *st,
+			  const struct kafka_receiver_config *conf)
+{
+	if (st->misses_topics)
+		return st->looked_ns + LOOK_FOR_EVERY_S * NS_PER_S;
+	if (!conf->client.metadata_full ||
+	    conf->client.metadata_refresh_ns <= LOOK_ANYHOW_EVERY_S * (int64_t)NS_PER_S)
+		return UINT64_MAX;
+	return st->looked_ns + LOOK_ANYHOW_EVERY_S * NS_PER_S;
+}
+
+/* Somebody creates a topic, or allows it, or adds partitions, and producers fill them at once;
+ * librdkafka would look in metadata.refresh_interval, which is 10 minutes. */
 static void look_for_topics(struct kafka_receiver_state *st, uint64_t now_ns)
 {
 	const struct kafka_receiver_config *conf =
 		COMPONENT_CONFIG(st->c, struct kafka_receiver_config);
+	bool all;
 
-	if (!st->misses_topics || now_ns < st->look_ns)
+	if (st->draining || now_ns < next_look(st, conf))
 		return;
-	st->misses_topics = !kafka_consumer_look_for(st->consumer, conf->topics.items,
-						     conf->topics.n, LOOK_FOR_MS);
-	st->look_ns = clock_mono_ns() + LOOK_FOR_EVERY_S * NS_PER_S;
+	all = kafka_consumer_look_for(st->consumer, conf->topics.items, conf->topics.n,
+				      LOOK_FOR_MS);
+	/* That one is missing its trouble says; no answer does not. */
+	st->misses_topics &= !all;
+	st->looked_ns = clock_mono_ns();
 }
 
 static void look_after_all(struct kafka_receiver_state *st)

@@ -13,6 +13,10 @@
 
 enum { QUEUED_KBYTES = 16384 };
 
+/* Of a partition, when so much is queued. librdkafka's default since 2.2.0, a second, is all that a
+ * backlog of large records waits for; before, it has no such property. */
+static const char queue_backoff[] = "fetch.queue.backoff.ms", queue_backoff_ms[] = "20";
+
 static const struct option_choice inputs[] = {
 	{ "otlp_proto", INPUT_OTLP_PROTO },       { "otlp_json", INPUT_OTLP_JSON },
 	{ "zipkin_json", INPUT_ZIPKIN_JSON },     { "zipkin_proto", INPUT_ZIPKIN_PROTO },
@@ -71,7 +75,9 @@ const struct option kafka_receiver_option_table[] = {
 		     "How long a broker may wait for min_fetch_size."),
 	OPT_IGNORED("use_leader_epoch", "librdkafka decides by its version"),
 	OPT_STRLIST(C, "traces.topics", topics, "[otlp_spans]",
-		    "Topics; one that begins with ^ is a regular expression."),
+		    "Topics; one that begins with ^ is a regular expression. New topics and "
+		    "partitions are looked for every 30 s, with metadata.full: false only every "
+		    "metadata.refresh_interval."),
 	OPT_PRESENT(C, "traces.topics", has_topics),
 	OPT_ENUM(C, "traces.encoding", encoding, inputs, "otlp_proto", "What a record holds."),
 	OPT_PRESENT(C, "traces.encoding", has_encoding),
@@ -343,6 +349,8 @@ static void add_fetching(const struct kafka_receiver_config *conf, struct kafka_
 			     (unsigned long long)MAX(max_fetch + MIB, (uint64_t)100000000));
 	add_ms(p, "fetch.wait.max.ms", conf->max_fetch_wait_ns);
 	kafka_properties_add(p, "queued.max.messages.kbytes", "%d", QUEUED_KBYTES);
+	if (kafka_client_check_property(queue_backoff, queue_backoff_ms, NULL) == 0)
+		kafka_properties_add(p, queue_backoff, "%s", queue_backoff_ms);
 }
 
 void kafka_receiver_properties(const struct kafka_receiver_config *conf,

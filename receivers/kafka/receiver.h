@@ -159,8 +159,8 @@ struct kafka_receiver_state {
 	bool is_fatal;      /* the consumer has ended: another one is made */
 	uint64_t anew_ns;   /* the wait before the last one; 0: none yet */
 	uint64_t joined_ns; /* when the consumer got its last partitions */
-	bool misses_topics; /* some are not there, or forbidden: looked for again at look_ns */
-	uint64_t look_ns;
+	bool misses_topics; /* some are not there, or forbidden: looked for more often */
+	uint64_t looked_ns;
 	struct budget *budget;
 	size_t reserved; /* of the budget, for what librdkafka fetches ahead */
 	/* lock */

@@ -769,11 +769,12 @@ def test_stops_with_the_broker_away(make_kafka, make_mill):
 
 def test_a_topic_made_after_the_start(kafka, make_mill):
     """It is found within seconds, not with the next refresh of everything after ten minutes; the one
-    that was there is read meanwhile."""
+    that was there is read meanwhile. So is one that nobody named, and only a pattern matches."""
     first, later, group = kafka.create_topic(), f"later-{uuid.uuid4().hex[:8]}", fresh_group()
     batch, ledger = records(5)
     kafka.produce(first, batch)
-    mill = make_mill(reader(kafka, [first, later], group))
+    matching = f"any-{uuid.uuid4().hex[:8]}"
+    mill = make_mill(reader(kafka, [first, later, f"^{matching}"], group))
     wait_committed(kafka, group, first)
     assert later in mill.stderr()
     kafka.create_topic(later, partitions=2)
@@ -781,6 +782,11 @@ def test_a_topic_made_after_the_start(kafka, make_mill):
     kafka.produce(later, batch)
     wait_committed(kafka, group, later, timeout=25)
     check_once(visible(mill.data), ledger | spans)
+    kafka.create_topic(matching)
+    batch, more = records(5)
+    kafka.produce(matching, batch)
+    wait_committed(kafka, group, matching, timeout=120)
+    check_once(visible(mill.data), ledger | spans | more)
 
 
 def test_next_hop_that_refuses(kafka, make_mill, next_hop):

@@ -18,13 +18,39 @@
 
 #define COMMITS "_spanmill/commits"
 
-enum { COMMIT_MAX = 16 * 1024 * 1024 };
+enum {
+	COMMIT_MAX = 16 * 1024 * 1024,
+	SAMPLES_READ_MAX = 1 << 20, /* of a commit by whoever remembers more than we do */
+};
 
 /* What the name of a commit says. */
 struct commit_name {
 	uint64_t first, timestamp_ms;
 	uint64_t mtime_ns;
 };
+
+/* Runs of "n more records, each so much further and later than the one before", from 0 and 0 on. */
+static void encode_samples(const struct section_commit *c, struct json_writer *w)
+{
+	struct section_sample at = { 0, 0 };
+
+	json_writer_array(w);
+	for (size_t i = 0, n; i < c->n_samples; i += n) {
+		const struct section_sample *s = &c->samples[i];
+		uint64_t step = s->position - at.position,
+			 later = s->timestamp_ms - at.timestamp_ms;
+
+		for (n = 1; i + n < c->n_samples; n++)
+			if (s[n].position - s[n - 1].position != step ||
+			    s[n].timestamp_ms - s[n - 1].timestamp_ms != later)
+				break;
+		json_writer_u64(w, n);
+		json_writer_i64(w, (int64_t)step);
+		json_writer_i64(w, (int64_t)later);
+		at = s[n - 1];
+	}
+	json_writer_array_end(w);
+}
 
 static void commit_encode(const struct section_commit *c, struct buf *out)
 {
@@ -42,6 +68,10 @@ static void commit_encode(const struct section_commit *c, struct buf *out)
 		json_writer_u64(&w, c->min_timestamp_ms);
 		json_writer_key(&w, "maxTimestampMs");
 		json_writer_u64(&w, c->max_timestamp_ms);
+	}
+	if (c->n_samples > 0) {
+		json_writer_key(&w, "records");
+		encode_samples(c, &w);
 	}
 	json_writer_key(&w, "blocks");
 	json_writer_array(&w);
@@ -70,6 +100,42 @@ static int decode_blocks(struct json_reader *r, struct section_commit *c, struct
 	return got;
 }
 
+/* The next number of a run; a run that ends in its middle is damage. */
+static int decode_step(struct json_reader *r, int64_t *step, struct err *err)
+{
+	struct json_value v;
+
+	if (json_reader_element(r, &v, err) <= 0 || json_reader_i64(&v, step) < 0)
+		return err_set(err, ERR_CORRUPT, "records: not runs of three numbers");
+	return 0;
+}
+
+static int decode_samples(struct json_reader *r, struct section_commit *c, struct err *err)
+{
+	struct section_sample at = { 0, 0 };
+	struct json_value v;
+	size_t cap = 0;
+	int64_t step, later;
+	uint64_t n;
+	int got;
+
+	while ((got = json_reader_element(r, &v, err)) > 0) {
+		if (json_reader_u64(&v, &n) < 0 || decode_step(r, &step, err) < 0 ||
+		    decode_step(r, &later, err) < 0)
+			return err_set(err, ERR_CORRUPT, "records: not runs of three numbers");
+		if (n > SAMPLES_READ_MAX - c->n_samples)
+			return err_set(err, ERR_CORRUPT, "records: more than %d", SAMPLES_READ_MAX);
+		if (n > 0)
+			c->samples = xgrow(c->samples, &cap, c->n_samples + n, sizeof(*c->samples));
+		for (; n > 0; n--) {
+			at.position += (uint64_t)step;
+			at.timestamp_ms += (uint64_t)later;
+			c->samples[c->n_samples++] = at;
+		}
+	}
+	return got;
+}
+
 static int decode_member(struct json_reader *r, const struct json_value *v,
 			 struct section_commit *c, struct err *err)
 {
@@ -85,6 +151,8 @@ static int decode_member(struct json_reader *r, const struct json_value *v,
 		c->has_timestamps = true;
 		return json_reader_u64(v, &c->max_timestamp_ms);
 	}
+	if (JSON_KEY_IS(v, "records") && v->kind == JSON_ARRAY)
+		return decode_samples(r, c, err);
 	if (JSON_KEY_IS(v, "blocks") && v->kind == JSON_ARRAY)
 		return decode_blocks(r, c, err);
 	return json_reader_skip(r, v, err);
@@ -101,6 +169,10 @@ static int check_range(const struct section_commit *c, const struct commit_name 
 		return err_set(err, ERR_CORRUPT, "commit record: says it is %llu-%llu",
 			       (unsigned long long)c->first,
 			       (unsigned long long)c->first_timestamp_ms);
+	for (size_t i = 0; i < c->n_samples; i++)
+		if (c->samples[i].position < c->first || c->samples[i].position > c->last ||
+		    (i > 0 && c->samples[i].position <= c->samples[i - 1].position))
+			return err_set(err, ERR_CORRUPT, "commit record: records out of order");
 	return 0;
 }
 
@@ -254,12 +326,37 @@ int section_publish(struct backend *be, const struct block_meta *m, struct err *
 	return block_publish(be, m, err) < 0 ? -1 : 1;
 }
 
-bool section_commit_covers(const struct section_commit *c, uint64_t position, uint64_t timestamp_ms)
+static const struct section_sample *find_sample(const struct section_commit *c, uint64_t position)
 {
+	size_t low = 0, high = c->n_samples;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (c->samples[mid].position < position)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < c->n_samples && c->samples[low].position == position ? &c->samples[low] : NULL;
+}
+
+enum section_match section_commit_match(const struct section_commit *c, uint64_t position,
+					uint64_t timestamp_ms)
+{
+	const struct section_sample *s;
+
 	if (position == c->first)
-		return timestamp_ms == c->first_timestamp_ms;
-	return c->has_timestamps && position > c->first && position <= c->last &&
-	       timestamp_ms >= c->min_timestamp_ms && timestamp_ms <= c->max_timestamp_ms;
+		return timestamp_ms == c->first_timestamp_ms ? SECTION_SAME : SECTION_OTHER;
+	if (!c->has_timestamps || position < c->first || position > c->last ||
+	    timestamp_ms < c->min_timestamp_ms || timestamp_ms > c->max_timestamp_ms)
+		return SECTION_OTHER;
+	if (c->n_samples == 0)
+		return SECTION_SAME;
+	s = find_sample(c, position);
+	if (s == NULL)
+		return SECTION_OPEN;
+	return s->timestamp_ms == timestamp_ms ? SECTION_SAME : SECTION_OTHER;
 }
 
 void section_commit_discard(struct backend *be, struct section_commit *c)
@@ -682,6 +779,8 @@ int section_sweep_aged(struct backend *be, uint64_t age_ns, size_t *n, struct er
 void section_commit_fini(struct section_commit *c)
 {
 	free(c->metas);
+	free(c->samples);
 	c->metas = NULL;
-	c->n_metas = 0;
+	c->samples = NULL;
+	c->n_metas = c->n_samples = 0;
 }

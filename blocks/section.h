@@ -13,7 +13,7 @@
  * put that failed any other way may have succeeded all the same: its blocks must stay until the
  * commit record was read back.
  *
- * THREADS: any; all calls block on the backend. OWNERSHIP: a commit owns its metas array.
+ * THREADS: any; all calls block on the backend. OWNERSHIP: a commit owns its metas and samples.
  * LIMITS: a commit record of 16 MiB.
  * SPEC: docs/formats/section-commit.md.
  */
@@ -23,15 +23,27 @@
 #include "blocks/backend.h"
 #include "blocks/block_meta.h"
 
+/* Of a source whose positions may begin again (a topic made again) a commit remembers these many of
+ * its records at most, beside the last one. */
+enum { SECTION_SAMPLES_MAX = 4096 };
+
+struct section_sample {
+	uint64_t position, timestamp_ms;
+};
+
 struct section_commit {
 	uint64_t first, last; /* positions: LSN or Kafka offset, inclusive */
 	/* Of the first record: tells a recreated topic's section from the old one's. */
 	uint64_t first_timestamp_ms;
 	struct block_meta *metas;
 	size_t n_metas;
-	/* Of all records: tells it in the middle. Without (a log's own commits) none is known. */
+	/* Of all records. Without (a log's own commits) none is known. */
 	bool has_timestamps;
 	uint64_t min_timestamp_ms, max_timestamp_ms;
+	/* All records, or every n-th and the last one, ascending: tell it in the middle. None: was
+	 * written before there were any. */
+	struct section_sample *samples;
+	size_t n_samples;
 };
 
 /* Step 2. `source` is "group/cluster/topic/partition" or a log's id. EXISTS: another attempt
@@ -49,10 +61,14 @@ int section_commit_set_aside(struct backend *be, const char *source, uint64_t fi
  * meanwhile and is left alone, -1. */
 int section_publish(struct backend *be, const struct block_meta *m, struct err *err);
 
-/* True when the record of this position and time is one of the commit's: of two lives of a topic,
- * records of the one that was written later are younger. */
-bool section_commit_covers(const struct section_commit *c, uint64_t position,
-			   uint64_t timestamp_ms);
+enum section_match {
+	SECTION_OTHER, /* not the commit's: elsewhere, or of another life of the topic */
+	SECTION_OPEN,  /* may be: its position is none of the samples' */
+	SECTION_SAME,
+};
+/* Whether the record of this position and time is one of the commit's. */
+enum section_match section_commit_match(const struct section_commit *c, uint64_t position,
+					uint64_t timestamp_ms);
 /* Delete the blocks that it names, which lost or were given up, and free it. What cannot be deleted
  * is logged. */
 void section_commit_discard(struct backend *be, struct section_commit *c);

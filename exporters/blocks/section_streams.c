@@ -272,6 +272,7 @@ void stream_unref(struct stream *st)
 	st->m->n_users--;
 	pthread_cond_broadcast(&st->m->progress);
 	free(st->names.v);
+	section_commit_fini(&st->before);
 	free(st->name);
 	free(st);
 }

@@ -32,6 +32,8 @@ enum {
 	CHUNK_SHARE = 4, /* of what a build may take: the spans it has in memory at a time */
 	/* Well below the age at which other processes sweep blocks that no commit names. */
 	UNCOMMITTED_MAX_S = 1200,
+	/* Commits that are read in any case: as many sections of other lives may lie between. */
+	NEAR_NAMES = 16,
 };
 
 static struct backend *backend_of(const struct stream *st)
@@ -118,9 +120,10 @@ static bool is_before(const struct stream *st, const struct section_name *name)
 }
 
 /* Whether commit i can reach to the record, which lies behind names [i, end): not when one of those
- * is of its own life of the topic, for sections of one life do not overlap. Lives follow each other
- * in time, so one whose time lies between the two is of that life. Clocks that run back only cost a
- * look at a commit that need not have been read. */
+ * is of its own life of the topic, for sections of one life do not overlap. Lives mostly follow
+ * each other in time, so one whose time lies between the two is of that life: enough of a reason
+ * not to read what is far away.
+ */
 static bool may_reach(const struct stream *st, size_t i, size_t end,
 		      const struct source_record *rec)
 {
@@ -128,6 +131,8 @@ static bool may_reach(const struct stream *st, size_t i, size_t end,
 
 	if (c->first == rec->offset)
 		return c->timestamp_ms == rec->timestamp_ms;
+	if (end - i <= NEAR_NAMES)
+		return true;
 	for (size_t n = i + 1; n < end; n++) {
 		const struct section_name *near = &st->names.v[n];
 
@@ -139,16 +144,47 @@ static bool may_reach(const struct stream *st, size_t i, size_t end,
 	return true;
 }
 
-/* The commit that holds the record, among those we know: 1 with it in *c, 0, -1. */
-static int find_cover(struct stream *st, const struct source_record *rec, struct section_commit *c,
-		      struct err *err)
+/* Whether the commit holds the window's records from `at` on, as far as it reaches. One that is
+ * another than the commit's, or none that is certainly the same: then it is of another life of the
+ * topic. Spans that are stored a second time are one in an answer; what is taken for stored and is
+ * not is lost. */
+static bool holds(const struct stream *st, const struct section_commit *c, size_t at)
 {
+	const struct stream_window *w = st->attempt.window;
+	bool is_same = false;
+
+	for (size_t k = at; k < w->n_records && (k == at || w->records[k].offset <= c->last); k++) {
+		const struct source_record *rec = &w->records[k];
+		enum section_match m = section_commit_match(c, rec->offset, rec->timestamp_ms);
+
+		if (m == SECTION_OTHER)
+			return false;
+		is_same |= m == SECTION_SAME;
+	}
+	return is_same;
+}
+
+static void copy_commit(struct section_commit *to, const struct section_commit *from)
+{
+	*to = *from;
+	to->metas = NULL;
+	to->n_metas = 0;
+	to->samples = xmalloc(MAX(from->n_samples, 1u) * sizeof(*to->samples));
+	if (from->n_samples > 0)
+		memcpy(to->samples, from->samples, from->n_samples * sizeof(*to->samples));
+}
+
+/* The commit that holds the window's records from `at` on, among those we know: 1 with it in *c, 0,
+ * -1. */
+static int find_cover(struct stream *st, size_t at, struct section_commit *c, struct err *err)
+{
+	const struct source_record *rec = record_at(st, at);
 	size_t i = names_upto(st, rec);
 
 	/* It may reach further than the window that it was met in; its blocks are published. */
 	*c = (struct section_commit){ 0 };
-	if (st->has_before && section_commit_covers(&st->before, rec->offset, rec->timestamp_ms)) {
-		*c = st->before;
+	if (st->has_before && holds(st, &st->before, at)) {
+		copy_commit(c, &st->before);
 		return 1;
 	}
 	while (i > 0 && !is_before(st, &st->names.v[i - 1])) {
@@ -160,7 +196,7 @@ static int find_cover(struct stream *st, const struct source_record *rec, struct
 		got = read_name(st, i, c, err);
 		if (got < 0)
 			return -1;
-		if (got > 0 && section_commit_covers(c, rec->offset, rec->timestamp_ms))
+		if (got > 0 && holds(st, c, at))
 			return 1;
 		section_commit_fini(c);
 	}
@@ -193,7 +229,7 @@ static int look(struct stream *st, struct err *err)
 	    section_names_add(backend_of(st), st->name, NULL, &st->names, err) < 0)
 		return -1;
 	st->has_names = true;
-	got = find_cover(st, record_at(st, a->at), &a->commit, err);
+	got = find_cover(st, a->at, &a->commit, err);
 	if (got < 0)
 		return -1;
 	a->is_ours = false;
@@ -436,6 +472,22 @@ static int build_tenant(struct stream *st, struct parts *parts, const char *tena
 	return ret;
 }
 
+/* All records of the section, or evenly some of them, and the last one. */
+static void name_samples(struct stream_attempt *a)
+{
+	const struct source_record *rec = a->window->records;
+	struct section_commit *c = &a->commit;
+	size_t n = a->to - a->at, step = (n + SECTION_SAMPLES_MAX - 1) / SECTION_SAMPLES_MAX;
+
+	c->samples = xcalloc(n / step + 2, sizeof(*c->samples));
+	for (size_t i = a->at; i < a->to; i += step)
+		c->samples[c->n_samples++] =
+			(struct section_sample){ rec[i].offset, rec[i].timestamp_ms };
+	if (c->samples[c->n_samples - 1].position != c->last)
+		c->samples[c->n_samples++] =
+			(struct section_sample){ c->last, rec[a->to - 1].timestamp_ms };
+}
+
 /* The commit's own figures. */
 static void name_commit(struct stream_attempt *a)
 {
@@ -452,6 +504,7 @@ static void name_commit(struct stream_attempt *a)
 		c->min_timestamp_ms = MIN(c->min_timestamp_ms, rec[i].timestamp_ms);
 		c->max_timestamp_ms = MAX(c->max_timestamp_ms, rec[i].timestamp_ms);
 	}
+	name_samples(a);
 }
 
 static int build(struct stream *st, bool *is_broken, struct err *err)
@@ -548,7 +601,7 @@ static int is_overtaken(struct stream *st, struct err *err)
 		return -1;
 	if (next_known(st, a->at) < a->to)
 		return 1;
-	got = find_cover(st, record_at(st, a->at), &c, err);
+	got = find_cover(st, a->at, &c, err);
 	if (got <= 0)
 		return got;
 	/* It may be our own, when a put failed after the fact. */
@@ -588,6 +641,32 @@ static int commit(struct stream *st, struct err *err)
 
 /* ---- PUBLISH ---- */
 
+/* Behind what the commit holds. When it has the key of a section of ours and is of another life all
+ * the same (the first records of both came in the same millisecond) only that record can have no
+ * commit of its own. */
+static void pass_committed(struct stream_attempt *a, bool is_held)
+{
+	do
+		a->at++;
+	while (is_held && a->at < a->window->n_records &&
+	       a->window->records[a->at].offset <= a->commit.last);
+}
+
+/* What comes is looked up in it when it reaches further than the window. */
+static void keep_before(struct stream *st, bool is_held)
+{
+	const struct stream_window *w = st->attempt.window;
+
+	section_commit_fini(&st->before);
+	copy_commit(&st->before, &st->attempt.commit);
+	st->has_before = true;
+	if (is_held && st->before.last <= w->records[w->n_records - 1].offset) {
+		free(st->before.samples);
+		st->before.samples = NULL;
+		st->before.n_samples = 0;
+	}
+}
+
 static int list_block(void *arg, const struct block_meta *m, struct err *err)
 {
 	struct stream *st = arg;
@@ -601,17 +680,15 @@ static int list_block(void *arg, const struct block_meta *m, struct err *err)
 static int publish(struct stream *st, struct err *err)
 {
 	struct stream_attempt *a = &st->attempt;
+	bool is_held;
 
 	pause_for_test(st);
 	if (section_commit_publish(backend_of(st), &a->commit, list_block, st, err) < 0)
 		return -1;
-	st->before = a->commit;
-	st->before.metas = NULL;
-	st->before.n_metas = 0;
-	st->has_before = true;
+	is_held = holds(st, &a->commit, a->at);
+	keep_before(st, is_held);
 	forget_names(st);
-	while (a->at < a->window->n_records && record_at(st, a->at)->offset <= a->commit.last)
-		a->at++;
+	pass_committed(a, is_held);
 	a->n_blocks += a->is_ours ? a->commit.n_metas : 0;
 	if (!a->is_ours) {
 		pthread_mutex_lock(&st->m->lock);

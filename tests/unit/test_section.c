@@ -425,19 +425,27 @@ static void test_what_a_commit_covers(void **state)
 	static const struct {
 		const char *name;
 		uint64_t position, timestamp_ms;
-		bool has_timestamps, want;
+		bool has_timestamps, has_samples;
+		enum section_match want;
 	} cases[] = {
-		{ "its first", 10, 1000, true, true },
-		{ "its first offset, another record", 10, 1001, true, false },
-		{ "the same without times", 10, 1000, false, true },
-		{ "before", 9, 1000, true, false },
-		{ "in the middle", 15, 1100, true, true },
-		{ "its last, the oldest time", 20, 900, true, true },
-		{ "in the middle, younger", 15, 2001, true, false },
-		{ "in the middle, older", 15, 899, true, false },
-		{ "in the middle, times not known", 15, 1100, false, false },
-		{ "behind", 21, 1100, true, false },
+		{ "its first", 10, 1000, true, false, SECTION_SAME },
+		{ "its first offset, another record", 10, 1001, true, false, SECTION_OTHER },
+		{ "the same without times", 10, 1000, false, false, SECTION_SAME },
+		{ "before", 9, 1000, true, false, SECTION_OTHER },
+		{ "in the middle", 15, 1100, true, false, SECTION_SAME },
+		{ "its last, the oldest time", 20, 900, true, false, SECTION_SAME },
+		{ "in the middle, younger", 15, 2001, true, false, SECTION_OTHER },
+		{ "in the middle, older", 15, 899, true, false, SECTION_OTHER },
+		{ "in the middle, times not known", 15, 1100, false, false, SECTION_OTHER },
+		{ "behind", 21, 1100, true, false, SECTION_OTHER },
+		{ "a sample", 15, 1100, true, true, SECTION_SAME },
+		{ "its offset, another record", 15, 1101, true, true, SECTION_OTHER },
+		{ "the last sample", 20, 900, true, true, SECTION_SAME },
+		{ "its offset, another record", 20, 1000, true, true, SECTION_OTHER },
+		{ "between samples", 16, 1100, true, true, SECTION_OPEN },
+		{ "between samples, younger", 16, 2001, true, true, SECTION_OTHER },
 	};
+	struct section_sample samples[] = { { 10, 1000 }, { 15, 1100 }, { 20, 900 } };
 
 	(void)state;
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -446,9 +454,11 @@ static void test_what_a_commit_covers(void **state)
 					    .first_timestamp_ms = 1000,
 					    .has_timestamps = cases[i].has_timestamps,
 					    .min_timestamp_ms = 900,
-					    .max_timestamp_ms = 2000 };
+					    .max_timestamp_ms = 2000,
+					    .samples = samples,
+					    .n_samples = cases[i].has_samples ? 3 : 0 };
 
-		if (section_commit_covers(&c, cases[i].position, cases[i].timestamp_ms) !=
+		if (section_commit_match(&c, cases[i].position, cases[i].timestamp_ms) !=
 		    cases[i].want)
 			fail_msg("%s", cases[i].name);
 	}
@@ -503,6 +513,106 @@ static void test_names_and_times_come_back(void **state)
 	}
 }
 
+static void check_samples(struct backend *be, struct section_sample *samples, size_t n)
+{
+	struct section_commit c = { .first = samples[0].position,
+				    .last = samples[n - 1].position,
+				    .first_timestamp_ms = samples[0].timestamp_ms,
+				    .samples = samples,
+				    .n_samples = n };
+	struct section_commit back;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(section_commit_put(be, SOURCE, &c, &err), 0);
+	if (section_commit_read(be, SOURCE, c.first, c.first_timestamp_ms, &back, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(back.n_samples, n);
+	assert_memory_equal(back.samples, samples, n * sizeof(*samples));
+	section_commit_fini(&back);
+}
+
+static void test_samples_come_back(void **state)
+{
+	struct section_sample odd[] = {
+		{ 7, UINT64_MAX }, { 8, 0 }, { 9, 1 }, { 10, 2 }, { 12, 2 }, { UINT64_MAX - 1, 1 },
+	};
+	struct section_sample even[1000], random[1000];
+	struct backend *be = memory_backend_new();
+	char key[BACKEND_KEY_MAX + 1];
+	struct rng rng;
+	uint64_t size;
+
+	(void)state;
+	rng_seed(&rng, 3);
+	for (size_t i = 0; i < COUNT_OF(even); i++) {
+		even[i] = (struct section_sample){ 50 + i, 1000 };
+		random[i] = (struct section_sample){ 100 + 10 * i + rng_below(&rng, 10),
+						     rng_below(&rng, 1u << 30) };
+	}
+	check_samples(be, odd, COUNT_OF(odd));
+	check_samples(be, odd + 1, 1);
+	check_samples(be, random, COUNT_OF(random));
+	check_samples(be, even, COUNT_OF(even));
+	/* What is regular takes no room. */
+	assert_int_equal(backend_key(key, NULL, "_spanmill/commits/%s/%020u-1000.json", SOURCE, 50),
+			 0);
+	assert_int_equal(backend_size(be, key, &size, NULL), 0);
+	assert_true(size < 200);
+	backend_free(be);
+}
+
+/* No room for what a number says, nothing out of order or out of the section. */
+static void test_hostile_samples(void **state)
+{
+	static const struct {
+		const char *records;
+		bool is_right;
+	} cases[] = {
+		{ "[]", true },
+		{ "[1,5,9]", true },
+		{ "[1,5,9,4,1,-2]", true },
+		{ "[0,7,7,1,5,9]", true },
+		{ "\"later\"", true },
+		{ "[1]", false },
+		{ "[1,5]", false },
+		{ "[1,5,9,1]", false },
+		{ "[1,5,{}]", false },
+		{ "[[1,5,9]]", false },
+		{ "[-1,5,9]", false },
+		{ "[1048577,5,9]", false },
+		{ "[18446744073709551615,5,9]", false },
+		{ "[1,5,9,18446744073709551615,1,1]", false },
+		{ "[1,4,9]", false },
+		{ "[1,10,9]", false },
+		{ "[1,5,9,1,0,1]", false },
+		{ "[1,7,9,1,-1,1]", false },
+		{ "[1,5,9", false },
+	};
+	struct backend *be = memory_backend_new();
+	char key[BACKEND_KEY_MAX + 1];
+
+	(void)state;
+	assert_int_equal(backend_key(key, NULL, "_spanmill/commits/%s/%020u-9.json", SOURCE, 5), 0);
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		struct buf json = BUF_INIT;
+		struct section_commit c;
+		struct err err = ERR_INIT;
+		int got;
+
+		buf_printf(&json,
+			   "{\"first\":5,\"last\":9,\"firstTimestampMs\":9,\"records\":%s,"
+			   "\"blocks\":[]}",
+			   cases[i].records);
+		assert_int_equal(backend_put(be, key, buf_bytes(&json), BACKEND_REPLACE, &err), 0);
+		got = section_commit_read(be, SOURCE, 5, 9, &c, &err);
+		if ((got == 0) != cases[i].is_right)
+			fail_msg("%s: %d %s", cases[i].records, got, err.msg);
+		section_commit_fini(&c);
+		buf_fini(&json);
+	}
+	backend_free(be);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -517,6 +627,8 @@ int main(void)
 		cmocka_unit_test(test_sweep_orphans),
 		cmocka_unit_test(test_what_a_commit_covers),
 		cmocka_unit_test(test_names_and_times_come_back),
+		cmocka_unit_test(test_samples_come_back),
+		cmocka_unit_test(test_hostile_samples),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

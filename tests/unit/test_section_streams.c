@@ -57,17 +57,25 @@ static bool is_sampled(uint64_t span)
 	return span % 7 != 0;
 }
 
+static uint64_t wild_time(struct rng *r, uint64_t ms, unsigned life)
+{
+	return (rng_below(r, 4) == 0 ? rng_below(r, 12000) : ms) * LIVES + life;
+}
+
+/* In half of the runs clocks are far ahead and far behind; no two lives share a time. */
 static void topic_init(struct topic *t, struct rng *r)
 {
+	bool is_wild = rng_below(r, 2) == 0;
+
 	for (unsigned life = 0; life < LIVES; life++)
 		for (unsigned p = 0; p < PARTITIONS; p++) {
 			uint64_t offset = life == 0 && p == 1 ? 100 : 0, ms = 1000 + life * 5000;
 
 			for (unsigned i = 0; i < RECORDS; i++) {
-				t->records[life][p][i] =
-					(struct record){ offset, ms,
-							 (unsigned)rng_below(r, SPANS_MAX + 1),
-							 rng_below(r, 8) == 0 };
+				t->records[life][p][i] = (struct record){
+					offset, is_wild ? wild_time(r, ms, life) : ms,
+					(unsigned)rng_below(r, SPANS_MAX + 1), rng_below(r, 8) == 0
+				};
 				offset += 1 + (rng_below(r, 12) == 0);
 				/* Producers' clocks differ a little. */
 				ms += rng_below(r, 20);
